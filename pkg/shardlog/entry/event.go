@@ -1,0 +1,35 @@
+package entry
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/wire"
+)
+
+// Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical.
+func Event(room, event shard.Nid, body *wire.EventBody, json []byte) (Entry, error) {
+	b, err := proto.Marshal(body)
+	if err != nil {
+		return Entry{}, fmt.Errorf("encode event entry: %w", err)
+	}
+	return Entry{Kind: KindEvent, Room: room, Event: event, Body: b, JSON: json}, nil
+}
+
+// DecodeEvent gives the body of an event entry. The body's strings and bytes are copies: the entry's bytes can be let go.
+func DecodeEvent(e *Entry) (*wire.EventBody, error) {
+	b := new(wire.EventBody)
+	return b, decode(e, KindEvent, b)
+}
+
+func decode(e *Entry, k Kind, m proto.Message) error {
+	if e.Kind != k {
+		return fmt.Errorf("decode entry of kind %d as %d: %w", e.Kind, k, ErrWrongKind)
+	}
+	if err := proto.Unmarshal(e.Body, m); err != nil {
+		return fmt.Errorf("decode entry of kind %d: %w", k, err)
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+package entry
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/wire"
+)
+
+// Profile makes the entry of a profile field of a local user that changed.
+func Profile(userID string, body *wire.ProfileBody) (Entry, error) {
+	b, err := proto.Marshal(body)
+	if err != nil {
+		return Entry{}, fmt.Errorf("encode profile entry: %w", err)
+	}
+	return Entry{Kind: KindProfile, Subject: userID, Body: b}, nil
+}
+
+// DecodeProfile gives the body of such an entry.
+func DecodeProfile(e *Entry) (*wire.ProfileBody, error) {
+	b := new(wire.ProfileBody)
+	return b, decode(e, KindProfile, b)
+}

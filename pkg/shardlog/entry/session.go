@@ -1,0 +1,24 @@
+package entry
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/wire"
+)
+
+// Session makes the entry of devices or tokens of a local user that came, went or changed.
+func Session(userID string, body *wire.SessionBody) (Entry, error) {
+	b, err := proto.Marshal(body)
+	if err != nil {
+		return Entry{}, fmt.Errorf("encode session entry: %w", err)
+	}
+	return Entry{Kind: KindSession, Subject: userID, Body: b}, nil
+}
+
+// DecodeSession gives the body of such an entry.
+func DecodeSession(e *Entry) (*wire.SessionBody, error) {
+	b := new(wire.SessionBody)
+	return b, decode(e, KindSession, b)
+}

@@ -177,7 +177,7 @@ var fences = []fence{
 	{"go.uber.org/goleak", nil, "only tests look for leaks"},
 	{"pgregory.net/rapid", nil, "only tests generate"},
 	{"testing", nil, "only tests test"},
-	{"unsafe", nil, "we have no need of it"},
+	{"unsafe", []string{"shardlog/wire"}, "only generated code has need of it"},
 	{"plugin", nil, "we have no need of it"},
 }
 

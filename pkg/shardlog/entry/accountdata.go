@@ -5,11 +5,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // AccountData makes the entry of account data of a user that changed; a deletion has the content {}.
-func AccountData(userID string, body *wire.AccountDataBody) (Entry, error) {
+func AccountData(userID string, body *AccountDataBody) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode accountdata entry: %w", err)
@@ -18,7 +17,7 @@ func AccountData(userID string, body *wire.AccountDataBody) (Entry, error) {
 }
 
 // DecodeAccountData gives the body of such an entry.
-func DecodeAccountData(e *Entry) (*wire.AccountDataBody, error) {
-	b := new(wire.AccountDataBody)
+func DecodeAccountData(e *Entry) (*AccountDataBody, error) {
+	b := new(AccountDataBody)
 	return b, decode(e, KindAccountData, b)
 }

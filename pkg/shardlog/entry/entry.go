@@ -11,6 +11,7 @@ import (
 	"errors"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Kind says what an entry is. The numbers rest in databases: they are never reused.
@@ -52,3 +53,13 @@ type At struct {
 	Pos   shard.Pos
 	Entry
 }
+
+// The typed bodies of entries are the wire's messages; these are their names above the log.
+type (
+	EventBody       = wire.EventBody
+	StateChange     = wire.StateChange
+	ReceiptBody     = wire.ReceiptBody
+	AccountDataBody = wire.AccountDataBody
+	ProfileBody     = wire.ProfileBody
+	SessionBody     = wire.SessionBody
+)

@@ -6,11 +6,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
-	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical.
-func Event(room, event shard.Nid, body *wire.EventBody, json []byte) (Entry, error) {
+func Event(room, event shard.Nid, body *EventBody, json []byte) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode event entry: %w", err)
@@ -19,8 +18,8 @@ func Event(room, event shard.Nid, body *wire.EventBody, json []byte) (Entry, err
 }
 
 // DecodeEvent gives the body of an event entry. The body's strings and bytes are copies: the entry's bytes can be let go.
-func DecodeEvent(e *Entry) (*wire.EventBody, error) {
-	b := new(wire.EventBody)
+func DecodeEvent(e *Entry) (*EventBody, error) {
+	b := new(EventBody)
 	return b, decode(e, KindEvent, b)
 }
 

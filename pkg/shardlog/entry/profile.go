@@ -5,11 +5,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Profile makes the entry of a profile field of a local user that changed.
-func Profile(userID string, body *wire.ProfileBody) (Entry, error) {
+func Profile(userID string, body *ProfileBody) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode profile entry: %w", err)
@@ -18,7 +17,7 @@ func Profile(userID string, body *wire.ProfileBody) (Entry, error) {
 }
 
 // DecodeProfile gives the body of such an entry.
-func DecodeProfile(e *Entry) (*wire.ProfileBody, error) {
-	b := new(wire.ProfileBody)
+func DecodeProfile(e *Entry) (*ProfileBody, error) {
+	b := new(ProfileBody)
 	return b, decode(e, KindProfile, b)
 }

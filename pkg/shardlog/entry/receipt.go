@@ -6,11 +6,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
-	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Receipt makes the entry of a receipt that moved. A private one has its user as subject, and concerns nobody else.
-func Receipt(room shard.Nid, subject string, body *wire.ReceiptBody) (Entry, error) {
+func Receipt(room shard.Nid, subject string, body *ReceiptBody) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode receipt entry: %w", err)
@@ -19,7 +18,7 @@ func Receipt(room shard.Nid, subject string, body *wire.ReceiptBody) (Entry, err
 }
 
 // DecodeReceipt gives the body of such an entry.
-func DecodeReceipt(e *Entry) (*wire.ReceiptBody, error) {
-	b := new(wire.ReceiptBody)
+func DecodeReceipt(e *Entry) (*ReceiptBody, error) {
+	b := new(ReceiptBody)
 	return b, decode(e, KindReceipt, b)
 }

@@ -5,11 +5,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Session makes the entry of devices or tokens of a local user that came, went or changed.
-func Session(userID string, body *wire.SessionBody) (Entry, error) {
+func Session(userID string, body *SessionBody) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode session entry: %w", err)
@@ -18,7 +17,7 @@ func Session(userID string, body *wire.SessionBody) (Entry, error) {
 }
 
 // DecodeSession gives the body of such an entry.
-func DecodeSession(e *Entry) (*wire.SessionBody, error) {
-	b := new(wire.SessionBody)
+func DecodeSession(e *Entry) (*SessionBody, error) {
+	b := new(SessionBody)
 	return b, decode(e, KindSession, b)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
-
 )
 
 // AccountData makes the entry of account data of a user that changed; a deletion has the content {}.

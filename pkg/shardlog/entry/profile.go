@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
-
 )
 
 // Profile makes the entry of a profile field of a local user that changed.

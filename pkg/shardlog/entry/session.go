@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
-
 )
 
 // Session makes the entry of devices or tokens of a local user that came, went or changed.

@@ -1,0 +1,48 @@
+-- name: GetAccount :one
+SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created
+FROM account WHERE shard = $1 AND user_id = $2;
+
+-- name: AccountExists :one
+SELECT EXISTS (SELECT 1 FROM account WHERE shard = $1 AND user_id = $2);
+
+-- name: GetSession :one
+-- Whom an access token speaks for: the token, its account's standing, and nothing else.
+SELECT t.user_id, t.device_id, t.expires, a.kind, a.admin, a.locked, a.suspended, a.deactivated
+FROM access_token t JOIN account a ON a.shard = t.shard AND a.user_id = t.user_id
+WHERE t.shard = $1 AND t.hash = $2;
+
+-- name: ListTokenHashes :many
+-- The tokens of a user; of one device only if device_id is not null.
+SELECT hash, device_id FROM access_token
+WHERE shard = $1 AND user_id = $2 AND (sqlc.narg(device_id)::text IS NULL OR device_id = sqlc.narg(device_id));
+
+-- name: ListDevices :many
+SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
+FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id LIMIT $3;
+
+-- name: GetDevice :one
+SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
+FROM device WHERE shard = $1 AND user_id = $2 AND device_id = $3;
+
+-- name: CountDevices :one
+SELECT count(*) FROM device WHERE shard = $1 AND user_id = $2;
+
+-- name: GetRegistrationToken :one
+SELECT token, uses_allowed, pending, completed, expires FROM registration_token WHERE shard = $1 AND token = $2;
+
+-- name: GetProfile :many
+SELECT field, value FROM profile WHERE shard = $1 AND user_id = $2 ORDER BY field;
+
+-- name: GetProfileField :one
+SELECT value FROM profile WHERE shard = $1 AND user_id = $2 AND field = $3;
+
+-- name: GetAccountData :one
+SELECT content FROM account_data WHERE shard = $1 AND user_id = $2 AND room_id = $3 AND type = $4;
+
+-- name: ListAccountData :many
+-- All account data of a user that changed after a position: global (room_id '') and by room.
+SELECT room_id, type, content, pos FROM account_data
+WHERE shard = $1 AND user_id = $2 AND pos > $3 ORDER BY pos;
+
+-- name: GetFilter :one
+SELECT json FROM filter WHERE shard = $1 AND user_id = $2 AND filter_id = $3;

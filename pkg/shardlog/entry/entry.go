@@ -31,8 +31,9 @@ func (k Kind) Known() bool { return k >= KindEvent && k <= KindSession }
 // ErrWrongKind is the error of decoding an entry as another kind than it is.
 var ErrWrongKind = errors.New("entry is of another kind")
 
-// Entry is one record of a shard's log. An entry concerns either the members of a room (Room is set and Subject empty),
-// or one user (Subject is set), so that a follower can skip what concerns nobody it serves without decoding Body.
+// Entry is one record of a shard's log. Room and Subject say whom it concerns, so that a follower can skip what concerns
+// nobody it serves without decoding Body: an event concerns the members of its room and, if it changes a membership, the user
+// in Subject; anything else that has a Subject concerns only that user, and what has none the members of Room.
 type Entry struct {
 	Kind    Kind
 	Room    shard.Nid

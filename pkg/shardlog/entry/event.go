@@ -8,13 +8,18 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
-// Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical.
+// Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical. An event that
+// changes a membership concerns, besides the room's members, the user whose it is: that user is the entry's subject.
 func Event(room, event shard.Nid, body *EventBody, json []byte) (Entry, error) {
 	b, err := proto.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode event entry: %w", err)
 	}
-	return Entry{Kind: KindEvent, Room: room, Event: event, Body: b, JSON: json}, nil
+	e := Entry{Kind: KindEvent, Room: room, Event: event, Body: b, JSON: json}
+	if body.Membership != "" {
+		e.Subject = body.GetStateKey()
+	}
+	return e, nil
 }
 
 // DecodeEvent gives the body of an event entry. The body's strings and bytes are copies: the entry's bytes can be let go.

@@ -64,8 +64,9 @@ type Launcher struct {
 	log   *slog.Logger
 	owner owner
 
-	mu   sync.Mutex // guards proc; held by Start and Stop throughout
-	proc *serverProcess
+	mu        sync.Mutex // guards what follows; held by Start and Stop throughout
+	proc      *serverProcess
+	socketDir string // of the latest start
 }
 
 // NewLauncher checks the configuration; it starts nothing.
@@ -203,7 +204,7 @@ func (l *Launcher) Done() <-chan struct{} {
 }
 
 // DSN is how to connect to database of the running server; empty means the
-// configured one. It changes with each Start.
+// configured one. It stays the same across restarts by this Launcher.
 func (l *Launcher) DSN(database string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -346,21 +347,23 @@ func (l *Launcher) command(dir, bin, name string, args ...string) (_ *exec.Cmd, 
 	return cmd, release, nil
 }
 
-// makeSocketDir makes a directory that only the owner can enter. A socket's
-// path is limited to about 100 bytes, hence not inside the data directory.
+// makeSocketDir makes a directory that only the owner can enter: the same at
+// each start, if nobody took the name meanwhile, so that clients can connect
+// again. A socket's path is limited to about 100 bytes, hence not inside the
+// data directory.
 func (l *Launcher) makeSocketDir() (string, error) {
-	base := os.TempDir()
-	if len(base) > 60 {
-		base = "/tmp"
+	if l.socketDir == "" || os.Mkdir(l.socketDir, 0o700) != nil {
+		base := os.TempDir()
+		if len(base) > 60 {
+			base = "/tmp"
+		}
+		dir, err := os.MkdirTemp(base, socketDirPrefix) // mode 0700
+		if err != nil {
+			return "", fmt.Errorf("make socket directory: %w", err)
+		}
+		l.socketDir = dir
 	}
-	dir, err := os.MkdirTemp(base, socketDirPrefix) // mode 0700
-	if err != nil {
-		return "", fmt.Errorf("make socket directory: %w", err)
-	}
-	if err := l.owner.chown(dir); err != nil {
-		return "", err
-	}
-	return dir, nil
+	return l.socketDir, l.owner.chown(l.socketDir)
 }
 
 // awaitReady returns when the database can be used, the server has ended, or

@@ -1,0 +1,90 @@
+package pgtest
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/store/schema"
+)
+
+// OwnServer is a PostgreSQL server for one test that kills it. What was
+// committed survives Kill.
+type OwnServer struct {
+	// DSN reaches the database, migrated, across restarts.
+	DSN string
+
+	t        testing.TB
+	launcher *pg.Launcher
+}
+
+// Server starts a server with a migrated database, stopped when the test ends.
+func Server(t testing.TB, opts ...Option) *OwnServer {
+	t.Helper()
+	o := options{schema: schema.FS}
+	for _, f := range opts {
+		f(&o)
+	}
+	l, err := pg.NewLauncher(pg.LauncherConfig{DataDir: filepath.Join(t.TempDir(), "data"), Mode: pg.Crashable})
+	require.NoError(t, err)
+	s := &OwnServer{t: t, launcher: l}
+	t.Cleanup(s.Stop)
+	s.Start()
+	s.DSN = l.DSN("")
+	if o.schema != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		m, err := pg.NewMigrator(pg.Config{DSN: s.DSN}, o.schema, pg.SchemaRange{Min: 0, Max: 1 << 60}, nil)
+		require.NoError(t, err)
+		_, err = m.Up(ctx)
+		require.NoError(t, err)
+	}
+	return s
+}
+
+// Open returns pools on the server, closed when the test ends.
+func (s *OwnServer) Open() *DB {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	db := open(s.t, ctx, s.DSN)
+	s.t.Cleanup(db.DB.Close)
+	return db
+}
+
+// Start starts the server again after Kill or Stop, and waits until it has
+// recovered.
+func (s *OwnServer) Start() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	require.NoError(s.t, s.launcher.Start(ctx))
+}
+
+// Stop shuts the server down in order.
+func (s *OwnServer) Stop() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	require.NoError(s.t, s.launcher.Stop(ctx))
+}
+
+// Kill ends the server with SIGKILL.
+func (s *OwnServer) Kill() { s.launcher.Kill() }
+
+// Restart is Kill and Start.
+func (s *OwnServer) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.Start()
+}
+
+// Pause stops the acceptance of new connections without refusing them: they
+// hang, as on a machine that has gone away. Resume undoes it.
+func (s *OwnServer) Pause() { s.launcher.Pause() }
+
+// Resume undoes Pause.
+func (s *OwnServer) Resume() { s.launcher.Resume() }

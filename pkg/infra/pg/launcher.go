@@ -447,4 +447,3 @@ func (t *logTail) String() string {
 	defer t.mu.Unlock()
 	return strings.Join(t.lines, "\n")
 }
-

@@ -1,0 +1,451 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+)
+
+// Config is everything that a process can be told. The comment of each field is its text in
+// docs/configuration.md.
+type Config struct {
+	// ServerName is the name of the homeserver in all ids (the part after the colon). It can never be changed. Required,
+	// but for the all-in-one, where it is `localhost`.
+	ServerName string `koanf:"server_name"`
+	// PublicBaseurl is the URL at which clients reach this homeserver. Empty: nothing is announced in
+	// `/.well-known/matrix/client`.
+	PublicBaseurl string `koanf:"public_baseurl"`
+	// SigningKeyPath is the file with this homeserver's signing keys, made by `heddle keygen`. Every worker needs the same.
+	// The all-in-one makes it if it is absent.
+	SigningKeyPath string `koanf:"signing_key_path"`
+	// Instance is this process's name among the workers; no two may have the same. Empty: host name and process id.
+	Instance string `koanf:"instance"`
+	// DataDir is where the all-in-one keeps its database, its keys and its media.
+	DataDir string `koanf:"data_dir"`
+	// Listen says where this process answers.
+	Listen Listen `koanf:"listen"`
+	// Database is PostgreSQL, the only durable store.
+	Database Database `koanf:"database"`
+	// Nats carries the log's fan-out and requests between workers. Nothing is kept there that cannot be rebuilt.
+	Nats Nats `koanf:"nats"`
+	// Redis holds what may be lost. Without it, each worker keeps its own in memory.
+	Redis Redis `koanf:"redis"`
+	// Shards is the number of hash slots that rooms and users are spread over, and so the most masters that can write at
+	// once. It is fixed when the database is created.
+	Shards int `koanf:"shards"`
+	// Roles are what this master does: `writer` (owns shards and writes events), `client` (answers client requests),
+	// `federation-sender`, `push`, `appservice`, `background`. Other kinds of worker ignore it.
+	Roles []Role `koanf:"roles"`
+	// Registration says who may make an account.
+	Registration Registration `koanf:"registration"`
+	// RateLimits bound what one client may ask for.
+	RateLimits RateLimits `koanf:"rate_limits"`
+	// Federation is the exchange with other homeservers.
+	Federation Federation `koanf:"federation"`
+	// Media is the store of uploaded and remote files.
+	Media Media `koanf:"media"`
+	// Presence is who is online.
+	Presence Presence `koanf:"presence"`
+	// Memory is the budget that all caches and windows of this process share.
+	Memory Memory `koanf:"memory"`
+	// Log is what this process writes on standard error.
+	Log Log `koanf:"log"`
+	// Telemetry is where traces go. Metrics are at `/metrics` on `listen.ops`.
+	Telemetry Telemetry `koanf:"telemetry"`
+}
+
+// Listen says where this process answers.
+type Listen struct {
+	// HTTP is the address of the Matrix APIs.
+	HTTP string `koanf:"http"`
+	// Advertise is the host and port at which the other workers reach `listen.http`. Empty: the same address, with this
+	// machine's host name if it names no host.
+	Advertise string `koanf:"advertise"`
+	// TLS is an optional second listener, for federation without a proxy in front.
+	TLS ListenTLS `koanf:"tls"`
+	// Ops is the address of `/healthz`, `/readyz`, `/metrics`, `/version` and `/debug/pprof`. It must never be public.
+	Ops string `koanf:"ops"`
+}
+
+// ListenTLS is a listener with a certificate of its own.
+type ListenTLS struct {
+	// Address of the listener. Empty: there is none.
+	Address string `koanf:"address"`
+	// Cert is the file with the certificate chain, in PEM.
+	Cert string `koanf:"cert"`
+	// Key is the file with its private key, in PEM.
+	Key string `koanf:"key"`
+}
+
+// Nats is how to reach NATS.
+type Nats struct {
+	// URL of the servers, with commas between them. Required, but for the all-in-one, which brings its own.
+	URL string `koanf:"url" secret:"true"`
+	// Credentials is the path of a NATS credentials file.
+	Credentials string `koanf:"credentials"`
+}
+
+// Redis is how to reach Redis.
+type Redis struct {
+	// URL such as `redis://:password@host:6379/0`. Empty: no Redis.
+	URL string `koanf:"url" secret:"true"`
+}
+
+// Registration says who may make an account.
+type Registration struct {
+	// Enabled lets anybody register who does what else is required here.
+	Enabled bool `koanf:"enabled"`
+	// SharedSecret lets whoever knows it register accounts, administrators too, whatever `enabled` says. Empty: nobody.
+	SharedSecret string `koanf:"shared_secret" secret:"true"`
+	// RequireToken asks for a registration token that an administrator gave out.
+	RequireToken bool `koanf:"require_token"`
+}
+
+// RateLimits bound what one client may ask for.
+type RateLimits struct {
+	// Enabled switches all of them.
+	Enabled bool `koanf:"enabled"`
+}
+
+// Federation is the exchange with other homeservers.
+type Federation struct {
+	// Enabled switches it, both ways.
+	Enabled bool `koanf:"enabled"`
+	// CAFile has certificates to trust beside the system's, in PEM.
+	CAFile string `koanf:"ca_file"`
+	// AllowNetworks are networks that may be reached although `deny_networks` names them.
+	AllowNetworks []netip.Prefix `koanf:"allow_networks"`
+	// DenyNetworks are networks that this server never connects to on behalf of others.
+	DenyNetworks []netip.Prefix `koanf:"deny_networks"`
+}
+
+// Media is the store of uploaded and remote files.
+type Media struct {
+	// Path of the folder that holds them, unless they are in S3.
+	Path string `koanf:"path"`
+	// S3 is an object store to hold them instead.
+	S3 S3 `koanf:"s3"`
+	// MaxUpload is the size of the largest upload.
+	MaxUpload Bytes `koanf:"max_upload"`
+}
+
+// S3 is an object store.
+type S3 struct {
+	// Endpoint is the URL of the service. Empty: no S3.
+	Endpoint string `koanf:"endpoint"`
+	// Region of the bucket.
+	Region string `koanf:"region"`
+	// Bucket that holds the media.
+	Bucket string `koanf:"bucket"`
+	// AccessKey names the account.
+	AccessKey string `koanf:"access_key"`
+	// SecretKey is the account's secret.
+	SecretKey string `koanf:"secret_key" secret:"true"`
+}
+
+// Presence is who is online.
+type Presence struct {
+	// Enabled switches it.
+	Enabled bool `koanf:"enabled"`
+}
+
+// Memory is the budget that all caches and windows of a process share.
+type Memory struct {
+	// Budget is a size, or `auto` for nine tenths of the memory that the process may use (its cgroup's limit, else the
+	// machine's).
+	Budget Budget `koanf:"budget"`
+}
+
+// Log is what a process writes on standard error.
+type Log struct {
+	// Level is the least that is written: `debug`, `info`, `warn` or `error`.
+	Level string `koanf:"level"`
+	// Format is `json` or `text`.
+	Format string `koanf:"format"`
+}
+
+// Telemetry is where traces go.
+type Telemetry struct {
+	// OTLPEndpoint is the URL of an OTLP/HTTP collector. Empty: no traces.
+	OTLPEndpoint string `koanf:"otlp_endpoint"`
+}
+
+// Role is something that a master does.
+type Role string
+
+// What a master can do.
+const (
+	RoleWriter           Role = "writer"
+	RoleClient           Role = "client"
+	RoleFederationSender Role = "federation-sender"
+	RolePush             Role = "push"
+	RoleAppservice       Role = "appservice"
+	RoleBackground       Role = "background"
+)
+
+// Roles returns all of them.
+func Roles() []Role {
+	return []Role{RoleWriter, RoleClient, RoleFederationSender, RolePush, RoleAppservice, RoleBackground}
+}
+
+// Default is the configuration before anything was said. That of the all-in-one (embedded)
+// needs nothing more.
+func Default(embedded bool) Config {
+	c := Config{
+		DataDir:    "./data",
+		Listen:     Listen{HTTP: "127.0.0.1:8008", Ops: "127.0.0.1:9008"},
+		Database:   defaultDatabase(),
+		Shards:     16,
+		Roles:      Roles(),
+		RateLimits: RateLimits{Enabled: true},
+		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
+		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
+		Presence:   Presence{Enabled: true},
+		Memory:     Memory{Budget: Budget{}},
+		Log:        Log{Level: "info", Format: "json"},
+	}
+	if embedded {
+		c.ServerName = "localhost"
+		c.SigningKeyPath = "./data/signing.key"
+		c.Log.Format = "text"
+	}
+	return c
+}
+
+// specialNetworks are those that are not the public Internet: private, local to the machine
+// or the link, for documentation, or a way to write one of these as another address.
+func specialNetworks() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range []string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+		"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+		"224.0.0.0/4", "240.0.0.0/4",
+		"::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16",
+		"fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+	} {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// Validate reports the first mistake of what is not in a section, as "key: problem". Load
+// calls it, and that of each section.
+func (c Config) Validate() error {
+	if c.ServerName == "" {
+		return errors.New("server_name: must be set")
+	}
+	if _, err := id.ParseServerName(c.ServerName); err != nil {
+		return fmt.Errorf("server_name: %w", err)
+	}
+	if c.PublicBaseurl != "" {
+		if err := checkURL(c.PublicBaseurl, "http", "https"); err != nil {
+			return fmt.Errorf("public_baseurl: %w", err)
+		}
+	}
+	if c.SigningKeyPath == "" {
+		return errors.New("signing_key_path: must be set")
+	}
+	if c.Shards < 1 || c.Shards > 256 {
+		return errors.New("shards: must be from 1 to 256")
+	}
+	if len(c.Roles) == 0 {
+		return errors.New("roles: must name at least one")
+	}
+	for i, r := range c.Roles {
+		if !slices.Contains(Roles(), r) {
+			return fmt.Errorf("roles: there is no role %q", r)
+		}
+		if slices.Contains(c.Roles[:i], r) {
+			return fmt.Errorf("roles: %q is named twice", r)
+		}
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (l Listen) Validate() error {
+	if err := checkAddress(l.HTTP); err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	if err := checkAddress(l.Ops); err != nil {
+		return fmt.Errorf("ops: %w", err)
+	}
+	if l.Advertise != "" {
+		if err := checkAddress(l.Advertise); err != nil {
+			return fmt.Errorf("advertise: %w", err)
+		}
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (l ListenTLS) Validate() error {
+	if l.Address == "" {
+		return nil
+	}
+	if err := checkAddress(l.Address); err != nil {
+		return fmt.Errorf("address: %w", err)
+	}
+	if l.Cert == "" {
+		return errors.New("cert: must be set if listen.tls.address is")
+	}
+	if l.Key == "" {
+		return errors.New("key: must be set if listen.tls.address is")
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (n Nats) Validate() error {
+	for u := range strings.SplitSeq(n.URL, ",") {
+		if n.URL == "" {
+			break
+		}
+		if err := checkURL(strings.TrimSpace(u), "nats", "tls", "ws", "wss"); err != nil {
+			return fmt.Errorf("url: %w", err)
+		}
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (r Redis) Validate() error {
+	if r.URL == "" {
+		return nil
+	}
+	if err := checkURL(r.URL, "redis", "rediss", "unix"); err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (m Media) Validate() error {
+	switch {
+	case m.Path == "" && m.S3.Endpoint == "":
+		return errors.New("path: must be set, or media.s3")
+	case m.MaxUpload < 1:
+		return errors.New("max_upload: must be more than nothing")
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (s S3) Validate() error {
+	switch {
+	case s == S3{}:
+		return nil
+	case s.Endpoint == "":
+		return errors.New("endpoint: must be set")
+	case s.Bucket == "":
+		return errors.New("bucket: must be set")
+	}
+	if err := checkURL(s.Endpoint, "http", "https"); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (m Memory) Validate() error {
+	const least = 16 << 20 // below this no window holds a conversation
+	if m.Budget.Bytes != 0 && m.Budget.Bytes < least {
+		return fmt.Errorf("budget: must be at least %s", Bytes(least))
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (l Log) Validate() error {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
+		return fmt.Errorf("level: want debug, info, warn or error, got %q", l.Level)
+	}
+	if l.Format != "json" && l.Format != "text" {
+		return fmt.Errorf("format: want json or text, got %q", l.Format)
+	}
+	return nil
+}
+
+// Validate reports the first mistake, as "key: problem".
+func (t Telemetry) Validate() error {
+	if t.OTLPEndpoint == "" {
+		return nil
+	}
+	if err := checkURL(t.OTLPEndpoint, "http", "https"); err != nil {
+		return fmt.Errorf("otlp_endpoint: %w", err)
+	}
+	return nil
+}
+
+// AdvertiseAddress is where other workers reach this one's listener.
+func (c Config) AdvertiseAddress() (string, error) {
+	if c.Listen.Advertise != "" {
+		return c.Listen.Advertise, nil
+	}
+	host, port, err := net.SplitHostPort(c.Listen.HTTP)
+	if err != nil {
+		return "", err
+	}
+	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
+		return c.Listen.HTTP, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("learn this machine's name: %w", err)
+	}
+	return net.JoinHostPort(name, port), nil
+}
+
+// complete fills in the defaults that depend on the machine or on other keys.
+func (c *Config) complete(embedded bool) error {
+	if c.Instance == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("instance: learn this machine's name: %w", err)
+		}
+		c.Instance = name + "-" + strconv.Itoa(os.Getpid())
+	}
+	if d := Default(embedded); c.DataDir != d.DataDir { // what is kept in it moves with it
+		if c.Media.Path == d.Media.Path {
+			c.Media.Path = filepath.Join(c.DataDir, "media")
+		}
+		if embedded && c.SigningKeyPath == d.SigningKeyPath {
+			c.SigningKeyPath = filepath.Join(c.DataDir, "signing.key")
+		}
+	}
+	return nil
+}
+
+func checkAddress(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("want host:port, got %q", s)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("want a port from 0 to 65535, got %q", port)
+	} else if n == 0 && host == "" {
+		return errors.New("a port of 0 needs a host")
+	}
+	return nil
+}
+
+// checkURL never repeats the URL in its error: it may hold a password.
+func checkURL(s string, schemes ...string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Host == "" && u.Path == "" {
+		return fmt.Errorf("want a URL (%s://…)", schemes[0])
+	}
+	if !slices.Contains(schemes, u.Scheme) {
+		return fmt.Errorf("want a URL with the scheme %s, got %s", strings.Join(schemes, " or "), u.Scheme)
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package config
+
+import (
+	"encoding"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	referenceFile = "../../docs/configuration.md"
+	modulePath    = "github.com/heddle-im/heddle"
+)
+
+// TestReference compares docs/configuration.md with what the fields and their comments say; with -rewrite it makes it.
+func TestReference(t *testing.T) {
+	got := reference(t)
+	if rewrite := flag.Lookup("rewrite"); rewrite != nil && rewrite.Value.String() == "true" {
+		require.NoError(t, os.WriteFile(referenceFile, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(referenceFile)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got, "run `make generate`")
+}
+
+func TestMain(m *testing.M) {
+	flag.Bool("rewrite", false, "rewrite generated files")
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+func walkForTest(c any, leaves map[string]leaf) {
+	walk(reflect.ValueOf(c).Elem(), "", func(string, reflect.Value) {}, func(l leaf, _ reflect.StructField) { leaves[l.path] = l })
+}
+
+const referenceIntro = `# Configuration
+
+<!-- Made from the comments in pkg/config by ` + "`make generate`" + `. Do not edit. -->
+
+One YAML file serves every kind of worker; ` + "`--config FILE` or `HEDDLE_CONFIG`" + ` names it, and ` + "`heddle config check`" + ` reads it
+and says what is wrong. A key can also be set by the environment variable named beside it, which goes over the file; a list is
+written there with commas. A secret can be read from a file instead: the same key with ` + "`_file`" + ` behind it (and the variable with
+` + "`_FILE`" + `) names the file, and a line break at its end is left out. An unknown key is an error.
+
+Sizes are written ` + "`100MiB`, `2GB`" + `, durations ` + "`30s`, `5m`" + `. Where a default is not one for the all-in-one (` + "`heddle run`" + `), both are given.
+`
+
+// reference writes docs/configuration.md.
+func reference(t *testing.T) string {
+	workers, allInOne := Default(false), Default(true)
+	embedded := schemaOf(&allInOne).leaves
+	docs := fieldDocs{}
+	var b strings.Builder
+	b.WriteString(referenceIntro)
+	section := "the root"
+	texts := map[string]string{} // of sections, by path
+	collect := func(path string, v reflect.Value) {
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if name := f.Tag.Get("koanf"); name != "" && f.Type.Kind() == reflect.Struct {
+				texts[strings.TrimPrefix(path+"."+name, ".")] = docs.of(t, v.Type(), f.Name, name)
+			}
+		}
+	}
+	walk(reflect.ValueOf(&workers).Elem(), "", collect, func(l leaf, f reflect.StructField) {
+		parent := ""
+		if i := strings.LastIndexByte(l.path, '.'); i >= 0 {
+			parent = l.path[:i]
+		}
+		if parent != section {
+			section = parent
+			title := "Top level"
+			if parent != "" {
+				title = "`" + parent + "`"
+			}
+			fmt.Fprintf(&b, "\n## %s\n\n", title)
+			if text := texts[parent]; text != "" {
+				fmt.Fprintf(&b, "%s\n\n", text)
+			}
+			b.WriteString("| key | type | default | what it says | environment |\n| --- | --- | --- | --- | --- |\n")
+		}
+		def := show(l.value)
+		if other := show(embedded[l.path].value); other != def {
+			def += "; all-in-one " + other
+		}
+		kind := typeName(l.value)
+		if l.secret {
+			kind += ", secret"
+		}
+		owner := ownerOf(reflect.ValueOf(&workers).Elem(), parent)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | `%s` |\n", l.path, kind, def, docs.of(t, owner, f.Name, f.Tag.Get("koanf")), l.env())
+	})
+	return b.String()
+}
+
+// ownerOf finds the struct type at a path.
+func ownerOf(v reflect.Value, path string) reflect.Type {
+	c := v.Addr().Interface().(*Config)
+	return schemaOf(c).sections[path].Type()
+}
+
+func typeName(v reflect.Value) string {
+	if v.Kind() == reflect.Slice {
+		return "list of " + plural(typeName(reflect.New(v.Type().Elem()).Elem()))
+	}
+	switch v.Interface().(type) {
+	case Bytes, Budget:
+		return "size"
+	case time.Duration:
+		return "duration"
+	case Role:
+		return "role"
+	case encoding.TextMarshaler:
+		return "network"
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "text"
+	default:
+		return "number"
+	}
+}
+
+func plural(s string) string { return s + "s" }
+
+// show writes a default as YAML would have it.
+func show(v reflect.Value) string {
+	switch {
+	case v.Kind() == reflect.Slice && v.Len() == 0:
+		return "`[]`"
+	case v.Kind() == reflect.Slice:
+		items := make([]string, v.Len())
+		for i := range items {
+			items[i] = "`" + fmt.Sprint(v.Index(i).Interface()) + "`"
+		}
+		return strings.Join(items, " ")
+	case v.Kind() == reflect.String && v.Len() == 0:
+		return "empty"
+	}
+	return "`" + fmt.Sprint(v.Interface()) + "`"
+}
+
+// fieldDocs finds the comments of fields, by "import path.Type.Field".
+type fieldDocs map[string]string
+
+// of returns the comment of a field on one line, with its first word, the field's name in Go, turned into its key or left out.
+func (d fieldDocs) of(t *testing.T, owner reflect.Type, field, key string) string {
+	dir, ok := strings.CutPrefix(owner.PkgPath(), modulePath+"/")
+	require.True(t, ok, "%s is not ours", owner)
+	if _, read := d[owner.PkgPath()]; !read {
+		d[owner.PkgPath()] = ""
+		d.read(t, owner.PkgPath(), filepath.Join("../..", dir))
+	}
+	doc := d[owner.PkgPath()+"."+owner.Name()+"."+field]
+	require.NotEmpty(t, doc, "%s.%s has no comment", owner, field)
+	if rest, named := strings.CutPrefix(doc, field+" "); named {
+		doc = "`" + key + "` " + rest
+	}
+	return strings.ReplaceAll(doc, "|", `\|`)
+}
+
+func (d fieldDocs) read(t *testing.T, importPath, dir string) {
+	files, err := filepath.Glob(dir + "/*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		require.NoError(t, err)
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if st, ok := spec.Type.(*ast.StructType); ok {
+				for _, field := range st.Fields.List {
+					for _, name := range field.Names {
+						d[importPath+"."+spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(field.Doc.Text()), " ")
+					}
+				}
+			}
+			return true
+		})
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
@@ -34,7 +35,7 @@ type Config struct {
 	// Listen says where this process answers.
 	Listen Listen `koanf:"listen"`
 	// Database is PostgreSQL, the only durable store.
-	Database Database `koanf:"database"`
+	Database pg.Config `koanf:"database"`
 	// Nats carries the log's fan-out and requests between workers. Nothing is kept there that cannot be rebuilt.
 	Nats Nats `koanf:"nats"`
 	// Redis holds what may be lost. Without it, each worker keeps its own in memory.
@@ -203,7 +204,7 @@ func Default(embedded bool) Config {
 	c := Config{
 		DataDir:    "./data",
 		Listen:     Listen{HTTP: "127.0.0.1:8008", Ops: "127.0.0.1:9008"},
-		Database:   defaultDatabase(),
+		Database:   pg.Config{}.WithDefaults(),
 		Shards:     16,
 		Roles:      Roles(),
 		RateLimits: RateLimits{Enabled: true},
@@ -256,6 +257,9 @@ func (c Config) Validate() error {
 	}
 	if c.Shards < 1 || c.Shards > 256 {
 		return errors.New("shards: must be from 1 to 256")
+	}
+	if c.Database.MaxConns < 4 { // committer, renewals, followers and requests must not wait for one another
+		return errors.New("database.max_conns: must be at least 4")
 	}
 	if len(c.Roles) == 0 {
 		return errors.New("roles: must name at least one")

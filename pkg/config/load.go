@@ -322,9 +322,6 @@ func (l *loader) validate(c *Config, embedded bool) error {
 			return l.fail(key, "%s", problem)
 		}
 	}
-	if !embedded && c.Database.DSN == "" {
-		return l.fail("database.dsn", "must be set")
-	}
 	if !embedded && c.Nats.URL == "" {
 		return l.fail("nats.url", "must be set")
 	}

@@ -59,55 +59,50 @@ Sizes are written ` + "`100MiB`, `2GB`" + `, durations ` + "`30s`, `5m`" + `. Wh
 // reference writes docs/configuration.md.
 func reference(t *testing.T) string {
 	workers, allInOne := Default(false), Default(true)
-	embedded := schemaOf(&allInOne).leaves
+	whole, embedded := schemaOf(&workers), schemaOf(&allInOne).leaves
 	docs := fieldDocs{}
 	var b strings.Builder
 	b.WriteString(referenceIntro)
-	section := "the root"
-	texts := map[string]string{} // of sections, by path
-	collect := func(path string, v reflect.Value) {
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			if name := f.Tag.Get("koanf"); name != "" && f.Type.Kind() == reflect.Struct {
-				texts[strings.TrimPrefix(path+"."+name, ".")] = docs.of(t, v.Type(), f.Name, name)
+	texts := map[string]string{} // of each section, by path
+	rows := map[string][]string{}
+	walk(reflect.ValueOf(&workers).Elem(), "",
+		func(path string, v reflect.Value) {
+			for i := range v.NumField() {
+				f := v.Type().Field(i)
+				if name := f.Tag.Get("koanf"); name != "" && f.Type.Kind() == reflect.Struct && !isText(v.Field(i)) {
+					texts[strings.TrimPrefix(path+"."+name, ".")] = docs.of(t, v.Type(), f.Name, name)
+				}
 			}
+		},
+		func(l leaf, f reflect.StructField) {
+			parent := l.path[:max(strings.LastIndexByte(l.path, '.'), 0)]
+			def := show(l.value)
+			if other := show(embedded[l.path].value); other != def {
+				def += "; all-in-one " + other
+			}
+			kind := typeName(l.value)
+			if l.secret {
+				kind += ", secret"
+			}
+			rows[parent] = append(rows[parent], fmt.Sprintf("| `%s` | %s | %s | %s | `%s` |\n",
+				l.path, kind, def, docs.of(t, whole.sections[parent].Type(), f.Name, f.Tag.Get("koanf")), l.env()))
+		})
+	for _, path := range whole.order {
+		if len(rows[path]) == 0 {
+			continue
 		}
+		title := "Top level"
+		if path != "" {
+			title = "`" + path + "`"
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n", title)
+		if path != "" {
+			fmt.Fprintf(&b, "%s\n\n", texts[path])
+		}
+		b.WriteString("| key | type | default | what it says | environment |\n| --- | --- | --- | --- | --- |\n")
+		b.WriteString(strings.Join(rows[path], ""))
 	}
-	walk(reflect.ValueOf(&workers).Elem(), "", collect, func(l leaf, f reflect.StructField) {
-		parent := ""
-		if i := strings.LastIndexByte(l.path, '.'); i >= 0 {
-			parent = l.path[:i]
-		}
-		if parent != section {
-			section = parent
-			title := "Top level"
-			if parent != "" {
-				title = "`" + parent + "`"
-			}
-			fmt.Fprintf(&b, "\n## %s\n\n", title)
-			if text := texts[parent]; text != "" {
-				fmt.Fprintf(&b, "%s\n\n", text)
-			}
-			b.WriteString("| key | type | default | what it says | environment |\n| --- | --- | --- | --- | --- |\n")
-		}
-		def := show(l.value)
-		if other := show(embedded[l.path].value); other != def {
-			def += "; all-in-one " + other
-		}
-		kind := typeName(l.value)
-		if l.secret {
-			kind += ", secret"
-		}
-		owner := ownerOf(reflect.ValueOf(&workers).Elem(), parent)
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | `%s` |\n", l.path, kind, def, docs.of(t, owner, f.Name, f.Tag.Get("koanf")), l.env())
-	})
 	return b.String()
-}
-
-// ownerOf finds the struct type at a path.
-func ownerOf(v reflect.Value, path string) reflect.Type {
-	c := v.Addr().Interface().(*Config)
-	return schemaOf(c).sections[path].Type()
 }
 
 func typeName(v reflect.Value) string {

@@ -15,9 +15,9 @@ import (
 type Config struct {
 	// DSN is the primary, as a URL or key=value list. Several hosts may be
 	// given; the one that accepts writes is used.
-	DSN string `koanf:"dsn"`
+	DSN string `koanf:"dsn" secret:"true"`
 	// ReadDSN is a replica for reads that can wait for it. Empty: the primary.
-	ReadDSN string `koanf:"read_dsn"`
+	ReadDSN string `koanf:"read_dsn" secret:"true"`
 	// MaxConns bounds each pool. Default 20.
 	MaxConns int32 `koanf:"max_conns"`
 	// ConnectTimeout bounds one attempt to connect. Default 5s.

@@ -12,20 +12,15 @@ FROM access_token t JOIN account a ON a.shard = t.shard AND a.user_id = t.user_i
 WHERE t.shard = $1 AND t.hash = $2;
 
 -- name: ListTokenHashes :many
--- The tokens of a user; of one device only if device_id is not null.
-SELECT hash, device_id FROM access_token
-WHERE shard = $1 AND user_id = $2 AND (sqlc.narg(device_id)::text IS NULL OR device_id = sqlc.narg(device_id));
+SELECT hash, device_id FROM access_token WHERE shard = $1 AND user_id = $2;
 
 -- name: ListDevices :many
 SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
-FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id LIMIT $3;
+FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id;
 
 -- name: GetDevice :one
 SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
 FROM device WHERE shard = $1 AND user_id = $2 AND device_id = $3;
-
--- name: CountDevices :one
-SELECT count(*) FROM device WHERE shard = $1 AND user_id = $2;
 
 -- name: GetRegistrationToken :one
 SELECT token, uses_allowed, pending, completed, expires FROM registration_token WHERE shard = $1 AND token = $2;

@@ -25,22 +25,6 @@ func (q *Queries) AccountExists(ctx context.Context, arg AccountExistsParams) (b
 	return exists, err
 }
 
-const countDevices = `-- name: CountDevices :one
-SELECT count(*) FROM device WHERE shard = $1 AND user_id = $2
-`
-
-type CountDevicesParams struct {
-	Shard  int16
-	UserID string
-}
-
-func (q *Queries) CountDevices(ctx context.Context, arg CountDevicesParams) (int64, error) {
-	row := q.db.QueryRow(ctx, countDevices, arg.Shard, arg.UserID)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
-}
-
 const getAccount = `-- name: GetAccount :one
 SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created
 FROM account WHERE shard = $1 AND user_id = $2
@@ -320,13 +304,12 @@ func (q *Queries) ListAccountData(ctx context.Context, arg ListAccountDataParams
 
 const listDevices = `-- name: ListDevices :many
 SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
-FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id LIMIT $3
+FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id
 `
 
 type ListDevicesParams struct {
 	Shard  int16
 	UserID string
-	Limit  int32
 }
 
 type ListDevicesRow struct {
@@ -339,7 +322,7 @@ type ListDevicesRow struct {
 }
 
 func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]ListDevicesRow, error) {
-	rows, err := q.db.Query(ctx, listDevices, arg.Shard, arg.UserID, arg.Limit)
+	rows, err := q.db.Query(ctx, listDevices, arg.Shard, arg.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -366,14 +349,12 @@ func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]Lis
 }
 
 const listTokenHashes = `-- name: ListTokenHashes :many
-SELECT hash, device_id FROM access_token
-WHERE shard = $1 AND user_id = $2 AND ($3::text IS NULL OR device_id = $3)
+SELECT hash, device_id FROM access_token WHERE shard = $1 AND user_id = $2
 `
 
 type ListTokenHashesParams struct {
-	Shard    int16
-	UserID   string
-	DeviceID *string
+	Shard  int16
+	UserID string
 }
 
 type ListTokenHashesRow struct {
@@ -381,9 +362,8 @@ type ListTokenHashesRow struct {
 	DeviceID string
 }
 
-// The tokens of a user; of one device only if device_id is not null.
 func (q *Queries) ListTokenHashes(ctx context.Context, arg ListTokenHashesParams) ([]ListTokenHashesRow, error) {
-	rows, err := q.db.Query(ctx, listTokenHashes, arg.Shard, arg.UserID, arg.DeviceID)
+	rows, err := q.db.Query(ctx, listTokenHashes, arg.Shard, arg.UserID)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,529 @@
+package canonjson
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"unicode/utf8"
+)
+
+// AppendIndexed is Append, and appends to members where the top-level members are in what was appended,
+// in the order of their keys. If src is not an object no members are appended.
+func AppendIndexed(dst, src []byte, o Options, members []Member) ([]byte, []Member, error) {
+	if len(src) > o.size() {
+		return dst, members, &Error{Reason: ErrSize, Offset: o.size()}
+	}
+	// On the stack for what is usual; append moves it to the heap for what is not.
+	var (
+		stack [64]span
+		saved [64]span
+		moved [16]reorder
+	)
+	c := canon{
+		src: src, dst: dst, mode: o.Mode, maxDepth: o.depth(),
+		members: stack[:0], saved: saved[:0], moved: moved[:0],
+	}
+	start := len(dst)
+	if !c.run() {
+		return dst[:start], members, &Error{Reason: c.reason, Offset: c.errorAt}
+	}
+	dst = c.dst
+	if len(c.moved) > 0 {
+		dst = c.rearrange(dst, start)
+		return dst, Index(dst[start:], members), nil
+	}
+	for _, m := range c.members {
+		members = append(members, Member{
+			KeyStart: int(m.key) - start, KeyEnd: int(m.keyEnd) - start,
+			ValueStart: int(m.value) - start, ValueEnd: int(m.end) - start,
+		})
+	}
+	return dst, members, nil
+}
+
+// A span is a member of an object, by offsets into the output. Offsets are 32 bits: sizes are bounded
+// far below.
+type span struct {
+	key, keyEnd, value, end int32
+	// escaped: the key holds a backslash, so that its bytes do not sort as its characters do.
+	escaped bool
+}
+
+// A reorder is an object whose members were not in order: its place in the output and its members, in
+// order, in canon.saved.
+type reorder struct {
+	start, end  int32
+	first, last int32
+}
+
+// canon is one run. What is read is copied lazily: src[mark:pos] is to be appended to dst as it is, so
+// that canonical input is copied in one piece.
+type canon struct {
+	src, dst []byte
+	mark     int
+	depth    int
+	maxDepth int
+	mode     Mode
+
+	members []span // of the objects that are open, innermost last
+	saved   []span
+	moved   []reorder
+
+	verifyOnly bool // stop at the first change, write nothing
+	changed    bool
+	reason     error
+	errorAt    int
+}
+
+// run canonicalises the whole input. It leaves the members of a top-level object in c.members if
+// nothing had to be moved.
+func (c *canon) run() bool {
+	i := c.space(0)
+	i = c.value(i)
+	if i < 0 {
+		return false
+	}
+	c.flush(i)
+	end := c.space(i)
+	if end != len(c.src) {
+		c.fail(ErrSyntax, end)
+		return false
+	}
+	c.flush(end)
+	return !c.verifyOnly || !c.changed
+}
+
+func (c *canon) fail(reason error, at int) int {
+	c.reason, c.errorAt = reason, at
+	return -1
+}
+
+// at is the place in the output of the byte at src[i], for i >= mark.
+func (c *canon) at(i int) int32 { return int32(len(c.dst) + i - c.mark) }
+
+func (c *canon) flush(i int) {
+	if !c.verifyOnly {
+		c.dst = append(c.dst, c.src[c.mark:i]...)
+		c.mark = i
+	}
+}
+
+// replace writes text in the place of src[i:end].
+func (c *canon) replace(i, end int, text ...byte) {
+	c.changed = true
+	if !c.verifyOnly {
+		c.flush(i)
+		c.dst = append(c.dst, text...)
+		c.mark = end
+	}
+}
+
+// space drops white space and returns where it ends.
+func (c *canon) space(i int) int {
+	if i >= len(c.src) || c.src[i] > ' ' {
+		return i
+	}
+	start := i
+	for i < len(c.src) {
+		switch c.src[i] {
+		case ' ', '\t', '\n', '\r':
+			i++
+			continue
+		}
+		break
+	}
+	if i > start {
+		c.replace(start, i)
+	}
+	return i
+}
+
+func (c *canon) value(i int) int {
+	if i >= len(c.src) {
+		return c.fail(ErrSyntax, i)
+	}
+	switch b := c.src[i]; b {
+	case '"':
+		end, _ := c.str(i)
+		return end
+	case '{':
+		return c.object(i)
+	case '[':
+		return c.array(i)
+	case 't':
+		return c.literal(i, "true")
+	case 'f':
+		return c.literal(i, "false")
+	case 'n':
+		return c.literal(i, "null")
+	default:
+		if b == '-' || (b >= '0' && b <= '9') {
+			return c.number(i)
+		}
+		return c.fail(ErrSyntax, i)
+	}
+}
+
+func (c *canon) literal(i int, text string) int {
+	if len(c.src)-i < len(text) || string(c.src[i:i+len(text)]) != text {
+		return c.fail(ErrSyntax, i)
+	}
+	return i + len(text)
+}
+
+func (c *canon) array(i int) int {
+	if c.depth++; c.depth > c.maxDepth {
+		return c.fail(ErrDepth, i)
+	}
+	i = c.space(i + 1)
+	if i < len(c.src) && c.src[i] == ']' {
+		c.depth--
+		return i + 1
+	}
+	for {
+		if i = c.value(i); i < 0 {
+			return i
+		}
+		i = c.space(i)
+		if i >= len(c.src) {
+			return c.fail(ErrSyntax, i)
+		}
+		switch c.src[i] {
+		case ',':
+			i = c.space(i + 1)
+		case ']':
+			c.depth--
+			return i + 1
+		default:
+			return c.fail(ErrSyntax, i)
+		}
+	}
+}
+
+func (c *canon) object(i int) int {
+	if c.depth++; c.depth > c.maxDepth {
+		return c.fail(ErrDepth, i)
+	}
+	objectStart := c.at(i)
+	base := len(c.members)
+	sorted := true
+	i = c.space(i + 1)
+	if i < len(c.src) && c.src[i] == '}' {
+		c.depth--
+		return i + 1
+	}
+	for {
+		if i >= len(c.src) || c.src[i] != '"' {
+			return c.fail(ErrSyntax, i)
+		}
+		var m span
+		m.key = c.at(i)
+		keyAt := i
+		i, m.escaped = c.str(i)
+		if i < 0 {
+			return i
+		}
+		m.keyEnd = c.at(i)
+		if i = c.space(i); i >= len(c.src) || c.src[i] != ':' {
+			return c.fail(ErrSyntax, i)
+		}
+		if n := len(c.members); sorted && n > base {
+			sorted = c.compare(&c.members[n-1], &m, i) < 0
+			if !sorted && c.verifyOnly {
+				c.changed = true
+				return c.fail(ErrDuplicate, keyAt)
+			}
+		}
+		i = c.space(i + 1)
+		m.value = c.at(i)
+		if i = c.value(i); i < 0 {
+			return i
+		}
+		m.end = c.at(i)
+		c.members = append(c.members, m)
+		if i = c.space(i); i >= len(c.src) {
+			return c.fail(ErrSyntax, i)
+		}
+		switch c.src[i] {
+		case ',':
+			i = c.space(i + 1)
+		case '}':
+			i++
+			c.depth--
+			if !sorted && !c.reorder(base, objectStart, i) {
+				return -1
+			}
+			if c.depth > 0 || !sorted {
+				c.members = c.members[:base]
+			}
+			return i
+		default:
+			return c.fail(ErrSyntax, i)
+		}
+	}
+}
+
+// key returns the bytes of a key that has been read, without quotes; src is read up to i.
+func (c *canon) key(m *span, i int) []byte {
+	from, to, n := int(m.key)+1, int(m.keyEnd)-1, len(c.dst)
+	if from >= n {
+		return c.src[c.mark+from-n : c.mark+to-n]
+	}
+	if to > n {
+		c.flush(i)
+	}
+	return c.dst[from:to]
+}
+
+func (c *canon) compare(a, b *span, i int) int {
+	return compareKeys(c.key(a, i), c.key(b, i), a.escaped || b.escaped)
+}
+
+func compareKeys(a, b []byte, escaped bool) int {
+	if !escaped {
+		return bytes.Compare(a, b)
+	}
+	for len(a) > 0 && len(b) > 0 {
+		var x, y byte
+		x, a = nextByte(a)
+		y, b = nextByte(b)
+		if x != y {
+			return int(x) - int(y)
+		}
+	}
+	return len(a) - len(b)
+}
+
+// nextByte takes one byte of a canonically escaped string.
+func nextByte(s []byte) (byte, []byte) {
+	if s[0] != '\\' {
+		return s[0], s[1:]
+	}
+	switch s[1] {
+	case 'b':
+		return '\b', s[2:]
+	case 't':
+		return '\t', s[2:]
+	case 'n':
+		return '\n', s[2:]
+	case 'f':
+		return '\f', s[2:]
+	case 'r':
+		return '\r', s[2:]
+	case 'u': // canonical form has \u00XX for control characters only
+		return unhex(s[4])<<4 | unhex(s[5]), s[6:]
+	default:
+		return s[1], s[2:]
+	}
+}
+
+// reorder sorts the members of the object that ends before src[i] and notes that they must be moved.
+func (c *canon) reorder(base int, start int32, i int) bool {
+	c.changed = true
+	c.flush(i)
+	members := c.members[base:]
+	slices.SortFunc(members, func(a, b span) int {
+		if n := compareKeys(c.dst[a.key+1:a.keyEnd-1], c.dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped); n != 0 {
+			return n
+		}
+		return int(a.key) - int(b.key)
+	})
+	first := len(c.saved)
+	for n := range members {
+		if n+1 < len(members) {
+			a, b := &members[n], &members[n+1]
+			if compareKeys(c.dst[a.key+1:a.keyEnd-1], c.dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped) == 0 {
+				if c.mode != Lax {
+					c.fail(ErrDuplicate, i)
+					return false
+				}
+				continue // the last one counts
+			}
+		}
+		c.saved = append(c.saved, members[n])
+	}
+	c.moved = append(c.moved, reorder{start: start, end: int32(len(c.dst)), first: int32(first), last: int32(len(c.saved))})
+	return true
+}
+
+// rearrange writes dst[start:] anew with the members of the noted objects in order: once over the bytes,
+// however deeply the objects are nested.
+func (c *canon) rearrange(dst []byte, start int) []byte {
+	slices.SortFunc(c.moved, func(a, b reorder) int { return int(a.start) - int(b.start) })
+	end := len(dst)
+	c.dst = dst
+	c.emit(int32(start), int32(end))
+	out := c.dst
+	n := copy(out[start:], out[end:])
+	return out[:start+n]
+}
+
+// emit appends dst[from:to] with what must be moved in its order.
+func (c *canon) emit(from, to int32) {
+	for from < to {
+		next, _ := slices.BinarySearchFunc(c.moved, from, func(r reorder, at int32) int { return int(r.start) - int(at) })
+		if next >= len(c.moved) || c.moved[next].start >= to {
+			c.dst = append(c.dst, c.dst[from:to]...)
+			return
+		}
+		r := c.moved[next]
+		c.dst = append(c.dst, c.dst[from:r.start]...)
+		c.dst = append(c.dst, '{')
+		for n := r.first; n < r.last; n++ {
+			if n > r.first {
+				c.dst = append(c.dst, ',')
+			}
+			c.emit(c.saved[n].key, c.saved[n].end)
+		}
+		c.dst = append(c.dst, '}')
+		from = r.end
+	}
+}
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// plain returns the first i at or after i where s holds a quote, a backslash, a control character or a
+// byte beyond ASCII; len(s) if there is none.
+func plain(s []byte, i int) int {
+	for ; i+8 <= len(s); i += 8 {
+		x := binary.LittleEndian.Uint64(s[i:])
+		// A byte's high bit is set where it is beyond ASCII, below 0x20, a quote, a backslash. A borrow
+		// can only set a wrong bit above a right one, and the lowest one is what counts.
+		hit := (x | (x - 0x20*ones) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones)) & highs
+		if hit != 0 {
+			return i + bits.TrailingZeros64(hit)>>3
+		}
+	}
+	for ; i < len(s); i++ {
+		if b := s[i]; b < 0x20 || b >= 0x80 || b == '"' || b == '\\' {
+			return i
+		}
+	}
+	return i
+}
+
+// str reads the string that begins at src[i], and tells whether its canonical form holds an escape.
+func (c *canon) str(i int) (end int, escaped bool) {
+	start := i
+	i++
+	for {
+		i = plain(c.src, i)
+		if i >= len(c.src) {
+			return c.fail(ErrSyntax, start), false
+		}
+		switch b := c.src[i]; {
+		case b == '"':
+			return i + 1, escaped
+		case b == '\\':
+			var esc bool
+			if i, esc = c.escape(i); i < 0 {
+				return i, false
+			}
+			escaped = escaped || esc
+		case b < 0x20:
+			return c.fail(ErrSyntax, i), false
+		default:
+			for i < len(c.src) && c.src[i] >= 0x80 {
+				r, n := utf8.DecodeRune(c.src[i:])
+				if r == utf8.RuneError && n == 1 {
+					return c.fail(ErrUTF8, i), false
+				}
+				i += n
+			}
+		}
+	}
+}
+
+// escape reads the escape at src[i] and writes its canonical form.
+func (c *canon) escape(i int) (end int, escaped bool) {
+	if i+1 >= len(c.src) {
+		return c.fail(ErrSyntax, i), false
+	}
+	switch c.src[i+1] {
+	case '"', '\\', 'b', 'f', 'n', 'r', 't':
+		return i + 2, true
+	case '/':
+		c.replace(i, i+2, '/')
+		return i + 2, false
+	case 'u':
+		return c.unicodeEscape(i)
+	}
+	return c.fail(ErrSyntax, i), false
+}
+
+func (c *canon) unicodeEscape(i int) (end int, escaped bool) {
+	r := hex4(c.src, i+2)
+	if r < 0 {
+		return c.fail(ErrSyntax, i), false
+	}
+	end = i + 6
+	switch {
+	case r >= 0xd800 && r < 0xdc00:
+		low := rune(-1)
+		if end+1 < len(c.src) && c.src[end] == '\\' && c.src[end+1] == 'u' {
+			low = hex4(c.src, end+2)
+		}
+		if low < 0xdc00 || low > 0xdfff {
+			return c.fail(ErrSurrogate, i), false
+		}
+		r = (r-0xd800)<<10 + (low - 0xdc00) + 0x10000
+		end += 6
+	case r >= 0xdc00 && r < 0xe000:
+		return c.fail(ErrSurrogate, i), false
+	case r == '"' || r == '\\':
+		c.replace(i, end, '\\', byte(r))
+		return end, true
+	case r < 0x20:
+		if short := shortEscape(r); short != 0 {
+			c.replace(i, end, '\\', short)
+		} else if d := c.src[i+5]; d >= 'A' && d <= 'F' {
+			c.replace(i, end, '\\', 'u', '0', '0', c.src[i+4], d|0x20)
+		}
+		return end, true
+	}
+	var text [utf8.UTFMax]byte
+	c.replace(i, end, text[:utf8.EncodeRune(text[:], r)]...)
+	return end, false
+}
+
+func shortEscape(r rune) byte {
+	switch r {
+	case '\b':
+		return 'b'
+	case '\t':
+		return 't'
+	case '\n':
+		return 'n'
+	case '\f':
+		return 'f'
+	case '\r':
+		return 'r'
+	}
+	return 0
+}
+
+// hex4 reads four hexadecimal digits; -1 if they are not there.
+func hex4(s []byte, i int) rune {
+	if i+4 > len(s) {
+		return -1
+	}
+	var r rune
+	for _, b := range s[i : i+4] {
+		if l := b | 0x20; (b < '0' || b > '9') && (l < 'a' || l > 'f') {
+			return -1
+		}
+		r = r<<4 | rune(unhex(b))
+	}
+	return r
+}
+
+func unhex(b byte) byte {
+	if b <= '9' {
+		return b - '0'
+	}
+	return b | 0x20 - 'a' + 10
+}

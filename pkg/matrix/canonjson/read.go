@@ -3,7 +3,6 @@ package canonjson
 import (
 	"bytes"
 	"strconv"
-	"unsafe"
 )
 
 // Iter walks the members of a canonical object or the elements of a canonical array:
@@ -133,29 +132,47 @@ func GetBool(object []byte, key string) (b, ok bool) {
 	return Bool(v)
 }
 
-// String returns what a string value says, unescaped. A string without escapes is not copied: it shares
-// the memory of value, which must never change.
+// String returns what a string value says, unescaped; ok is false if value is no string.
 func String(value []byte) (s string, ok bool) {
-	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
-		return "", false
+	inner, plain, ok := inside(value)
+	if !ok || plain {
+		return string(inner), ok
 	}
-	inner := value[1 : len(value)-1]
-	if len(inner) == 0 {
-		return "", true
+	out, ok := AppendText(make([]byte, 0, len(inner)), value)
+	return string(out), ok
+}
+
+// AppendText appends what a string value says, unescaped; ok is false if value is no string.
+func AppendText(dst, value []byte) (text []byte, ok bool) {
+	inner, plain, ok := inside(value)
+	if !ok || plain {
+		return append(dst, inner...), ok
 	}
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return unsafe.String(unsafe.SliceData(inner), len(inner)), true
-	}
-	out := make([]byte, 0, len(inner))
 	for len(inner) > 0 {
 		if inner[0] == '\\' && (len(inner) < 2 || (inner[1] == 'u' && len(inner) < 6)) {
-			return "", false
+			return dst, false
 		}
 		var b byte
 		b, inner = nextByte(inner)
-		out = append(out, b)
+		dst = append(dst, b)
 	}
-	return string(out), true
+	return dst, true
+}
+
+// Text returns the bytes between the quotes of a string value that holds no escapes, without copying
+// them; ok is false for other values.
+func Text(value []byte) (text []byte, ok bool) {
+	inner, plain, ok := inside(value)
+	return inner, ok && plain
+}
+
+// inside returns what stands between the quotes of a string value, and whether it holds no escapes.
+func inside(value []byte) (inner []byte, plain, ok bool) {
+	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
+		return nil, false, false
+	}
+	inner = value[1 : len(value)-1]
+	return inner, bytes.IndexByte(inner, '\\') < 0, true
 }
 
 // Int returns an integer value; ok is false if value is no integer in the range of int64.

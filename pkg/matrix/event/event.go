@@ -11,9 +11,10 @@
 //   - ParseTrusted takes an event that was stored after such checks.
 //   - Build makes an event from a Proto: hashed and signed.
 //
-// Guarantees: an Event is immutable and safe for concurrent use; accessors do not allocate. Strings and
-// slices that they return share the event's memory: clone what outlives it, and never write to it. Parse
-// does not panic, whatever the input, and its work is bounded by the input's length.
+// Guarantees: an Event is immutable and safe for concurrent use; accessors do not allocate. Slices that
+// they return share the event's memory: never write to them. The strings of one event share one small
+// allocation apart from its JSON. Parse does not panic, whatever the input, and its work is bounded by
+// the input's length.
 //
 // The unsigned member is not part of an Event's JSON: nobody vouches for it. What came with the event is
 // at Unsigned; what goes out is given by the caller.
@@ -22,8 +23,6 @@
 package event
 
 import (
-	"unsafe"
-
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
@@ -121,6 +120,8 @@ type Event struct {
 	unsigned []byte // canonical; nil if there was none
 	f        [numFields]span
 
+	// The texts below are slices of one string.
+
 	id       id.EventID
 	room     id.RoomID
 	sender   id.UserID
@@ -216,7 +217,20 @@ func (e *Event) Membership() string {
 	if e.typ != TypeMember {
 		return ""
 	}
-	m, _ := canonjson.GetString(e.Content(), "membership")
+	v, _ := canonjson.Get(e.Content(), "membership")
+	switch string(v) {
+	case `"join"`:
+		return Join
+	case `"invite"`:
+		return Invite
+	case `"leave"`:
+		return Leave
+	case `"ban"`:
+		return Ban
+	case `"knock"`:
+		return Knock
+	}
+	m, _ := canonjson.String(v)
 	return m
 }
 
@@ -228,13 +242,10 @@ func (e *Event) value(f field) []byte {
 	return e.json[s.start:s.end:s.end]
 }
 
-// text returns a string member, "" if it is missing or no string.
-func (e *Event) text(f field) (s string, ok bool) {
+// appendText appends what a string member says; ok is false if it is missing or no string.
+func (e *Event) appendText(dst []byte, f field) (text []byte, ok bool) {
 	if e.f[f].end == 0 {
-		return "", false
+		return dst, false
 	}
-	return canonjson.String(e.value(f))
+	return canonjson.AppendText(dst, e.value(f))
 }
-
-// shared views bytes that never change as a string.
-func shared(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

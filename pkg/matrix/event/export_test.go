@@ -18,7 +18,7 @@ func ParseVector(rules *roomver.Rules, data []byte) (*Event, error) {
 	if err := e.place(members, true); err != nil {
 		return nil, err
 	}
-	e.typ, _ = e.text(fType)
+	e.typ, _ = canonjson.String(e.value(fType))
 	return e, nil
 }
 

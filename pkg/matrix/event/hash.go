@@ -69,11 +69,9 @@ func (e *Event) finish(given id.EventID) (Hash, error) {
 func (e *Event) identify(given id.EventID) error {
 	switch e.rules.EventIDs {
 	case roomver.EventIDGiven:
-		s, ok := e.text(fEventID)
-		if !ok {
+		if e.id == "" {
 			return fmt.Errorf("%w: event_id", ErrFormat)
 		}
-		e.id = id.EventID(s)
 	default:
 		e.id = given
 		if given == "" {

@@ -130,41 +130,17 @@ func (e *Event) place(members []canonjson.Member, own bool) error {
 
 // read takes the values of the known members out of the JSON.
 func (e *Event) read() error {
-	var ok bool
-	if e.typ, ok = e.text(fType); !ok {
-		return fmt.Errorf("%w: type", ErrFormat)
-	}
-	sender, ok := e.text(fSender)
-	if !ok {
-		return fmt.Errorf("%w: sender", ErrFormat)
-	}
-	e.sender = id.UserID(sender)
-	if e.f[fStateKey].end != 0 {
-		if e.stateKey, ok = e.text(fStateKey); !ok {
-			return fmt.Errorf("%w: state_key", ErrFormat)
-		}
-		e.flags |= flagState
-	}
-	if e.f[fRoomID].end != 0 {
-		room, ok := e.text(fRoomID)
-		if !ok {
-			return fmt.Errorf("%w: room_id", ErrFormat)
-		}
-		e.room = id.RoomID(room)
-	}
 	if !canonjson.IsObject(e.value(fContent)) {
 		return fmt.Errorf("%w: content", ErrFormat)
 	}
+	var ok bool
 	if e.depth, ok = canonjson.Int(e.value(fDepth)); !ok {
 		return fmt.Errorf("%w: depth", ErrFormat)
 	}
 	if e.ts, ok = e.time(); !ok {
 		return fmt.Errorf("%w: origin_server_ts", ErrFormat)
 	}
-	if e.typ == TypeRedaction {
-		e.readRedacts()
-	}
-	return e.readLinks()
+	return e.readTexts()
 }
 
 // time reads origin_server_ts, of which old rooms hold ones that are not integers.
@@ -176,66 +152,119 @@ func (e *Event) time() (int64, bool) {
 	if len(v) == 0 || (v[0] != '-' && (v[0] < '0' || v[0] > '9')) {
 		return 0, false
 	}
-	f, err := strconv.ParseFloat(shared(v), 64)
+	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || f < -(1<<62) || f > 1<<62 {
 		return 0, false
 	}
 	return int64(f), true
 }
 
-func (e *Event) readRedacts() {
-	if e.rules.RedactsInContent {
-		s, _ := canonjson.GetString(e.Content(), "redacts")
-		e.redacts = id.EventID(s)
-		return
-	}
-	s, _ := e.text(fRedacts)
-	e.redacts = id.EventID(s)
+// texts gathers strings, to become one string of which each is a slice.
+type texts struct {
+	buf  []byte
+	ends []uint32
 }
 
-// readLinks reads prev_events and auth_events into one slice.
-func (e *Event) readLinks() error {
-	var stack [MaxPrevEvents + MaxAuthEvents]id.EventID
-	links, err := e.appendLinks(stack[:0], fPrevEvents, MaxPrevEvents)
+func (t *texts) next(all string, n int) string {
+	from := uint32(0)
+	if n > 0 {
+		from = t.ends[n-1]
+	}
+	return all[from:t.ends[n]]
+}
+
+// readTexts reads every string: one allocation for their bytes, one for the list of links.
+func (e *Event) readTexts() error {
+	var (
+		bytes [1536]byte
+		ends  [5 + MaxPrevEvents + MaxAuthEvents]uint32
+	)
+	t := texts{buf: bytes[:0], ends: ends[:0]}
+	for _, f := range [...]field{fType, fSender, fStateKey, fRoomID, fEventID} {
+		var ok bool
+		if t.buf, ok = e.appendText(t.buf, f); !ok && e.f[f].end != 0 && f != fEventID {
+			return fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		}
+		t.ends = append(t.ends, uint32(len(t.buf)))
+	}
+	prevs, err := e.appendLinks(&t, fPrevEvents, MaxPrevEvents)
 	if err != nil {
 		return err
 	}
-	e.prevs = uint8(len(links))
-	if links, err = e.appendLinks(links, fAuthEvents, MaxAuthEvents); err != nil {
+	auths, err := e.appendLinks(&t, fAuthEvents, MaxAuthEvents)
+	if err != nil {
 		return err
 	}
-	e.links = append(make([]id.EventID, 0, len(links)), links...)
+	named := len(t.buf)
+	t.buf = e.appendRedacts(t.buf)
+
+	all := string(t.buf)
+	e.typ = t.next(all, 0)
+	e.sender = id.UserID(t.next(all, 1))
+	e.stateKey = t.next(all, 2)
+	e.room = id.RoomID(t.next(all, 3))
+	if e.rules.EventIDs == roomver.EventIDGiven {
+		e.id = id.EventID(t.next(all, 4))
+	}
+	e.redacts = id.EventID(all[named:])
+	if e.f[fStateKey].end != 0 {
+		e.flags |= flagState
+	}
+	e.prevs = uint8(prevs)
+	e.links = make([]id.EventID, prevs+auths)
+	for i := range e.links {
+		e.links[i] = id.EventID(t.next(all, 5+i))
+	}
+	if e.typ == "" && e.f[fType].end == 0 || e.f[fSender].end == 0 {
+		return fmt.Errorf("%w: type or sender", ErrFormat)
+	}
 	return nil
 }
 
-func (e *Event) appendLinks(links []id.EventID, f field, most int) ([]id.EventID, error) {
+// appendRedacts appends what a redaction names.
+func (e *Event) appendRedacts(dst []byte) []byte {
+	if string(e.value(fType)) != `"`+TypeRedaction+`"` {
+		return dst
+	}
+	v := e.value(fRedacts)
+	if e.rules.RedactsInContent {
+		v, _ = canonjson.Get(e.Content(), "redacts")
+	}
+	if text, ok := canonjson.AppendText(dst, v); ok {
+		return text
+	}
+	return dst
+}
+
+func (e *Event) appendLinks(t *texts, f field, most int) (n int, err error) {
 	list := e.value(f)
 	if !canonjson.IsArray(list) {
-		return nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 	}
-	n := 0
 	for it := canonjson.Walk(list); it.Next(); {
 		if n++; n > most {
-			return nil, fmt.Errorf("%w: %s", ErrTooMany, fieldNames[f])
+			return 0, fmt.Errorf("%w: %s", ErrTooMany, fieldNames[f])
 		}
 		link := it.Value()
 		if e.rules.LinksWithHashes {
 			pair := canonjson.Walk(link)
 			if !canonjson.IsArray(link) || !pair.Next() {
-				return nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+				return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 			}
 			link = pair.Value()
 			if !pair.Next() || !canonjson.IsObject(pair.Value()) || pair.Next() {
-				return nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+				return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 			}
 		}
-		s, ok := canonjson.String(link)
-		if !ok || len(s) < 2 || s[0] != '$' || len(s) > MaxFieldSize {
-			return nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		from := len(t.buf)
+		var ok bool
+		t.buf, ok = canonjson.AppendText(t.buf, link)
+		if size := len(t.buf) - from; !ok || size < 2 || size > MaxFieldSize || t.buf[from] != '$' {
+			return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 		}
-		links = append(links, id.EventID(s))
+		t.ends = append(t.ends, uint32(len(t.buf)))
 	}
-	return links, nil
+	return n, nil
 }
 
 // checkFormat checks what read has not.
@@ -246,16 +275,18 @@ func (e *Event) checkFormat() error {
 	if !canonjson.IsObject(e.value(fSignatures)) {
 		return fmt.Errorf("%w: signatures", ErrFormat)
 	}
-	if _, ok := e.text(fEventID); e.rules.EventIDs == roomver.EventIDGiven && !ok {
-		return fmt.Errorf("%w: event_id", ErrFormat)
+	given := ""
+	if e.rules.EventIDs == roomver.EventIDGiven {
+		if given = string(e.id); given == "" {
+			return fmt.Errorf("%w: event_id", ErrFormat)
+		}
 	}
-	for _, f := range [...]field{fType, fStateKey, fSender, fRoomID, fEventID} {
-		s, ok := e.text(f)
-		if !ok || len(s) <= MaxFieldSize {
+	for _, s := range [...]string{e.typ, e.stateKey, string(e.sender), string(e.room), given} {
+		if len(s) <= MaxFieldSize {
 			continue
 		}
 		if e.rules.StrictByteLimits || utf8.RuneCountInString(s) > MaxFieldSize {
-			return fmt.Errorf("%w: %s", ErrTooLarge, fieldNames[f])
+			return fmt.Errorf("%w: %.32q…", ErrTooLarge, s)
 		}
 		e.flags |= flagOverlongField
 	}
@@ -284,14 +315,13 @@ func (e *Event) checkIDs() error {
 	if e.rules.EventIDs != roomver.EventIDGiven {
 		return nil
 	}
-	given, _ := e.text(fEventID)
 	if e.flags&flagOverlongField == 0 {
-		if given, err := id.ParseEventID(given); err != nil || given.Server() == "" {
+		if given, err := id.ParseEventID(string(e.id)); err != nil || given.Server() == "" {
 			return fmt.Errorf("%w: event_id", ErrFormat)
 		}
 	}
 	for _, link := range e.links {
-		if string(link) == given {
+		if link == e.id {
 			return fmt.Errorf("%w: event names itself", ErrFormat)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
 
 // Session makes the entry of devices or tokens of a local user that came, went or changed.
@@ -20,3 +22,13 @@ func DecodeSession(e *Entry) (*SessionBody, error) {
 	b := new(SessionBody)
 	return b, decode(e, KindSession, b)
 }
+
+// What a session entry tells of.
+const (
+	SessionAdded   = wire.SessionBody_CHANGE_ADDED
+	SessionRemoved = wire.SessionBody_CHANGE_REMOVED
+	SessionUpdated = wire.SessionBody_CHANGE_UPDATED
+)
+
+// SessionChange is one of those.
+type SessionChange = wire.SessionBody_Change

@@ -1,0 +1,165 @@
+package account
+
+import (
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// Command is what can be asked of a user's shard. The set is closed: the types below. Each says by what it is sharded.
+type Command interface {
+	// shardKey is the user id, or the registration token, whose shard does the command.
+	shardKey() (key string, isUser bool)
+	// Method is the command's name on the wire.
+	Method() string
+}
+
+// NewSession is a device and an access token to be made. The token is made by the worker that the client talks to, so that
+// a repeat of the command makes no second one, and travels as its hash.
+type NewSession struct {
+	DeviceID    string   `json:"device_id"`
+	DisplayName string   `json:"display_name,omitempty"`
+	TokenHash   [32]byte `json:"token_hash"`
+	Expires     int64    `json:"expires,omitempty"` // ms
+	IP          string   `json:"ip,omitempty"`
+	UserAgent   string   `json:"user_agent,omitempty"`
+}
+
+// Register makes an account, and a session of it unless Session is nil. Refused with M_USER_IN_USE.
+type Register struct {
+	UserID       string         `json:"user_id"`
+	PasswordHash string         `json:"password_hash,omitempty"`
+	Kind         accountdb.Kind `json:"kind,omitempty"`
+	Admin        bool           `json:"admin,omitempty"`
+	DisplayName  string         `json:"display_name,omitempty"`
+	Session      *NewSession    `json:"session,omitempty"`
+}
+
+// Login makes a session of an existing account. The password has been verified. If NewPasswordHash is set, the stored hash
+// was of an outdated kind and is replaced, provided it is still OldPasswordHash.
+type Login struct {
+	UserID          string     `json:"user_id"`
+	Session         NewSession `json:"session"`
+	OldPasswordHash string     `json:"old_password_hash,omitempty"`
+	NewPasswordHash string     `json:"new_password_hash,omitempty"`
+}
+
+// Logout removes devices with their tokens: those named, or all but Except.
+type Logout struct {
+	UserID  string   `json:"user_id"`
+	Devices []string `json:"devices,omitempty"`
+	All     bool     `json:"all,omitempty"`
+	Except  string   `json:"except,omitempty"`
+	// TokenHash is of a token without a device that is to be removed.
+	TokenHash *[32]byte `json:"token_hash,omitempty"`
+}
+
+// SetPassword replaces the password. With LogoutOthers all devices but Keep are removed.
+type SetPassword struct {
+	UserID       string `json:"user_id"`
+	PasswordHash string `json:"password_hash"`
+	LogoutOthers bool   `json:"logout_others,omitempty"`
+	Keep         string `json:"keep,omitempty"`
+}
+
+// SetDevice changes a device's display name. Refused with M_NOT_FOUND.
+type SetDevice struct {
+	UserID      string `json:"user_id"`
+	DeviceID    string `json:"device_id"`
+	DisplayName string `json:"display_name"`
+}
+
+// SetProfile sets a field of the profile to a JSON value; an empty one removes it.
+type SetProfile struct {
+	UserID string `json:"user_id"`
+	Field  string `json:"field"`
+	Value  []byte `json:"value,omitempty"`
+}
+
+// SetAccountData sets account data, global or of a room.
+type SetAccountData struct {
+	UserID  string `json:"user_id"`
+	RoomID  string `json:"room_id,omitempty"`
+	Type    string `json:"type"`
+	Content []byte `json:"content"`
+}
+
+// PutFilter stores a filter. Its id is derived from its content, so that the same filter is stored once.
+type PutFilter struct {
+	UserID string `json:"user_id"`
+	JSON   []byte `json:"json"`
+}
+
+// UseRegistrationToken counts one use of a registration token, if it has one left. Return gives one back instead, after a
+// registration that failed. Refused with M_UNAUTHORIZED.
+type UseRegistrationToken struct {
+	Token  string `json:"token"`
+	Return bool   `json:"return,omitempty"`
+}
+
+// PutRegistrationToken makes or replaces a registration token.
+type PutRegistrationToken struct {
+	Token       string `json:"token"`
+	UsesAllowed *int32 `json:"uses_allowed,omitempty"`
+	Expires     *int64 `json:"expires,omitempty"` // ms
+}
+
+func (c *Register) shardKey() (string, bool)             { return c.UserID, true }
+func (c *Login) shardKey() (string, bool)                { return c.UserID, true }
+func (c *Logout) shardKey() (string, bool)               { return c.UserID, true }
+func (c *SetPassword) shardKey() (string, bool)          { return c.UserID, true }
+func (c *SetDevice) shardKey() (string, bool)            { return c.UserID, true }
+func (c *SetProfile) shardKey() (string, bool)           { return c.UserID, true }
+func (c *SetAccountData) shardKey() (string, bool)       { return c.UserID, true }
+func (c *PutFilter) shardKey() (string, bool)            { return c.UserID, true }
+func (c *UseRegistrationToken) shardKey() (string, bool) { return c.Token, false }
+func (c *PutRegistrationToken) shardKey() (string, bool) { return c.Token, false }
+
+// Method implements [Command].
+func (c *Register) Method() string { return "account.register" }
+
+// Method implements [Command].
+func (c *Login) Method() string { return "account.login" }
+
+// Method implements [Command].
+func (c *Logout) Method() string { return "account.logout" }
+
+// Method implements [Command].
+func (c *SetPassword) Method() string { return "account.set_password" }
+
+// Method implements [Command].
+func (c *SetDevice) Method() string { return "account.set_device" }
+
+// Method implements [Command].
+func (c *SetProfile) Method() string { return "account.set_profile" }
+
+// Method implements [Command].
+func (c *SetAccountData) Method() string { return "account.set_account_data" }
+
+// Method implements [Command].
+func (c *PutFilter) Method() string { return "account.put_filter" }
+
+// Method implements [Command].
+func (c *UseRegistrationToken) Method() string { return "account.use_registration_token" }
+
+// Method implements [Command].
+func (c *PutRegistrationToken) Method() string { return "account.put_registration_token" }
+
+// Answer is what a command has to say besides that it was done.
+type Answer struct {
+	DeviceID string `json:"device_id,omitempty"`
+	FilterID string `json:"filter_id,omitempty"`
+	// Unchanged says that there was nothing to do.
+	Unchanged bool `json:"unchanged,omitempty"`
+}
+
+// commands makes an empty command of a method's name, to decode into.
+func commands(method string) Command {
+	for _, c := range []Command{
+		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &PutFilter{},
+		&UseRegistrationToken{}, &PutRegistrationToken{},
+	} {
+		if c.Method() == method {
+			return c
+		}
+	}
+	return nil
+}

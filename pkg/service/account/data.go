@@ -1,0 +1,100 @@
+package account
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// maxProfileBytes bounds a whole profile (spec: "Profiles", 64 KiB).
+const maxProfileBytes = 64 << 10
+
+func (h *Host) setProfile(ctx context.Context, s shard.ID, p *SetProfile) (change, error) {
+	var c change
+	fields, err := h.db.Profile(ctx, s, p.UserID)
+	if err != nil {
+		return c, err
+	}
+	old, had := fields[p.Field]
+	if bytes.Equal(old, p.Value) && had == (len(p.Value) > 0) {
+		c.answer.Unchanged = true
+		return c, nil
+	}
+	size := len(p.Field) + len(p.Value)
+	for f, v := range fields {
+		if f != p.Field {
+			size += len(f) + len(v) + 4 // quotes, colon and comma
+		}
+	}
+	if size > maxProfileBytes && len(p.Value) > 0 {
+		return c, mxerr.New(mxerr.ProfileTooLarge, "The profile would exceed 64 KiB")
+	}
+	e, err := entry.Profile(p.UserID, &entry.ProfileBody{Field: p.Field, Value: p.Value})
+	if err != nil {
+		return c, err
+	}
+	c.entries = append(c.entries, e)
+	c.rows = append(c.rows, &accountdb.Profile{UserID: p.UserID, Field: p.Field, Value: p.Value})
+	return c, nil
+}
+
+func (h *Host) setAccountData(d *SetAccountData) (change, error) {
+	var c change
+	e, err := entry.AccountData(d.UserID, &entry.AccountDataBody{RoomId: d.RoomID, Type: d.Type, Content: d.Content})
+	if err != nil {
+		return c, err
+	}
+	c.entries = append(c.entries, e)
+	c.rows = append(c.rows, &accountdb.AccountData{UserID: d.UserID, RoomID: d.RoomID, Type: d.Type, Content: d.Content})
+	return c, nil
+}
+
+func (h *Host) putFilter(f *PutFilter) (change, error) {
+	sum := sha256.Sum256(f.JSON)
+	// No `{` can begin it, by which a filter id is told from an inline filter.
+	id := base64.RawURLEncoding.EncodeToString(sum[:12])
+	return change{
+		rows:   []entry.Row{&accountdb.Filter{UserID: f.UserID, FilterID: id, JSON: f.JSON}},
+		answer: Answer{FilterID: id},
+	}, nil
+}
+
+func (h *Host) useRegistrationToken(ctx context.Context, s shard.ID, u *UseRegistrationToken) (change, error) {
+	t, ok, err := h.db.RegistrationToken(ctx, s, u.Token)
+	if err != nil {
+		return change{}, err
+	}
+	if u.Return {
+		if !ok || t.Completed == 0 {
+			return change{answer: Answer{Unchanged: true}}, nil
+		}
+		t.Completed--
+	} else {
+		if !ok || !TokenUsable(&t, h.now().UnixMilli()) {
+			return change{}, mxerr.New(mxerr.Unauthorized, "Invalid registration token")
+		}
+		t.Completed++
+	}
+	return change{rows: []entry.Row{&t}}, nil
+}
+
+// TokenUsable tells whether a registration token may be used once more at a time in ms.
+func TokenUsable(t *accountdb.RegistrationToken, nowMs int64) bool {
+	return (t.Expires == nil || nowMs < *t.Expires) &&
+		(t.UsesAllowed == nil || t.Completed+t.Pending < *t.UsesAllowed)
+}
+
+func (h *Host) putRegistrationToken(ctx context.Context, s shard.ID, p *PutRegistrationToken) (change, error) {
+	t, _, err := h.db.RegistrationToken(ctx, s, p.Token)
+	if err != nil {
+		return change{}, err
+	}
+	t.Token, t.UsesAllowed, t.Expires = p.Token, p.UsesAllowed, p.Expires
+	return change{rows: []entry.Row{&t}}, nil
+}

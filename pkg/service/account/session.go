@@ -1,0 +1,217 @@
+package account
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// maxDevices bounds the devices of one account.
+const maxDevices = 1000
+
+// sessionEntry is the log entry that tells every worker of a change to a user's devices or tokens.
+func sessionEntry(userID string, ch entry.SessionChange, devices []string, void [][]byte) (entry.Entry, error) {
+	return entry.Session(userID, &entry.SessionBody{Change: ch, DeviceIds: devices, VoidTokens: void})
+}
+
+// newSession adds the rows of a new device (or of an old one that logs in again, whose tokens are void then) and its token.
+func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID string, n *NewSession, fresh bool) error {
+	now := h.now().UnixMilli()
+	var void [][]byte
+	dev := accountdb.Device{
+		UserID: userID, DeviceID: n.DeviceID, DisplayName: n.DisplayName, Created: now, LastSeen: now,
+		LastSeenIP: n.IP, UserAgent: n.UserAgent, Entry: len(c.entries),
+	}
+	kind := entry.SessionAdded
+	if !fresh {
+		old, exists, err := h.db.Device(ctx, s, userID, n.DeviceID)
+		if err != nil {
+			return err
+		}
+		if exists {
+			kind, dev.Created = entry.SessionUpdated, old.Created
+			if dev.DisplayName == "" {
+				dev.DisplayName = old.DisplayName
+			}
+			tokens, err := h.db.TokenHashes(ctx, s, userID)
+			if err != nil {
+				return err
+			}
+			void = tokens[n.DeviceID]
+			// Removing the device removes its tokens; the rows are written in this order.
+			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: userID, DeviceID: n.DeviceID})
+		} else if devices, err := h.db.Devices(ctx, s, userID); err != nil {
+			return err
+		} else if len(devices) >= maxDevices {
+			return mxerr.New(mxerr.ResourceLimitExceeded, "This account has too many devices; log out of some first")
+		}
+	}
+	e, err := sessionEntry(userID, kind, []string{n.DeviceID}, void)
+	if err != nil {
+		return err
+	}
+	c.rows = append(c.rows, &dev, &accountdb.AccessToken{
+		Hash: n.TokenHash, UserID: userID, DeviceID: n.DeviceID, Expires: n.Expires, Created: now, Entry: len(c.entries),
+	})
+	c.entries = append(c.entries, e)
+	c.answer.DeviceID = n.DeviceID
+	return nil
+}
+
+func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, error) {
+	var c change
+	if exists, err := h.db.AccountExists(ctx, s, r.UserID); err != nil {
+		return c, err
+	} else if exists {
+		return c, mxerr.New(mxerr.UserInUse, "The desired user ID is already taken")
+	}
+	name, err := json.Marshal(r.DisplayName)
+	if err != nil {
+		return c, err
+	}
+	c.rows = append(c.rows, &accountdb.Account{
+		UserID: r.UserID, PasswordHash: r.PasswordHash, Kind: r.Kind, Admin: r.Admin, Created: h.now().UnixMilli(), New: true,
+	})
+	e, err := entry.Profile(r.UserID, &entry.ProfileBody{Field: "displayname", Value: name})
+	if err != nil {
+		return c, err
+	}
+	c.entries = append(c.entries, e)
+	c.rows = append(c.rows, &accountdb.Profile{UserID: r.UserID, Field: "displayname", Value: name})
+	if r.Session != nil {
+		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, true); err != nil {
+			return change{}, err
+		}
+	}
+	return c, nil
+}
+
+// standing refuses what an account in its present state may not begin.
+func standing(a *accountdb.Account, ok bool) error {
+	switch {
+	case !ok:
+		return mxerr.New(mxerr.Forbidden, "Invalid username or password")
+	case a.Deactivated:
+		return mxerr.New(mxerr.UserDeactivated, "This account has been deactivated")
+	}
+	return nil
+}
+
+func (h *Host) login(ctx context.Context, s shard.ID, l *Login) (change, error) {
+	var c change
+	a, ok, err := h.db.Account(ctx, s, l.UserID)
+	if err != nil {
+		return c, err
+	}
+	if err := standing(&a, ok); err != nil {
+		return c, err
+	}
+	if a.PasswordHash != l.OldPasswordHash && l.OldPasswordHash != "" {
+		// The password was changed between its verification and now: what was shown is no longer the password.
+		return c, mxerr.New(mxerr.Forbidden, "Invalid username or password")
+	}
+	if err := h.newSession(ctx, s, &c, l.UserID, &l.Session, false); err != nil {
+		return change{}, err
+	}
+	if l.NewPasswordHash != "" {
+		a.PasswordHash = l.NewPasswordHash
+		c.rows = append(c.rows, &a)
+	}
+	return c, nil
+}
+
+func (h *Host) logout(ctx context.Context, s shard.ID, l *Logout) (change, error) {
+	var c change
+	tokens, err := h.db.TokenHashes(ctx, s, l.UserID)
+	if err != nil {
+		return c, err
+	}
+	if l.TokenHash != nil {
+		e, err := sessionEntry(l.UserID, entry.SessionRemoved, nil, [][]byte{l.TokenHash[:]})
+		if err != nil {
+			return c, err
+		}
+		c.entries = append(c.entries, e)
+		c.rows = append(c.rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: *l.TokenHash})
+		return c, nil
+	}
+	devices, err := h.db.Devices(ctx, s, l.UserID)
+	if err != nil {
+		return c, err
+	}
+	var gone []string
+	var void [][]byte
+	for _, d := range devices {
+		if (l.All && d.DeviceID != l.Except) || slices.Contains(l.Devices, d.DeviceID) {
+			gone = append(gone, d.DeviceID)
+			void = append(void, tokens[d.DeviceID]...)
+			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: l.UserID, DeviceID: d.DeviceID})
+		}
+	}
+	if l.All && l.Except == "" {
+		for _, hash := range tokens[""] { // tokens without a device
+			void = append(void, hash)
+			c.rows = append(c.rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: [32]byte(hash)})
+		}
+	}
+	if len(c.rows) == 0 {
+		c.answer.Unchanged = true
+		return c, nil
+	}
+	e, err := sessionEntry(l.UserID, entry.SessionRemoved, gone, void)
+	if err != nil {
+		return change{}, err
+	}
+	c.entries = append(c.entries, e)
+	return c, nil
+}
+
+func (h *Host) setPassword(ctx context.Context, s shard.ID, p *SetPassword) (change, error) {
+	a, ok, err := h.db.Account(ctx, s, p.UserID)
+	if err != nil {
+		return change{}, err
+	}
+	if err := standing(&a, ok); err != nil {
+		return change{}, err
+	}
+	var c change
+	if p.LogoutOthers {
+		if c, err = h.logout(ctx, s, &Logout{UserID: p.UserID, All: true, Except: p.Keep}); err != nil {
+			return change{}, err
+		}
+		c.answer.Unchanged = false
+	}
+	a.PasswordHash = p.PasswordHash
+	if len(c.entries) == 0 {
+		e, err := sessionEntry(p.UserID, entry.SessionUpdated, nil, nil)
+		if err != nil {
+			return change{}, err
+		}
+		c.entries = append(c.entries, e)
+	}
+	c.rows = append(c.rows, &a)
+	return c, nil
+}
+
+func (h *Host) setDevice(ctx context.Context, s shard.ID, d *SetDevice) (change, error) {
+	var c change
+	dev, ok, err := h.db.Device(ctx, s, d.UserID, d.DeviceID)
+	if err != nil {
+		return c, err
+	}
+	if !ok {
+		return c, mxerr.New(mxerr.NotFound, "Unknown device")
+	}
+	e, err := sessionEntry(d.UserID, entry.SessionUpdated, []string{d.DeviceID}, nil)
+	if err != nil {
+		return c, err
+	}
+	dev.DisplayName = d.DisplayName
+	c.entries, c.rows = append(c.entries, e), append(c.rows, &dev)
+	return c, nil
+}

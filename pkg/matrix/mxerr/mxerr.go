@@ -1,165 +1,204 @@
-// Package mxerr is what goes wrong towards a client or another server: an errcode of the specification
-// with its HTTP status, a text that strangers may read, and a cause that they may not.
+// Package mxerr holds every error code that a Matrix server answers, once, and the error value that carries one from where
+// it is found to the edge that answers it.
 //
-// Code that finds a failure returns an *Error (wrapped or not); the HTTP edge turns whatever it gets
-// with From and writes AppendJSON. The cause goes to the log only.
-//
-// Guarantees: an *Error is immutable, its With… and Wrap methods return changed copies; safe for
-// concurrent use. Pure.
-//
-// Imported by everything but infra/; imports matrix/canonjson.
+// An [Error] has two sides: what a stranger may know (status, errcode, text, further members), and the cause, which is for
+// the log alone. The package is pure; it may be imported by every package.
 package mxerr
 
 import (
 	"errors"
 	"fmt"
-	"slices"
-
-	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"maps"
 )
 
-// An Error is one failure as the specification words it.
-type Error struct {
-	code    Code
-	status  int
-	message string
-	cause   error
-	extra   []member
-}
+// Code is an errcode of the specification, without further information.
+type Code string
 
-type member struct {
-	key   string
-	value []byte // JSON
-}
+// The codes of the client-server and server-server specifications, and those of proposals that clients know.
+const (
+	AppserviceLoginUnsupported  Code = "M_APPSERVICE_LOGIN_UNSUPPORTED"
+	BadAlias                    Code = "M_BAD_ALIAS"
+	BadJSON                     Code = "M_BAD_JSON"
+	BadState                    Code = "M_BAD_STATE"
+	BadStatus                   Code = "M_BAD_STATUS"
+	CannotLeaveServerNoticeRoom Code = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"
+	CannotOverwriteMedia        Code = "M_CANNOT_OVERWRITE_MEDIA"
+	CaptchaInvalid              Code = "M_CAPTCHA_INVALID"
+	CaptchaNeeded               Code = "M_CAPTCHA_NEEDED"
+	ConnectionFailed            Code = "M_CONNECTION_FAILED"
+	ConnectionTimeout           Code = "M_CONNECTION_TIMEOUT"
+	DuplicateAnnotation         Code = "M_DUPLICATE_ANNOTATION"
+	Exclusive                   Code = "M_EXCLUSIVE"
+	Forbidden                   Code = "M_FORBIDDEN"
+	GuestAccessForbidden        Code = "M_GUEST_ACCESS_FORBIDDEN"
+	IncompatibleRoomVersion     Code = "M_INCOMPATIBLE_ROOM_VERSION"
+	InvalidParam                Code = "M_INVALID_PARAM"
+	InvalidRoomState            Code = "M_INVALID_ROOM_STATE"
+	InvalidSignature            Code = "M_INVALID_SIGNATURE"
+	InvalidUsername             Code = "M_INVALID_USERNAME"
+	InviteBlocked               Code = "M_INVITE_BLOCKED"
+	KeyTooLarge                 Code = "M_KEY_TOO_LARGE"
+	LimitExceeded               Code = "M_LIMIT_EXCEEDED"
+	MissingParam                Code = "M_MISSING_PARAM"
+	MissingToken                Code = "M_MISSING_TOKEN"
+	NotFound                    Code = "M_NOT_FOUND"
+	NotJSON                     Code = "M_NOT_JSON"
+	NotYetUploaded              Code = "M_NOT_YET_UPLOADED"
+	ProfileTooLarge             Code = "M_PROFILE_TOO_LARGE"
+	ResourceLimitExceeded       Code = "M_RESOURCE_LIMIT_EXCEEDED"
+	RoomInUse                   Code = "M_ROOM_IN_USE"
+	ServerNotTrusted            Code = "M_SERVER_NOT_TRUSTED"
+	SessionExpired              Code = "M_SESSION_EXPIRED"
+	SessionNotValidated         Code = "M_SESSION_NOT_VALIDATED"
+	TermsNotSigned              Code = "M_TERMS_NOT_SIGNED"
+	ThreepidAuthFailed          Code = "M_THREEPID_AUTH_FAILED"
+	ThreepidDenied              Code = "M_THREEPID_DENIED"
+	ThreepidInUse               Code = "M_THREEPID_IN_USE"
+	ThreepidMediumNotSupported  Code = "M_THREEPID_MEDIUM_NOT_SUPPORTED"
+	ThreepidNotFound            Code = "M_THREEPID_NOT_FOUND"
+	TokenIncorrect              Code = "M_TOKEN_INCORRECT"
+	TooLarge                    Code = "M_TOO_LARGE"
+	UnableToAuthoriseJoin       Code = "M_UNABLE_TO_AUTHORISE_JOIN"
+	UnableToGrantJoin           Code = "M_UNABLE_TO_GRANT_JOIN"
+	Unauthorized                Code = "M_UNAUTHORIZED"
+	Unknown                     Code = "M_UNKNOWN"
+	UnknownDevice               Code = "M_UNKNOWN_DEVICE"
+	UnknownPos                  Code = "M_UNKNOWN_POS"
+	UnknownToken                Code = "M_UNKNOWN_TOKEN"
+	Unrecognized                Code = "M_UNRECOGNIZED"
+	UnsupportedRoomVersion      Code = "M_UNSUPPORTED_ROOM_VERSION"
+	URLNotSet                   Code = "M_URL_NOT_SET"
+	UserDeactivated             Code = "M_USER_DEACTIVATED"
+	UserInUse                   Code = "M_USER_IN_USE"
+	UserLimitExceeded           Code = "M_USER_LIMIT_EXCEEDED"
+	UserLocked                  Code = "M_USER_LOCKED"
+	UserSuspended               Code = "M_USER_SUSPENDED"
+	WeakPassword                Code = "M_WEAK_PASSWORD"
+	WrongRoomKeysVersion        Code = "M_WRONG_ROOM_KEYS_VERSION"
+)
 
-// New makes an error with the code's usual status. The message is public.
-func New(code Code, message string) *Error {
-	return &Error{code: code, status: code.Status(), message: message}
-}
-
-// Newf is New with a format.
-func Newf(code Code, format string, args ...any) *Error {
-	return New(code, fmt.Sprintf(format, args...))
-}
-
-// Code returns the errcode.
-func (e *Error) Code() Code { return e.code }
-
-// Status returns the HTTP status.
-func (e *Error) Status() int { return e.status }
-
-// Message returns the public text.
-func (e *Error) Message() string { return e.message }
-
-// Error implements error, for logs: it includes the cause.
-func (e *Error) Error() string {
-	if e.cause != nil {
-		return fmt.Sprintf("%s: %s: %v", e.code, e.message, e.cause)
+// Status gives the HTTP status that the code is usually answered with.
+func (c Code) Status() int {
+	switch c {
+	case Forbidden, GuestAccessForbidden, Exclusive, UserDeactivated, UserSuspended, ThreepidDenied, InviteBlocked,
+		WrongRoomKeysVersion, ResourceLimitExceeded, CannotLeaveServerNoticeRoom, TermsNotSigned, TokenIncorrect,
+		UserLimitExceeded:
+		return 403
+	case UnknownToken, MissingToken, Unauthorized, UserLocked:
+		return 401
+	case NotFound, ThreepidNotFound, Unrecognized:
+		return 404
+	case LimitExceeded:
+		return 429
+	case TooLarge:
+		return 413
+	case CannotOverwriteMedia:
+		return 409
+	case NotYetUploaded, ConnectionTimeout:
+		return 504
+	case ConnectionFailed, BadStatus:
+		return 502
+	case Unknown:
+		return 500
 	}
-	return fmt.Sprintf("%s: %s", e.code, e.message)
+	return 400
 }
 
-// Unwrap returns the cause.
+// Error is a refusal. Its exported fields are for the client; the cause is not. Values are immutable: the With methods
+// give changed copies.
+type Error struct {
+	Code       Code
+	HTTPStatus int
+	Message    string
+	// RetryAfterMs is how long to wait, with M_LIMIT_EXCEEDED and with a 503; 0 says nothing.
+	RetryAfterMs int64
+	// Extra are further members of the error object.
+	Extra map[string]any
+
+	cause error
+}
+
+// New makes an error with the code's usual status. The text is for the client: it says what was wrong with the request.
+func New(c Code, text string) *Error { return &Error{Code: c, HTTPStatus: c.Status(), Message: text} }
+
+// Newf is [New] with a format.
+func Newf(c Code, format string, args ...any) *Error { return New(c, fmt.Sprintf(format, args...)) }
+
+// Limited says that the client asks too much, and when it may ask again.
+func Limited(retryAfterMs int64) *Error {
+	e := New(LimitExceeded, "Too many requests")
+	e.RetryAfterMs = retryAfterMs
+	return e
+}
+
+// Unavailable says that the request cannot be served now, with status 503.
+func Unavailable(text string, retryAfterMs int64) *Error {
+	e := New(Unknown, text)
+	e.HTTPStatus, e.RetryAfterMs = 503, retryAfterMs
+	return e
+}
+
+// Internal hides a failure behind a 500 without particulars; the cause is for the log.
+func Internal(cause error) *Error { return New(Unknown, "Internal server error").WithCause(cause) }
+
+// Error gives the code, the text and the cause: for a log, not for a client.
+func (e *Error) Error() string {
+	s := string(e.Code) + ": " + e.Message
+	if e.cause != nil {
+		s += ": " + e.cause.Error()
+	}
+	return s
+}
+
+// Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Is tells whether target is an *Error of the same code, so that errors.Is(err, mxerr.New(code, ""))
-// holds. HasCode is shorter.
-func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // Is must not unwrap
-	return ok && t.code == e.code
-}
-
-// Wrap returns the error with a cause, which stays private.
-func (e *Error) Wrap(cause error) *Error {
+// WithCause gives a copy with a cause, which is never shown to the client.
+func (e *Error) WithCause(cause error) *Error {
 	c := *e
 	c.cause = cause
 	return &c
 }
 
-// WithStatus returns the error with another HTTP status.
+// WithStatus gives a copy with another HTTP status than the code's usual one.
 func (e *Error) WithStatus(status int) *Error {
 	c := *e
-	c.status = status
+	c.HTTPStatus = status
 	return &c
 }
 
-// With returns the error with one more member in its JSON. The value is marshalled; one that cannot be
-// is a mistake in the program, and left out.
-func (e *Error) With(key string, value any) *Error {
-	raw, err := canonjson.Marshal(value)
-	if err != nil {
-		return e
-	}
+// With gives a copy with one more member in the error object. The value must be fit for JSON.
+func (e *Error) With(member string, value any) *Error {
 	c := *e
-	c.extra = append(slices.DeleteFunc(slices.Clone(e.extra), func(m member) bool { return m.key == key }), member{key, raw})
+	c.Extra = maps.Clone(e.Extra)
+	if c.Extra == nil {
+		c.Extra = make(map[string]any, 1)
+	}
+	c.Extra[member] = value
 	return &c
 }
 
-// AppendJSON appends the response body.
-func (e *Error) AppendJSON(dst []byte) []byte {
-	dst = append(dst, `{"errcode":`...)
-	dst = canonjson.AppendString(dst, string(e.code))
-	dst = append(dst, `,"error":`...)
-	dst = canonjson.AppendString(dst, e.message)
-	for _, m := range e.extra {
-		dst = append(dst, ',')
-		dst = canonjson.AppendString(dst, m.key)
-		dst = append(dst, ':')
-		dst = append(dst, m.value...)
+// Body gives the error object that a client sees.
+func (e *Error) Body() map[string]any {
+	b := make(map[string]any, 3+len(e.Extra))
+	maps.Copy(b, e.Extra)
+	b["errcode"], b["error"] = string(e.Code), e.Message
+	if e.RetryAfterMs > 0 && e.Code == LimitExceeded {
+		b["retry_after_ms"] = e.RetryAfterMs
 	}
-	return append(dst, '}')
+	return b
 }
 
-// MarshalJSON implements json.Marshaler.
-func (e *Error) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
-
-// RetryAfterMS returns the waiting time of a LimitExceeded, for the Retry-After header; ok is false if
-// there is none.
-func (e *Error) RetryAfterMS() (ms int64, ok bool) {
-	for _, m := range e.extra {
-		if m.key == "retry_after_ms" {
-			return canonjson.Int(m.value)
-		}
-	}
-	return 0, false
-}
-
-// From returns the *Error that err is or wraps. Any other error becomes a 500 that says nothing of it,
-// with err as its cause. A nil err gives nil.
+// From gives the refusal in err's chain, or hides err behind a 500 if there is none.
 func From(err error) *Error {
-	if err == nil {
-		return nil
-	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return Internal(err)
 }
 
-// HasCode tells whether err is or wraps an *Error with the code.
-func HasCode(err error, code Code) bool {
-	var e *Error
-	return errors.As(err, &e) && e.code == code
-}
-
-// Parse reads an error response of another server; ok is false if body has no errcode. Its message is
-// cut to 1,000 bytes.
-func Parse(status int, body []byte) (e *Error, ok bool) {
-	c, err := canonjson.Canonical(body, canonjson.Options{Mode: canonjson.Lax, MaxSize: 64 << 10})
-	if err != nil {
-		return nil, false
-	}
-	code, ok := canonjson.GetString(c, "errcode")
-	if !ok || code == "" || len(code) > 255 {
-		return nil, false
-	}
-	message, _ := canonjson.GetString(c, "error")
-	e = &Error{code: Code(code), status: status, message: message[:min(len(message), 1000)]}
-	for it := canonjson.Walk(c); it.Next(); {
-		if !it.KeyIs("errcode") && !it.KeyIs("error") {
-			e.extra = append(e.extra, member{it.KeyString(), it.Value()})
-		}
-	}
-	return e, true
+// Is tells whether err's chain holds a refusal with the code.
+func Is(err error, c Code) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == c
 }

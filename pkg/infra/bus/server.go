@@ -1,0 +1,178 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+)
+
+// ServerConfig describes a NATS server inside this process.
+type ServerConfig struct {
+	// Listen is host:port for other processes, port 0 for any. Empty: only this
+	// process can connect.
+	Listen string
+	// StoreDir holds file streams. Empty: a temporary directory, removed on
+	// Stop; memory streams need no more.
+	StoreDir string
+	// MaxMemory and MaxStore bound JetStream. Default 256 MiB and 1 GiB.
+	MaxMemory, MaxStore int64
+	// Logger gets the server's warnings and errors. May be nil.
+	Logger *slog.Logger
+}
+
+// MaxPayload is the largest message that the embedded server takes, as NATS's
+// own default.
+const MaxPayload = 1 << 20
+
+// Server is a NATS server inside this process. It has the shape of a
+// lifecycle.Service, and can be started again after Stop.
+type Server struct {
+	cfg ServerConfig
+
+	mu      sync.Mutex // guards what follows; held throughout Start and Stop
+	srv     *natsserver.Server
+	tempDir string
+	addr    string // where it listened first, to listen there again
+}
+
+// NewServer returns a server that is not started.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.MaxMemory == 0 {
+		cfg.MaxMemory = 256 << 20
+	}
+	if cfg.MaxStore == 0 {
+		cfg.MaxStore = 1 << 30
+	}
+	return &Server{cfg: cfg, addr: cfg.Listen}
+}
+
+// Start starts the server and returns when it takes connections.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv != nil {
+		return errors.New("embedded NATS: already started")
+	}
+	if err := s.start(ctx); err != nil {
+		return fmt.Errorf("embedded NATS: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) start(ctx context.Context) (err error) {
+	opts := &natsserver.Options{
+		ServerName: "heddle-embedded",
+		DontListen: s.addr == "",
+		NoSigs:     true,
+		JetStream:  true,
+		MaxPayload: MaxPayload,
+		StoreDir:   s.cfg.StoreDir,
+
+		JetStreamMaxMemory: s.cfg.MaxMemory,
+		JetStreamMaxStore:  s.cfg.MaxStore,
+		NoSystemAccount:    true,
+	}
+	if s.addr != "" {
+		host, port, err := net.SplitHostPort(s.addr)
+		if err != nil {
+			return fmt.Errorf("listen address: %w", err)
+		}
+		if opts.Port, err = strconv.Atoi(port); err != nil {
+			return fmt.Errorf("listen address: %w", err)
+		}
+		if opts.Port == 0 {
+			opts.Port = natsserver.RANDOM_PORT
+		}
+		opts.Host = host
+	}
+	if opts.StoreDir == "" {
+		if s.tempDir, err = os.MkdirTemp("", "heddle-nats-"); err != nil {
+			return err
+		}
+		opts.StoreDir = s.tempDir
+	}
+	srv, err := natsserver.NewServer(opts)
+	if err != nil {
+		return errors.Join(err, s.removeTemp())
+	}
+	if s.cfg.Logger != nil {
+		srv.SetLogger(serverLog{s.cfg.Logger}, false, false)
+	}
+	srv.Start()
+	wait := 10 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(d))
+	}
+	if !srv.ReadyForConnections(wait) || !srv.JetStreamEnabled() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return errors.Join(errors.New("did not become ready (is its address in use?)"), s.removeTemp())
+	}
+	if a, ok := srv.Addr().(*net.TCPAddr); ok {
+		s.addr = net.JoinHostPort(opts.Host, strconv.Itoa(a.Port))
+	}
+	s.srv = srv
+	return nil
+}
+
+// Stop shuts the server down and waits for it. It is idempotent.
+func (s *Server) Stop(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv == nil {
+		return nil
+	}
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+	s.srv = nil
+	return s.removeTemp()
+}
+
+func (s *Server) removeTemp() error {
+	if s.tempDir == "" {
+		return nil
+	}
+	dir := s.tempDir
+	s.tempDir = ""
+	return os.RemoveAll(dir)
+}
+
+// URL is where other processes connect; empty if it does not listen.
+func (s *Server) URL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.addr == "" {
+		return ""
+	}
+	return "nats://" + s.addr
+}
+
+// InProcessConn lets a Bus of this process connect. Between Stop and Start it
+// fails, as dialling would.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	s.mu.Lock()
+	srv := s.srv
+	s.mu.Unlock()
+	if srv == nil {
+		return nil, errors.New("embedded NATS is not running")
+	}
+	return srv.InProcessConn()
+}
+
+// serverLog passes the server's log on.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Noticef(f string, v ...any) { l.log.Debug("nats: " + fmt.Sprintf(f, v...)) }
+func (l serverLog) Warnf(f string, v ...any)   { l.log.Warn("nats: " + fmt.Sprintf(f, v...)) }
+func (l serverLog) Fatalf(f string, v ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, v...)) }
+func (l serverLog) Errorf(f string, v ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, v...)) }
+func (l serverLog) Debugf(string, ...any)      {}
+func (l serverLog) Tracef(string, ...any)      {}

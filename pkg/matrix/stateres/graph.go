@@ -1,0 +1,424 @@
+package stateres
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+)
+
+// Entry is one event as a Source hands it over.
+type Entry struct {
+	NID      int64
+	Key      Key                // where the event stands in a State; not read of an event that is not a state event
+	Event    *eventauth.Reduced // shared, not copied
+	Auth     []int64            // the nids of its auth_events; not kept
+	Rejected bool               // it was refused on receipt
+	Time     int64              // origin_server_ts
+	Depth    int64              // read in room version 1 only
+}
+
+// Source reads events by nid. The answer must hold all that were asked for, in any order; it may hold more, the auth events of
+// those that were asked for before all, and then they will not be asked for again: a source that returns whole auth chains is
+// asked once.
+type Source interface {
+	Load(nids []int64) ([]Entry, error)
+}
+
+// DefaultMaxEvents bounds the events of one room's graph unless NewGraph is told otherwise; about 400 bytes each.
+const DefaultMaxEvents = 4_000_000
+
+// ErrTooManyEvents says that a room's graph would exceed its bound.
+var ErrTooManyEvents = errors.New("too many auth events")
+
+// MissingError names events that the source did not know.
+type MissingError struct{ NIDs []int64 }
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%d events of the auth chain are missing, the first with nid %d", len(e.NIDs), e.NIDs[0])
+}
+
+// The numbers of the state entries that every room has; further ones are given out as events name them.
+const (
+	slotCreate int32 = iota
+	slotPower
+	slotJoinRules
+	numFixedSlots
+)
+
+const none int32 = -1
+
+// Graph is the auth events of one room. Make it with NewGraph; it grows as resolutions load events, and may be dropped and
+// made anew at any time.
+type Graph struct {
+	rules     *roomver.Rules
+	room      id.RoomID
+	maxEvents int
+
+	index nidIndex // nid → node
+	nodes []node
+	ends  []uint32 // edges of node i are edges[ends[i-1]:ends[i]]
+	edges []int32
+
+	users    map[string]int32            // user → slot of its membership
+	others   map[eventauth.TypeKey]int32 // other state entries → slot
+	slotKeys []Key                       // slot → its key, once an event has told it
+
+	powers   []int32           // nodes of power levels events, ascending
+	create   *eventauth.Create // of the room, in version 12
+	verified map[thirdPartyPair]bool
+}
+
+type node struct {
+	nid    int64
+	time   int64
+	depth  int64
+	event  *eventauth.Reduced
+	slot   int32 // its state entry, none if it is not a state event
+	sender int32 // the slot of its sender's membership
+	parent int32 // the power levels event among its auth events, or none
+	power  int32 // its index in powers, or none
+	flags  nodeFlag
+}
+
+type nodeFlag uint8
+
+const (
+	nodeRejected nodeFlag = 1 << iota
+	nodeUnusable          // part of a circle, of another room, or not a state event: never applied, never authorises
+	nodePower             // a power event
+)
+
+type thirdPartyPair struct {
+	invite *eventauth.Reduced
+	with   *eventauth.ThirdPartyInvite
+}
+
+// NewGraph makes the empty graph of a room. maxEvents bounds how many events it holds; 0 means DefaultMaxEvents.
+func NewGraph(rules *roomver.Rules, room id.RoomID, maxEvents int) *Graph {
+	if maxEvents <= 0 {
+		maxEvents = DefaultMaxEvents
+	}
+	g := &Graph{
+		rules: rules, room: room, maxEvents: maxEvents,
+		users: map[string]int32{}, others: map[eventauth.TypeKey]int32{},
+		slotKeys: make([]Key, numFixedSlots),
+	}
+	g.others[eventauth.TypeKey{Type: "m.room.create"}] = slotCreate
+	g.others[eventauth.TypeKey{Type: "m.room.power_levels"}] = slotPower
+	g.others[eventauth.TypeKey{Type: "m.room.join_rules"}] = slotJoinRules
+	return g
+}
+
+// Len is the number of events in the graph.
+func (g *Graph) Len() int { return len(g.nodes) }
+
+func (g *Graph) auth(n int32) []int32 {
+	start := uint32(0)
+	if n > 0 {
+		start = g.ends[n-1]
+	}
+	return g.edges[start:g.ends[n]]
+}
+
+func (g *Graph) userSlot(user string) int32 {
+	s, ok := g.users[user]
+	if !ok {
+		s = g.newSlot()
+		g.users[user] = s
+	}
+	return s
+}
+
+func (g *Graph) newSlot() int32 {
+	g.slotKeys = append(g.slotKeys, Key{})
+	return int32(len(g.slotKeys) - 1)
+}
+
+func (g *Graph) slotOf(e *eventauth.Reduced) int32 {
+	if e.Kind == eventauth.KindMember {
+		return g.userSlot(e.StateKey)
+	}
+	k := eventauth.TypeKey{Type: e.Type, StateKey: e.StateKey}
+	s, ok := g.others[k]
+	if !ok {
+		s = g.newSlot()
+		g.others[k] = s
+	}
+	return s
+}
+
+// staging is what one ensure has read and not yet added.
+type staging struct {
+	entries []Entry
+	at      map[int64]int32 // nid → entries
+}
+
+// ensure loads the given events and their auth chains.
+func (g *Graph) ensure(src Source, nids []int64) error {
+	ask := g.unknown(nids, nil)
+	if len(ask) == 0 {
+		return nil
+	}
+	st := staging{at: map[int64]int32{}}
+	spare := map[int64]Entry{}
+	for len(ask) > 0 {
+		var request []int64
+		for _, n := range ask {
+			if _, ok := spare[n]; !ok {
+				request = append(request, n)
+			}
+		}
+		if len(request) > 0 {
+			loaded, err := src.Load(request)
+			if err != nil {
+				return fmt.Errorf("load auth chain: %w", err)
+			}
+			for _, e := range loaded {
+				if e.Event != nil {
+					spare[e.NID] = e
+				}
+			}
+		}
+		var next, missing []int64
+		for _, n := range ask {
+			e, ok := spare[n]
+			if !ok {
+				missing = append(missing, n)
+				continue
+			}
+			delete(spare, n)
+			if _, ok := st.at[n]; ok {
+				continue
+			}
+			st.at[n] = int32(len(st.entries))
+			st.entries = append(st.entries, e)
+			next = g.unknown(e.Auth, next)
+		}
+		if len(missing) > 0 {
+			return &MissingError{NIDs: missing}
+		}
+		if len(g.nodes)+len(st.entries) > g.maxEvents {
+			return ErrTooManyEvents
+		}
+		ask = next[:0]
+		seen := map[int64]bool{}
+		for _, n := range next {
+			if _, ok := st.at[n]; !ok && !seen[n] {
+				seen[n] = true
+				ask = append(ask, n)
+			}
+		}
+	}
+	g.addAll(&st)
+	return nil
+}
+
+func (g *Graph) unknown(nids, out []int64) []int64 {
+	for _, n := range nids {
+		if _, ok := g.index.get(n); !ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// addAll adds the staged events, auth events before those that cite them. It is Tarjan's algorithm without recursion: circles,
+// which only rooms of versions 1 and 2 can be made to have, come out together, whatever the order of arrival.
+func (g *Graph) addAll(st *staging) {
+	type frame struct {
+		v    int32
+		edge int
+	}
+	n := len(st.entries)
+	number, low := make([]int32, n), make([]int32, n) // number 0: not visited
+	done := make([]bool, n)
+	var path []frame
+	var stack []int32
+	count := int32(0)
+	visit := func(v int32) {
+		count++
+		number[v], low[v] = count, count
+		stack = append(stack, v)
+		path = append(path, frame{v: v})
+	}
+	for root := range int32(n) {
+		if number[root] != 0 {
+			continue
+		}
+		visit(root)
+		for len(path) > 0 {
+			f := &path[len(path)-1]
+			v := f.v
+			if f.edge < len(st.entries[v].Auth) {
+				w, staged := st.at[st.entries[v].Auth[f.edge]]
+				f.edge++
+				switch {
+				case !staged || done[w]:
+				case number[w] == 0:
+					visit(w)
+				default:
+					low[v] = min(low[v], number[w])
+				}
+				continue
+			}
+			path = path[:len(path)-1]
+			if len(path) > 0 {
+				u := path[len(path)-1].v
+				low[u] = min(low[u], low[v])
+			}
+			if low[v] == number[v] {
+				from := len(stack) - 1
+				for stack[from] != v {
+					from--
+				}
+				g.addComponent(st, stack[from:], done)
+				stack = stack[:from]
+			}
+		}
+	}
+}
+
+// addComponent adds events that cite one another in a circle, or one event that does not.
+func (g *Graph) addComponent(st *staging, members []int32, done []bool) {
+	circle := len(members) > 1
+	for _, m := range members {
+		e := &st.entries[m]
+		circle = circle || slices.Contains(e.Auth, e.NID)
+	}
+	first := int32(len(g.nodes))
+	for _, m := range members {
+		g.add(&st.entries[m], first, circle)
+		done[m] = true
+	}
+}
+
+// add appends an event. Citations of events at or after first are dropped: they belong to a circle.
+func (g *Graph) add(e *Entry, first int32, circle bool) {
+	i := int32(len(g.nodes))
+	n := node{
+		nid: e.NID, time: e.Time, depth: e.Depth, event: e.Event,
+		slot: none, sender: g.userSlot(string(e.Event.Sender)), parent: none, power: none,
+	}
+	room := e.Event.RoomID
+	if c := e.Event.Create(); c != nil {
+		room = c.RoomID
+	}
+	if circle || room != g.room || !e.Event.IsState() {
+		n.flags |= nodeUnusable
+	}
+	if e.Rejected {
+		n.flags |= nodeRejected
+	}
+	start := len(g.edges)
+	for _, a := range e.Auth {
+		if t, ok := g.index.get(a); ok && t < first {
+			g.edges = append(g.edges, t)
+		}
+	}
+	g.edges = append(g.edges[:start], distinct(g.edges[start:])...)
+	g.ends = append(g.ends, uint32(len(g.edges)))
+	for _, t := range g.edges[start:] {
+		if a := &g.nodes[t]; a.slot == slotPower && a.flags&nodeUnusable == 0 && (n.parent == none || t < n.parent) {
+			n.parent = t
+		}
+	}
+	if e.Event.IsState() {
+		n.slot = g.slotOf(e.Event)
+		g.slotKeys[n.slot] = e.Key
+		if isPowerEvent(e.Event) {
+			n.flags |= nodePower
+		}
+	}
+	if n.slot == slotPower && n.flags&nodeUnusable == 0 {
+		n.power = int32(len(g.powers))
+		g.powers = append(g.powers, i)
+	}
+	if n.slot == slotCreate && g.rules.RoomIDIsHash && n.flags&(nodeUnusable|nodeRejected) == 0 {
+		g.create = e.Event.Create()
+	}
+	g.nodes = append(g.nodes, n)
+	g.index.put(e.NID, i)
+}
+
+// distinct removes repetitions from a list, which is short in events that honest servers make.
+func distinct(s []int32) []int32 {
+	if len(s) > 16 {
+		slices.Sort(s)
+		return slices.Compact(s)
+	}
+	out := s[:0]
+	for _, v := range s {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// isPowerEvent says whether a state event may take away somebody's ability to do something.
+func isPowerEvent(e *eventauth.Reduced) bool {
+	switch e.Kind {
+	case eventauth.KindPowerLevels, eventauth.KindJoinRules:
+		return true
+	case eventauth.KindMember:
+		return (e.Membership == eventauth.MembershipLeave || e.Membership == eventauth.MembershipBan) &&
+			string(e.Sender) != e.StateKey
+	default:
+		return false
+	}
+}
+
+// nidIndex maps nids to nodes: open addressing with at most half of the places taken. Nid 0 is no event's.
+type nidIndex struct {
+	keys  []int64
+	vals  []int32
+	shift uint
+	n     int
+}
+
+func (x *nidIndex) slot(nid int64) int {
+	return int(uint64(nid) * 0x9E3779B97F4A7C15 >> x.shift)
+}
+
+func (x *nidIndex) get(nid int64) (int32, bool) {
+	if x.n == 0 || nid == 0 {
+		return 0, false
+	}
+	mask := len(x.keys) - 1
+	for i := x.slot(nid); ; i = (i + 1) & mask {
+		switch x.keys[i] {
+		case nid:
+			return x.vals[i], true
+		case 0:
+			return 0, false
+		}
+	}
+}
+
+func (x *nidIndex) put(nid int64, v int32) {
+	if x.n*2 >= len(x.keys) {
+		old := *x
+		size := max(64, 2*len(x.keys))
+		*x = nidIndex{keys: make([]int64, size), vals: make([]int32, size), shift: 64}
+		for 1<<(64-x.shift) < size {
+			x.shift--
+		}
+		for i, k := range old.keys {
+			if k != 0 {
+				x.put(k, old.vals[i])
+			}
+		}
+	}
+	mask := len(x.keys) - 1
+	i := x.slot(nid)
+	for x.keys[i] != 0 {
+		i = (i + 1) & mask
+	}
+	x.keys[i], x.vals[i] = nid, v
+	x.n++
+}

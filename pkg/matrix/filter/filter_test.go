@@ -1,0 +1,77 @@
+package filter_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+)
+
+func TestParseSpecExample(t *testing.T) {
+	f, err := filter.Parse([]byte(`{"event_fields":["type","content","sender"],"event_format":"client",
+		"presence":{"not_senders":["@alice:example.com"],"types":["m.presence"]},
+		"room":{"ephemeral":{"not_rooms":["!726s6s6q:example.com"],"not_senders":["@spam:example.com"],"types":["m.receipt","m.typing"]},
+		"state":{"not_rooms":["!726s6s6q:example.com"],"types":["m.room.*"]},
+		"timeline":{"limit":7,"not_rooms":["!726s6s6q:example.com"],"not_senders":["@spam:example.com"],"types":["m.room.message"]}}}`))
+	require.NoError(t, err)
+	require.Equal(t, 7, f.TimelineLimit())
+	require.True(t, f.Room.State.Pass("m.room.name", "@x:y"))
+	require.False(t, f.Room.State.Pass("m.call", "@x:y"))
+	require.False(t, f.Room.Timeline.Pass("m.room.message", "@spam:example.com"))
+	require.False(t, f.Room.State.PassRoom("!726s6s6q:example.com"))
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, bad := range []string{
+		``, `[]`, `{`, `{"event_format":"html"}`, `{"room":{"timeline":{"limit":"ten"}}}`, `{"room":{"timeline":{"limit":-1}}}`,
+		`{"room":{"rooms":["nope"]}}`, `{"room":{"state":{"senders":["alice"]}}}`, `{"presence":{"types":"m.presence"}}`,
+		`{"room":{"timeline":{"limit":1.5}}}`, `{"room":{"timeline":{"types":[1]}}}`, `{"room":[]}`, `{"room":{},"room":{}}`,
+		`{"event_fields":[` + strings.Repeat(`"a",`, 1000) + `"a"]}`, `{"x":"` + strings.Repeat("a", filter.MaxBytes) + `"}`,
+	} {
+		_, err := filter.Parse([]byte(bad))
+		require.ErrorIs(t, err, filter.ErrInvalid, "%.60s", bad)
+	}
+	for _, good := range []string{`{}`, `{"unknown":{"x":1}}`, `{"room":{"rooms":[]}}`, `{"room":{"timeline":{"limit":0}}}`} {
+		_, err := filter.Parse([]byte(good))
+		require.NoError(t, err, good)
+	}
+}
+
+// An empty list of wanted things wants nothing; an absent one wants all.
+func TestEmptyListsWantNothing(t *testing.T) {
+	f, err := filter.Parse([]byte(`{"presence":{"types":[]},"room":{"rooms":[]}}`))
+	require.NoError(t, err)
+	require.False(t, f.Presence.Pass("m.presence", "@a:b"))
+	require.True(t, f.AccountData.Pass("m.direct", "@a:b"))
+	require.False(t, f.Room.PassRoom("!a:b"))
+}
+
+func TestContainsURL(t *testing.T) {
+	f, err := filter.ParseRoomEvents([]byte(`{"contains_url":false}`))
+	require.NoError(t, err)
+	require.False(t, f.PassEvent("m.room.message", "@a:b", func() bool { return true }))
+	require.True(t, f.PassEvent("m.room.message", "@a:b", func() bool { return false }))
+}
+
+func TestGlobAgainstRegexp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := rapid.StringMatching(`[ab*.]{0,8}`).Draw(t, "pattern")
+		s := rapid.StringMatching(`[ab.]{0,10}`).Draw(t, "string")
+		want := regexp.MustCompile(`^` + strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, `.*`) + `$`).MatchString(s)
+		require.Equal(t, want, filter.Glob(p, s))
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"room":{"timeline":{"limit":7,"types":["m.*"]}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if x, err := filter.Parse(b); err == nil {
+			_ = x.Room.Timeline.Pass("m.room.message", "@a:b")
+			require.LessOrEqual(t, x.TimelineLimit(), 1000)
+		}
+	})
+}

@@ -129,6 +129,7 @@ var table = []row{
 	{"config", layerConfig, []string{"app", "cmd/"}},
 	{"app/buildinfo", layerCore, []string{"app", "cmd/"}},
 	{"app", layerApp, []string{"cmd/", "testkit/fleettest"}},
+	{"cmd/internal/cli", layerCmd, []string{"cmd/"}},
 	{"cmd/master", layerCmd, nil},
 	{"cmd/synchrotron", layerCmd, nil},
 	{"cmd/federation-reader", layerCmd, nil},

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/heddle-im/heddle/cmd/internal/cli"
 	"github.com/heddle-im/heddle/pkg/app"
@@ -17,6 +23,10 @@ type commands struct {
 	Config struct {
 		Check configCheckCmd `cmd:"" help:"Read the configuration and say what is wrong with it."`
 	} `cmd:"" help:"About the configuration."`
+	Migrate migrateCmd `cmd:"" help:"Bring the database's schema to what this release needs."`
+	User    struct {
+		Create userCreateCmd `cmd:"" help:"Make an account."`
+	} `cmd:"" help:"About accounts."`
 }
 
 type runCmd struct{}
@@ -62,5 +72,49 @@ func (k configCheckCmd) Run(p cli.Process, c *commands) error {
 		return err
 	}
 	_, err = fmt.Fprintf(p.Stdout, "the configuration of %s is good\n", cfg.ServerName)
+	return err
+}
+
+type migrateCmd struct {
+	Check bool `help:"Change nothing; fail if this release could not run on the database as it is."`
+}
+
+func (k migrateCmd) Run(p cli.Process, c *commands) error {
+	cfg, err := c.Load(p, true)
+	if err != nil {
+		return err
+	}
+	return app.Migrate(context.Background(), cfg, k.Check, p.Stdout)
+}
+
+type userCreateCmd struct {
+	Name          string `arg:"" help:"The part of the user id before the colon."`
+	Admin         bool   `help:"Make it a server administrator."`
+	PasswordStdin bool   `help:"Read the password from the first line of standard input. Else one is made up and printed."`
+}
+
+func (k userCreateCmd) Run(p cli.Process, c *commands) error {
+	cfg, err := c.Load(p, true)
+	if err != nil {
+		return err
+	}
+	user := app.NewUser{Localpart: k.Name, Admin: k.Admin, Password: rand.Text()}
+	if k.PasswordStdin {
+		line, err := bufio.NewReader(p.Stdin).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read the password: %w", err)
+		}
+		if user.Password = strings.TrimRight(line, "\r\n"); user.Password == "" {
+			return errors.New("read the password: there is none on standard input")
+		}
+	}
+	userID, err := app.CreateUser(context.Background(), cfg, user)
+	if err != nil {
+		return err
+	}
+	if !k.PasswordStdin {
+		userID += " " + user.Password
+	}
+	_, err = fmt.Fprintln(p.Stdout, userID)
 	return err
 }

@@ -1,0 +1,80 @@
+-- The multi-row writers. Each array holds one column; the arrays of a statement have the same length.
+
+-- name: InsertAccounts :exec
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@password_hash::text[]), unnest(@kind::smallint[]),
+       unnest(@admin::boolean[]), unnest(@locked::boolean[]), unnest(@suspended::boolean[]), unnest(@deactivated::boolean[]),
+       unnest(@erased::boolean[]), unnest(@created::bigint[]), unnest(@pos::bigint[]);
+
+-- name: UpsertAccounts :exec
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@password_hash::text[]), unnest(@kind::smallint[]),
+       unnest(@admin::boolean[]), unnest(@locked::boolean[]), unnest(@suspended::boolean[]), unnest(@deactivated::boolean[]),
+       unnest(@erased::boolean[]), unnest(@created::bigint[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id) DO UPDATE SET
+    password_hash = excluded.password_hash, kind = excluded.kind, admin = excluded.admin, locked = excluded.locked,
+    suspended = excluded.suspended, deactivated = excluded.deactivated, erased = excluded.erased, pos = excluded.pos;
+
+-- name: UpsertDevices :exec
+INSERT INTO device (shard, user_id, device_id, display_name, last_seen, last_seen_ip, user_agent, created, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@device_id::text[]), unnest(@display_name::text[]),
+       unnest(@last_seen::bigint[]), unnest(@last_seen_ip::text[]), unnest(@user_agent::text[]), unnest(@created::bigint[]),
+       unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id, device_id) DO UPDATE SET
+    display_name = excluded.display_name, last_seen = greatest(device.last_seen, excluded.last_seen),
+    last_seen_ip = CASE WHEN excluded.last_seen > device.last_seen THEN excluded.last_seen_ip ELSE device.last_seen_ip END,
+    user_agent = CASE WHEN excluded.last_seen > device.last_seen THEN excluded.user_agent ELSE device.user_agent END,
+    pos = excluded.pos;
+
+-- name: InsertAccessTokens :exec
+INSERT INTO access_token (shard, hash, user_id, device_id, expires, created, pos)
+SELECT unnest(@shard::smallint[]), unnest(@hash::bytea[]), unnest(@user_id::text[]), unnest(@device_id::text[]),
+       unnest(@expires::bigint[]), unnest(@created::bigint[]), unnest(@pos::bigint[]);
+
+-- name: DeleteDeviceTokens :exec
+DELETE FROM access_token t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id;
+
+-- name: DeleteDevices :exec
+DELETE FROM device d
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id;
+
+-- name: DeleteAccessTokens :exec
+DELETE FROM access_token t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@hash::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: UpsertRegistrationTokens :exec
+INSERT INTO registration_token (shard, token, uses_allowed, pending, completed, expires)
+SELECT unnest(@shard::smallint[]), unnest(@token::text[]), unnest(@uses_allowed::integer[]), unnest(@pending::integer[]),
+       unnest(@completed::integer[]), unnest(@expires::bigint[])
+ON CONFLICT (shard, token) DO UPDATE SET
+    uses_allowed = excluded.uses_allowed, pending = excluded.pending, completed = excluded.completed, expires = excluded.expires;
+
+-- name: DeleteRegistrationTokens :exec
+DELETE FROM registration_token r
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@token::text[]) AS token) u
+WHERE r.shard = u.shard AND r.token = u.token;
+
+-- name: UpsertProfiles :exec
+INSERT INTO profile (shard, user_id, field, value, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@field::text[]), unnest(@value::bytea[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id, field) DO UPDATE SET value = excluded.value, pos = excluded.pos;
+
+-- name: DeleteProfiles :exec
+DELETE FROM profile p
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@field::text[]) AS field) u
+WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.field = u.field;
+
+-- name: UpsertAccountData :exec
+INSERT INTO account_data (shard, user_id, room_id, type, content, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@room_id::text[]), unnest(@type::text[]),
+       unnest(@content::bytea[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id, room_id, type) DO UPDATE SET content = excluded.content, pos = excluded.pos;
+
+-- name: InsertFilters :exec
+INSERT INTO filter (shard, user_id, filter_id, json)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@filter_id::text[]), unnest(@json::bytea[])
+ON CONFLICT (shard, user_id, filter_id) DO NOTHING;

@@ -66,6 +66,7 @@ const (
 	// a publisher for no longer than these.
 	stallWait      = 50 * time.Millisecond
 	flusherTimeout = time.Second
+	flushTimeout   = 10 * time.Second
 	reconnectWait  = 100 * time.Millisecond
 )
 
@@ -240,6 +241,9 @@ func (b *Bus) Flush(ctx context.Context) error {
 	}
 	ctx, cancel := withSession(ctx, session)
 	defer cancel()
+	// The library wants a deadline, and none is of use beyond that of the pings.
+	ctx, cancelTimeout := context.WithTimeout(ctx, flushTimeout)
+	defer cancelTimeout()
 	if err := b.nc.FlushWithContext(ctx); err != nil {
 		return fmt.Errorf("flush: %w", b.because(ctx, err))
 	}

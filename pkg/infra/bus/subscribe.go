@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -45,7 +46,7 @@ func (b *Bus) Subscribe(ctx context.Context, subject string, handle func(*Incomi
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
 	if b.session() != nil {
-		if err := b.Flush(ctx); err != nil && ctx.Err() != nil {
+		if err := b.Flush(ctx); err != nil && !errors.Is(err, ErrNotConnected) {
 			s.Stop()
 			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 		}

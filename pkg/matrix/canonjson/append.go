@@ -3,43 +3,63 @@ package canonjson
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"slices"
 	"unicode/utf8"
 )
 
+// Append appends the canonical form of src to dst. On error dst is returned unchanged in length.
+func Append(dst, src []byte, o Options) ([]byte, error) {
+	var c canon
+	start := len(dst)
+	if !c.all(dst, src, o) {
+		return dst[:start], &Error{Reason: c.reason, Offset: c.errorAt}
+	}
+	return c.dst, nil
+}
+
 // AppendIndexed is Append, and appends to members where the top-level members are in what was appended,
 // in the order of their keys. If src is not an object no members are appended.
 func AppendIndexed(dst, src []byte, o Options, members []Member) ([]byte, []Member, error) {
-	if len(src) > o.size() {
-		return dst, members, &Error{Reason: ErrSize, Offset: o.size()}
-	}
-	// On the stack for what is usual; append moves it to the heap for what is not.
-	var (
-		stack [64]span
-		saved [64]span
-		moved [16]reorder
-	)
-	c := canon{
-		src: src, dst: dst, mode: o.Mode, maxDepth: o.depth(),
-		members: stack[:0], saved: saved[:0], moved: moved[:0],
-	}
+	var c canon
 	start := len(dst)
-	if !c.run() {
+	if !c.all(dst, src, o) {
 		return dst[:start], members, &Error{Reason: c.reason, Offset: c.errorAt}
 	}
-	dst = c.dst
-	if len(c.moved) > 0 {
-		dst = c.rearrange(dst, start)
-		return dst, Index(dst[start:], members), nil
+	if c.moved.n > 0 || c.incomplete {
+		return c.dst, Index(c.dst[start:], members), nil
 	}
-	for _, m := range c.members {
+	for i := range c.members.n {
+		m := c.members.at(i)
 		members = append(members, Member{
 			KeyStart: int(m.key) - start, KeyEnd: int(m.keyEnd) - start,
 			ValueStart: int(m.value) - start, ValueEnd: int(m.end) - start,
 		})
 	}
-	return dst, members, nil
+	return c.dst, members, nil
+}
+
+// all appends the canonical form of src to dst, in c.dst.
+func (c *canon) all(dst, src []byte, o Options) bool {
+	c.src, c.dst, c.mode, c.maxDepth = src, dst, o.Mode, o.depth()
+	if len(src) > o.size() {
+		c.fail(ErrSize, o.size())
+		return false
+	}
+	if !c.run() {
+		if c.reason != errKeepAll {
+			return false
+		}
+		*c = canon{src: src, dst: dst, mode: o.Mode, maxDepth: o.depth(), keepAll: true}
+		if !c.run() {
+			return false
+		}
+	}
+	if c.moved.n > 0 {
+		c.dst = c.rearrange(c.dst, len(dst))
+	}
+	return true
 }
 
 // A span is a member of an object, by offsets into the output. Offsets are 32 bits: sizes are bounded
@@ -49,6 +69,9 @@ type span struct {
 	// escaped: the key holds a backslash, so that its bytes do not sort as its characters do.
 	escaped bool
 }
+
+// errKeepAll is not for others to see.
+var errKeepAll = errors.New("keep all members") //nolint:gochecknoglobals // an error
 
 // A reorder is an object whose members were not in order: its place in the output and its members, in
 // order, in canon.saved.
@@ -66,9 +89,14 @@ type canon struct {
 	maxDepth int
 	mode     Mode
 
-	members []span // of the objects that are open, innermost last
-	saved   []span
-	moved   []reorder
+	members stack[span] // of the objects that are open, innermost last
+	saved   stack[span]
+	moved   stack[reorder]
+
+	// A large object in order needs no note of its members, which would not fit into the stack. One that
+	// turns out not to be in order makes the run begin anew with keepAll.
+	keepAll    bool
+	incomplete bool // some member was not noted
 
 	verifyOnly bool // stop at the first change, write nothing
 	changed    bool
@@ -206,8 +234,9 @@ func (c *canon) object(i int) int {
 		return c.fail(ErrDepth, i)
 	}
 	objectStart := c.at(i)
-	base := len(c.members)
-	sorted := true
+	base := c.members.n
+	sorted, missing := true, false
+	var previous span
 	i = c.space(i + 1)
 	if i < len(c.src) && c.src[i] == '}' {
 		c.depth--
@@ -228,11 +257,14 @@ func (c *canon) object(i int) int {
 		if i = c.space(i); i >= len(c.src) || c.src[i] != ':' {
 			return c.fail(ErrSyntax, i)
 		}
-		if n := len(c.members); sorted && n > base {
-			sorted = c.compare(&c.members[n-1], &m, i) < 0
-			if !sorted && c.verifyOnly {
-				c.changed = true
+		if sorted && previous.keyEnd > 0 {
+			sorted = c.compare(&previous, &m, i) < 0
+			switch {
+			case sorted:
+			case c.verifyOnly:
 				return c.fail(ErrDuplicate, keyAt)
+			case missing:
+				return c.fail(errKeepAll, keyAt)
 			}
 		}
 		i = c.space(i + 1)
@@ -241,7 +273,12 @@ func (c *canon) object(i int) int {
 			return i
 		}
 		m.end = c.at(i)
-		c.members = append(c.members, m)
+		if c.members.n < fixed || c.keepAll || !sorted {
+			c.members.push(m)
+		} else {
+			missing, c.incomplete = true, true
+		}
+		previous = m
 		if i = c.space(i); i >= len(c.src) {
 			return c.fail(ErrSyntax, i)
 		}
@@ -255,7 +292,7 @@ func (c *canon) object(i int) int {
 				return -1
 			}
 			if c.depth > 0 || !sorted {
-				c.members = c.members[:base]
+				c.members.cut(base)
 			}
 			return i
 		default:
@@ -322,63 +359,67 @@ func nextByte(s []byte) (byte, []byte) {
 func (c *canon) reorder(base int, start int32, i int) bool {
 	c.changed = true
 	c.flush(i)
-	members := c.members[base:]
+	var few [fixed]span
+	members := c.members.appendFrom(few[:0], base)
+	dst := c.dst
 	slices.SortFunc(members, func(a, b span) int {
-		if n := compareKeys(c.dst[a.key+1:a.keyEnd-1], c.dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped); n != 0 {
+		if n := compareSpans(dst, &a, &b); n != 0 {
 			return n
 		}
 		return int(a.key) - int(b.key)
 	})
-	first := len(c.saved)
+	first := c.saved.n
 	for n := range members {
-		if n+1 < len(members) {
-			a, b := &members[n], &members[n+1]
-			if compareKeys(c.dst[a.key+1:a.keyEnd-1], c.dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped) == 0 {
-				if c.mode != Lax {
-					c.fail(ErrDuplicate, i)
-					return false
-				}
-				continue // the last one counts
+		if n+1 < len(members) && compareSpans(dst, &members[n], &members[n+1]) == 0 {
+			if c.mode != Lax {
+				c.fail(ErrDuplicate, i)
+				return false
 			}
+			continue // the last one counts
 		}
-		c.saved = append(c.saved, members[n])
+		c.saved.push(members[n])
 	}
-	c.moved = append(c.moved, reorder{start: start, end: int32(len(c.dst)), first: int32(first), last: int32(len(c.saved))})
+	c.moved.push(reorder{start: start, end: int32(len(dst)), first: int32(first), last: int32(c.saved.n)})
 	return true
+}
+
+func compareSpans(dst []byte, a, b *span) int {
+	return compareKeys(dst[a.key+1:a.keyEnd-1], dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped)
 }
 
 // rearrange writes dst[start:] anew with the members of the noted objects in order: once over the bytes,
 // however deeply the objects are nested.
 func (c *canon) rearrange(dst []byte, start int) []byte {
-	slices.SortFunc(c.moved, func(a, b reorder) int { return int(a.start) - int(b.start) })
+	var few [fixed]reorder
+	moved := c.moved.appendFrom(few[:0], 0)
+	slices.SortFunc(moved, func(a, b reorder) int { return int(a.start) - int(b.start) })
 	end := len(dst)
-	c.dst = dst
-	c.emit(int32(start), int32(end))
-	out := c.dst
+	out := c.emit(dst, moved, int32(start), int32(end))
 	n := copy(out[start:], out[end:])
 	return out[:start+n]
 }
 
 // emit appends dst[from:to] with what must be moved in its order.
-func (c *canon) emit(from, to int32) {
+func (c *canon) emit(dst []byte, moved []reorder, from, to int32) []byte {
 	for from < to {
-		next, _ := slices.BinarySearchFunc(c.moved, from, func(r reorder, at int32) int { return int(r.start) - int(at) })
-		if next >= len(c.moved) || c.moved[next].start >= to {
-			c.dst = append(c.dst, c.dst[from:to]...)
-			return
+		next, _ := slices.BinarySearchFunc(moved, from, func(r reorder, at int32) int { return int(r.start) - int(at) })
+		if next >= len(moved) || moved[next].start >= to {
+			return append(dst, dst[from:to]...)
 		}
-		r := c.moved[next]
-		c.dst = append(c.dst, c.dst[from:r.start]...)
-		c.dst = append(c.dst, '{')
+		r := moved[next]
+		dst = append(dst, dst[from:r.start]...)
+		dst = append(dst, '{')
 		for n := r.first; n < r.last; n++ {
 			if n > r.first {
-				c.dst = append(c.dst, ',')
+				dst = append(dst, ',')
 			}
-			c.emit(c.saved[n].key, c.saved[n].end)
+			m := c.saved.at(int(n))
+			dst = c.emit(dst, moved, m.key, m.end)
 		}
-		c.dst = append(c.dst, '}')
+		dst = append(dst, '}')
 		from = r.end
 	}
+	return dst
 }
 
 const (

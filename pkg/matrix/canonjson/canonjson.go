@@ -80,12 +80,6 @@ type Member struct {
 	KeyStart, KeyEnd, ValueStart, ValueEnd int
 }
 
-// Append appends the canonical form of src to dst. On error dst is returned unchanged in length.
-func Append(dst, src []byte, o Options) ([]byte, error) {
-	dst, _, err := AppendIndexed(dst, src, o, nil)
-	return dst, err
-}
-
 // Canonical returns the canonical form of src in a new slice.
 func Canonical(src []byte, o Options) ([]byte, error) {
 	return Append(make([]byte, 0, len(src)), src, o)
@@ -99,9 +93,8 @@ func Check(src []byte, o Options) error {
 
 // IsCanonical tells whether src is its own canonical form.
 func IsCanonical(src []byte, o Options) bool {
-	c := canon{src: src, mode: o.Mode, maxDepth: o.depth()}
-	var stack [64]span
-	c.members = stack[:0]
+	var c canon
+	c.src, c.mode, c.maxDepth = src, o.Mode, o.depth()
 	c.verifyOnly = true
 	return len(src) <= o.size() && c.run() && !c.changed
 }

@@ -215,7 +215,7 @@ func (e *Event) readTexts() error {
 	for i := range e.links {
 		e.links[i] = id.EventID(t.next(all, 5+i))
 	}
-	if e.typ == "" && e.f[fType].end == 0 || e.f[fSender].end == 0 {
+	if e.f[fType].end == 0 || e.f[fSender].end == 0 {
 		return fmt.Errorf("%w: type or sender", ErrFormat)
 	}
 	return nil

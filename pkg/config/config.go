@@ -399,7 +399,7 @@ func (c Config) AdvertiseAddress() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
+	if ip, _ := netip.ParseAddr(host); host != "" && (!ip.IsValid() || !ip.IsUnspecified()) {
 		return c.Listen.HTTP, nil
 	}
 	name, err := os.Hostname()

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -147,7 +148,7 @@ func (t *Telemetry) trace(ctx context.Context, id Identity, c Config) error {
 		// Spans get ids, which logs and other workers see, and are not recorded.
 		sampler = sdktrace.NeverSample()
 	} else {
-		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(c.OTLPEndpoint))
+		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(tracesURL(c.OTLPEndpoint)))
 		if err != nil {
 			return fmt.Errorf("otlp_endpoint: %w", err)
 		}
@@ -157,6 +158,15 @@ func (t *Telemetry) trace(ctx context.Context, id Identity, c Config) error {
 	t.Tracer = p
 	t.shutdown = p.Shutdown
 	return nil
+}
+
+// tracesURL adds the usual path to an endpoint that has none.
+func tracesURL(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil || strings.Trim(u.Path, "/") != "" {
+		return endpoint
+	}
+	return u.JoinPath("v1", "traces").String()
 }
 
 // Close sends the spans that are left. It is idempotent.

@@ -1,29 +1,11 @@
-// Package commit is the group committer: it takes proposals from everywhere in a master, for all the shards it holds, and puts
-// whatever is ready into one PostgreSQL transaction at a time; then it publishes, then it answers.
-//
-// It knows two small interfaces, [Store] and [Publisher], and so its tests need no database. It promises: a proposal that is
-// answered without error is committed, with its entries at consecutive positions; nothing is answered before its commit; the
-// proposals of one shard commit in the order in which they were submitted; what fails takes with it only what was built
-// on it. It is imported by services and the composition root.
 package commit
 
 import (
 	"context"
-	"errors"
+	"time"
 
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
-)
-
-var (
-	// ErrFenced says that the shard is not ours under the proposal's epoch (any more): nothing was committed, and whoever
-	// holds the shard now may be asked.
-	ErrFenced = errors.New("shard is held by another writer")
-	// ErrChain says that something which the proposal was built on was not committed: nothing was committed.
-	ErrChain = errors.New("built on a proposal that was not committed")
-	// ErrClosed says that the committer no longer takes proposals.
-	ErrClosed = errors.New("committer is closed")
-	// ErrTooLarge says that one proposal exceeds what a transaction may hold.
-	ErrTooLarge = errors.New("proposal exceeds the limit of a transaction")
 )
 
 // Outcome is what became of a proposal.
@@ -53,4 +35,20 @@ func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	case <-ctx.Done():
 		return Outcome{}, ctx.Err()
 	}
+}
+
+// pending is a proposal on its way.
+type pending struct {
+	ticket    Ticket
+	proposal  *entry.Proposal
+	state     *shardState
+	seq       uint64 // order of submission
+	cost      int
+	submitted time.Time
+
+	// The fields below are guarded by Committer.mu.
+
+	// decided: the outcome is known, if not told. A proposal leaves the queue or batch that it is in when it is decided.
+	decided bool
+	told    bool
 }

@@ -1,5 +1,10 @@
 package shard
 
+import "errors"
+
+// ErrTrimmed says that a part of a log that was to be read has been trimmed.
+var ErrTrimmed = errors.New("log has been trimmed")
+
 // Vector holds a position of every shard: v[s] is that of shard s.
 type Vector []Pos
 

@@ -1,0 +1,271 @@
+package room
+
+import (
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// Command is what can be asked of a room, or of an alias. The set is closed: the types below, as pointers. A command is not
+// changed after it was given to a [Writer].
+//
+// Raw JSON in commands (contents) need not be canonical; what is not a JSON object, or breaks canonical JSON's limits,
+// is refused with M_BAD_JSON or M_NOT_JSON.
+type Command interface {
+	// shardKey is the room id, or the alias, whose shard does the command.
+	shardKey() string
+	// Method is the command's name on the wire.
+	Method() string
+}
+
+// ShardOf gives the shard that does a command.
+func ShardOf(m shard.Map, cmd Command) shard.ID { return m.Of(cmd.shardKey()) }
+
+// Answer is what a command has to say besides that it was done. Which fields are set depends on the command.
+type Answer struct {
+	// Event is the event that was made, or that already says what the command wanted.
+	Event id.EventID
+	// Room is the room's id.
+	Room id.RoomID
+	// Unchanged says that there was nothing to do.
+	Unchanged bool
+	// Data is the command's own answer, where it has one (see there).
+	Data []byte
+}
+
+// Origin says who acts.
+type Origin struct {
+	User id.UserID
+	// Device is the device whose token was used; empty without one.
+	Device id.DeviceID
+	// Txn is the client's transaction id; empty if the endpoint has none. Repeats of a command with the same device and
+	// transaction id (and the same path, which the other fields tell) are one.
+	Txn string
+	// TS overrides the event's time, in ms: an application service may set it. 0: now.
+	TS int64
+}
+
+// Profile is what a member event says of a user.
+type Profile struct {
+	DisplayName string
+	AvatarURL   string
+}
+
+// StateEvent is a state event that a client wants in a new room.
+type StateEvent struct {
+	Type     string
+	StateKey string
+	Content  []byte
+}
+
+// Invitation is a user to be invited to a new room.
+type Invitation struct {
+	User    id.UserID
+	Profile Profile
+}
+
+// Preset is a preset of createRoom.
+type Preset string
+
+// The presets.
+const (
+	PresetPrivate Preset = "private_chat"
+	PresetTrusted Preset = "trusted_private_chat"
+	PresetPublic  Preset = "public_chat"
+)
+
+// CreateRoom makes a room with all its first events, in one transaction. It must have gone through [Prepare], which checks it and
+// gives the room its id. An alias is reserved by a [SetAlias] beforehand (it belongs to another shard); [Create] does
+// all of this. Refused with M_ROOM_IN_USE if another request came to the same room id: prepare again. Answers Room.
+type CreateRoom struct {
+	// Room, TS and Nonce are set by Prepare. In room version 12 the id is the hash of the create event, which TS fixes; Nonce
+	// tells apart two requests that came to the same id.
+	Room  id.RoomID
+	TS    int64
+	Nonce []byte
+
+	Creator Origin
+	Profile Profile
+	Version roomver.Version // empty: the default
+	Preset  Preset          // empty: by Public
+	// Public lists the room in the directory.
+	Public bool
+	Name   string
+	Topic  string
+	// Alias, if set, becomes the canonical alias.
+	Alias           id.RoomAlias
+	Invite          []Invitation
+	IsDirect        bool
+	InitialState    []StateEvent
+	CreationContent []byte // JSON object, or nil
+	PowerOverride   []byte // JSON object, or nil
+}
+
+// Send sends a message event. Answers Event.
+type Send struct {
+	Room    id.RoomID
+	By      Origin
+	Type    string
+	Content []byte
+}
+
+// SendState sets a state event. If the room has the same content there already, nothing happens and the Event answered is the
+// one in place. m.room.member is decided like [SetMembership]. Answers Event.
+type SendState struct {
+	Room     id.RoomID
+	By       Origin
+	Type     string
+	StateKey string
+	Content  []byte
+}
+
+// Redact redacts an event. Content may hold more members for the redaction's content. Answers Event.
+type Redact struct {
+	Room    id.RoomID
+	By      Origin
+	Target  id.EventID
+	Reason  string
+	Content []byte
+}
+
+// Action is what [SetMembership] does.
+type Action string
+
+// The actions. ActionLeave is also how an invitation is declined and a knock withdrawn.
+const (
+	ActionJoin   Action = "join"
+	ActionInvite Action = "invite"
+	ActionLeave  Action = "leave"
+	ActionKick   Action = "kick"
+	ActionBan    Action = "ban"
+	ActionUnban  Action = "unban"
+	ActionKnock  Action = "knock"
+)
+
+// SetMembership changes a membership. A join of a restricted room is checked against the rooms that its rule names as far as this
+// server is in them. Answers Event; Unchanged if the membership was already what was asked for.
+type SetMembership struct {
+	Room   id.RoomID
+	By     Origin
+	Target id.UserID // By.User for join, leave, knock
+	Action Action
+	Reason string
+	// Profile is Target's, for join, invite and knock.
+	Profile  Profile
+	IsDirect bool
+	// Content may hold more members for the member event's content.
+	Content []byte
+}
+
+// SetProfile brings a user's profile into the room's member event, if the user is joined. Answers Event or Unchanged.
+type SetProfile struct {
+	Room    id.RoomID
+	User    id.UserID
+	Profile Profile
+}
+
+// Forget forgets a room that the user has left. Refused with M_UNKNOWN while the user is in it.
+type Forget struct {
+	Room id.RoomID
+	User id.UserID
+}
+
+// The kinds of receipts.
+const (
+	ReceiptRead        = "m.read"
+	ReceiptReadPrivate = "m.read.private"
+)
+
+// Receipt moves a user's receipt forward; a move backward is Unchanged.
+type Receipt struct {
+	Room   id.RoomID
+	User   id.UserID
+	Kind   string
+	Thread string // "": unthreaded; "main"; or the thread's root event
+	Event  id.EventID
+	TS     int64 // ms; 0: now
+}
+
+// Typing says that a user types, for as long as Timeout, or not any more. It is not committed.
+type Typing struct {
+	Room    id.RoomID
+	User    id.UserID
+	Typing  bool
+	Timeout time.Duration
+}
+
+// SetAlias makes an alias of this server. Refused with M_ROOM_IN_USE if it is taken. It is done by the alias's shard, which does not
+// know the room: the caller has checked that the user may.
+type SetAlias struct {
+	Alias id.RoomAlias
+	Room  id.RoomID
+	By    id.UserID
+}
+
+// DeleteAlias removes an alias. Refused with M_NOT_FOUND; and with M_FORBIDDEN unless By made it or Force is set, by a caller
+// who has checked that the user may.
+type DeleteAlias struct {
+	Alias id.RoomAlias
+	By    id.UserID
+	Force bool
+}
+
+// SetVisibility lists a room in the public directory, or takes it out. Whoever may change the canonical alias may do it;
+// Force leaves that check out, for administrators.
+type SetVisibility struct {
+	Room   id.RoomID
+	By     id.UserID
+	Public bool
+	Force  bool
+}
+
+func (c *CreateRoom) shardKey() string    { return string(c.Room) }
+func (c *Send) shardKey() string          { return string(c.Room) }
+func (c *SendState) shardKey() string     { return string(c.Room) }
+func (c *Redact) shardKey() string        { return string(c.Room) }
+func (c *SetMembership) shardKey() string { return string(c.Room) }
+func (c *SetProfile) shardKey() string    { return string(c.Room) }
+func (c *Forget) shardKey() string        { return string(c.Room) }
+func (c *Receipt) shardKey() string       { return string(c.Room) }
+func (c *Typing) shardKey() string        { return string(c.Room) }
+func (c *SetAlias) shardKey() string      { return string(c.Alias) }
+func (c *DeleteAlias) shardKey() string   { return string(c.Alias) }
+func (c *SetVisibility) shardKey() string { return string(c.Room) }
+
+// Method implements [Command].
+func (c *CreateRoom) Method() string { return "room.create" }
+
+// Method implements [Command].
+func (c *Send) Method() string { return "room.send" }
+
+// Method implements [Command].
+func (c *SendState) Method() string { return "room.send_state" }
+
+// Method implements [Command].
+func (c *Redact) Method() string { return "room.redact" }
+
+// Method implements [Command].
+func (c *SetMembership) Method() string { return "room.set_membership" }
+
+// Method implements [Command].
+func (c *SetProfile) Method() string { return "room.set_profile" }
+
+// Method implements [Command].
+func (c *Forget) Method() string { return "room.forget" }
+
+// Method implements [Command].
+func (c *Receipt) Method() string { return "room.receipt" }
+
+// Method implements [Command].
+func (c *Typing) Method() string { return "room.typing" }
+
+// Method implements [Command].
+func (c *SetAlias) Method() string { return "room.set_alias" }
+
+// Method implements [Command].
+func (c *DeleteAlias) Method() string { return "room.delete_alias" }
+
+// Method implements [Command].
+func (c *SetVisibility) Method() string { return "room.set_visibility" }

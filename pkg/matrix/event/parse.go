@@ -159,64 +159,56 @@ func (e *Event) time() (int64, bool) {
 	return int64(f), true
 }
 
-// texts gathers strings, to become one string of which each is a slice.
-type texts struct {
-	buf  []byte
-	ends []uint32
-}
-
-func (t *texts) next(all string, n int) string {
-	from := uint32(0)
-	if n > 0 {
-		from = t.ends[n-1]
-	}
-	return all[from:t.ends[n]]
-}
-
 // readTexts reads every string: one allocation for their bytes, one for the list of links.
 func (e *Event) readTexts() error {
 	var (
-		bytes [1536]byte
-		ends  [5 + MaxPrevEvents + MaxAuthEvents]uint32
+		stack     [1536]byte
+		endsStack [5 + MaxPrevEvents + MaxAuthEvents]uint32
 	)
-	t := texts{buf: bytes[:0], ends: ends[:0]}
+	buf, ends := stack[:0], endsStack[:0] // of each text in buf
 	for _, f := range [...]field{fType, fSender, fStateKey, fRoomID, fEventID} {
 		var ok bool
-		if t.buf, ok = e.appendText(t.buf, f); !ok && e.f[f].end != 0 && f != fEventID {
+		if buf, ok = e.appendText(buf, f); !ok && e.f[f].end != 0 && f != fEventID {
 			return fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 		}
-		t.ends = append(t.ends, uint32(len(t.buf)))
+		ends = append(ends, uint32(len(buf)))
 	}
-	prevs, err := e.appendLinks(&t, fPrevEvents, MaxPrevEvents)
-	if err != nil {
+	if e.f[fType].end == 0 || e.f[fSender].end == 0 {
+		return fmt.Errorf("%w: type or sender", ErrFormat)
+	}
+	var err error
+	if buf, ends, err = e.appendLinks(buf, ends, fPrevEvents, MaxPrevEvents); err != nil {
 		return err
 	}
-	auths, err := e.appendLinks(&t, fAuthEvents, MaxAuthEvents)
-	if err != nil {
+	e.prevs = uint8(len(ends) - 5)
+	if buf, ends, err = e.appendLinks(buf, ends, fAuthEvents, MaxAuthEvents); err != nil {
 		return err
 	}
-	named := len(t.buf)
-	t.buf = e.appendRedacts(t.buf)
+	links := len(ends) - 5
+	named := len(buf)
+	buf = e.appendRedacts(buf)
 
-	all := string(t.buf)
-	e.typ = t.next(all, 0)
-	e.sender = id.UserID(t.next(all, 1))
-	e.stateKey = t.next(all, 2)
-	e.room = id.RoomID(t.next(all, 3))
-	if e.rules.EventIDs == roomver.EventIDGiven {
-		e.id = id.EventID(t.next(all, 4))
+	all := string(buf)
+	from := uint32(0)
+	next := func(i int) string {
+		s := all[from:ends[i]]
+		from = ends[i]
+		return s
+	}
+	e.typ = next(0)
+	e.sender = id.UserID(next(1))
+	e.stateKey = next(2)
+	e.room = id.RoomID(next(3))
+	if given := next(4); e.rules.EventIDs == roomver.EventIDGiven {
+		e.id = id.EventID(given)
+	}
+	e.links = make([]id.EventID, links)
+	for i := range e.links {
+		e.links[i] = id.EventID(next(5 + i))
 	}
 	e.redacts = id.EventID(all[named:])
 	if e.f[fStateKey].end != 0 {
 		e.flags |= flagState
-	}
-	e.prevs = uint8(prevs)
-	e.links = make([]id.EventID, prevs+auths)
-	for i := range e.links {
-		e.links[i] = id.EventID(t.next(all, 5+i))
-	}
-	if e.f[fType].end == 0 || e.f[fSender].end == 0 {
-		return fmt.Errorf("%w: type or sender", ErrFormat)
 	}
 	return nil
 }
@@ -236,35 +228,41 @@ func (e *Event) appendRedacts(dst []byte) []byte {
 	return dst
 }
 
-func (e *Event) appendLinks(t *texts, f field, most int) (n int, err error) {
+// appendLinks appends the event ids of prev_events or auth_events, and where each of them ends.
+func (e *Event) appendLinks(buf []byte, ends []uint32, f field, most int) ([]byte, []uint32, error) {
 	list := e.value(f)
 	if !canonjson.IsArray(list) {
-		return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		return nil, nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 	}
+	n := 0
 	for it := canonjson.Walk(list); it.Next(); {
 		if n++; n > most {
-			return 0, fmt.Errorf("%w: %s", ErrTooMany, fieldNames[f])
+			return nil, nil, fmt.Errorf("%w: %s", ErrTooMany, fieldNames[f])
 		}
-		link := it.Value()
+		link, ok := it.Value(), true
 		if e.rules.LinksWithHashes {
-			pair := canonjson.Walk(link)
-			if !canonjson.IsArray(link) || !pair.Next() {
-				return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
-			}
-			link = pair.Value()
-			if !pair.Next() || !canonjson.IsObject(pair.Value()) || pair.Next() {
-				return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
-			}
+			link, ok = linkOfPair(link)
 		}
-		from := len(t.buf)
-		var ok bool
-		t.buf, ok = canonjson.AppendText(t.buf, link)
-		if size := len(t.buf) - from; !ok || size < 2 || size > MaxFieldSize || t.buf[from] != '$' {
-			return 0, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		from := len(buf)
+		if ok {
+			buf, ok = canonjson.AppendText(buf, link)
 		}
-		t.ends = append(t.ends, uint32(len(t.buf)))
+		if size := len(buf) - from; !ok || size < 2 || size > MaxFieldSize || buf[from] != '$' {
+			return nil, nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
+		}
+		ends = append(ends, uint32(len(buf)))
 	}
-	return n, nil
+	return buf, ends, nil
+}
+
+// linkOfPair returns the event id of [id, {hashes}].
+func linkOfPair(pair []byte) (link []byte, ok bool) {
+	it := canonjson.Walk(pair)
+	if !canonjson.IsArray(pair) || !it.Next() {
+		return nil, false
+	}
+	link = it.Value()
+	return link, it.Next() && canonjson.IsObject(it.Value()) && !it.Next()
 }
 
 // checkFormat checks what read has not.

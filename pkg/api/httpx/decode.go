@@ -57,39 +57,39 @@ func ReadBody(r *http.Request) ([]byte, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, mxerr.TooLarge("The request is too large")
+		return nil, mxerr.New(mxerr.TooLarge, "The request is too large")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, mxerr.New(mxerr.CodeUnknown, "The request's body did not arrive in time").WithStatus(http.StatusRequestTimeout)
+		return nil, mxerr.New(mxerr.Unknown, "The request's body did not arrive in time").WithStatus(http.StatusRequestTimeout)
 	default:
 		// The client broke off, or its chunks were malformed.
-		return nil, mxerr.NotJSON("The request's body did not arrive whole").Wrap(err)
+		return nil, mxerr.New(mxerr.NotJSON, "The request's body did not arrive whole").WithCause(err)
 	}
 }
 
 // Unmarshal is Decode for bytes.
 func Unmarshal(b []byte, v any, opts ...json.Options) error {
 	if tooDeep(b) {
-		return mxerr.BadJSON("The JSON is nested too deeply")
+		return mxerr.New(mxerr.BadJSON, "The JSON is nested too deeply")
 	}
 	err := json.Unmarshal(b, v, opts...)
 	if err == nil {
 		// null would leave v as it was
 		if k := jsontext.Value(b).Kind(); k != '{' {
-			return mxerr.BadJSON("A JSON object is expected")
+			return mxerr.New(mxerr.BadJSON, "A JSON object is expected")
 		}
 		return nil
 	}
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
-		return mxerr.BadJSON("Bad value" + at(semantic.JSONPointer)).Wrap(err)
+		return mxerr.New(mxerr.BadJSON, "Bad value"+at(semantic.JSONPointer)).WithCause(err)
 	}
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return mxerr.BadJSON("A name is there twice in an object" + at(syntactic.JSONPointer)).Wrap(err)
+			return mxerr.New(mxerr.BadJSON, "A name is there twice in an object"+at(syntactic.JSONPointer)).WithCause(err)
 		}
 	}
-	return mxerr.NotJSON("The request's body is not JSON").Wrap(err)
+	return mxerr.New(mxerr.NotJSON, "The request's body is not JSON").WithCause(err)
 }
 
 // tooDeep looks at brackets outside of strings only. The decoder has a limit of its own, of 10,000, which is more than

@@ -94,7 +94,7 @@ func TestEveryRowReachesItsHandler(t *testing.T) {
 				require.Equal(t, 200, do(rt, m, path, "").Code)
 				require.Equal(t, r.Name, got, "%s %s", m, path)
 			}
-			requireError(t, do(rt, "PATCH", path, ""), 405, mxerr.CodeUnrecognized)
+			requireError(t, do(rt, "PATCH", path, ""), 405, mxerr.Unrecognized)
 		}
 	}
 }
@@ -144,16 +144,16 @@ func TestPathVariablesAreDecoded(t *testing.T) {
 	require.Equal(t, "!a/b:c", room)
 	require.Equal(t, "m x", typ)
 	require.Equal(t, "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", tmpl)
-	requireError(t, do(rt, "PUT", "/_matrix/client/v3/rooms/!a%ff:c/send/m/1", ""), 400, mxerr.CodeInvalidParam)
+	requireError(t, do(rt, "PUT", "/_matrix/client/v3/rooms/!a%ff:c/send/m/1", ""), 400, mxerr.InvalidParam)
 }
 
 func TestUnknownAndUnimplemented(t *testing.T) {
 	rt := newRouter(t, Options{Handlers: Handlers{"sync": ok}})
-	requireError(t, do(rt, "GET", "/", ""), 404, mxerr.CodeUnrecognized)
-	requireError(t, do(rt, "GET", "/_matrix/client/v3/rooms//state", ""), 404, mxerr.CodeUnrecognized)
-	requireError(t, do(rt, "GET", "/_matrix/client/v3/joined_rooms", ""), 404, mxerr.CodeUnrecognized)
+	requireError(t, do(rt, "GET", "/", ""), 404, mxerr.Unrecognized)
+	requireError(t, do(rt, "GET", "/_matrix/client/v3/rooms//state", ""), 404, mxerr.Unrecognized)
+	requireError(t, do(rt, "GET", "/_matrix/client/v3/joined_rooms", ""), 404, mxerr.Unrecognized)
 	w := do(rt, "DELETE", "/_matrix/client/v3/sync", "")
-	requireError(t, w, 405, mxerr.CodeUnrecognized)
+	requireError(t, w, 405, mxerr.Unrecognized)
 	require.Equal(t, "GET, OPTIONS", w.Header().Get("Allow"))
 	un := rt.Unimplemented()
 	require.Contains(t, un, "getJoinedRooms")
@@ -180,7 +180,7 @@ func TestOtherKindsAreForwarded(t *testing.T) {
 	do(rt, "PUT", "/_matrix/federation/v1/send/1", "{}")
 	require.Equal(t, []string{"sendMessage", "federation.sendTransaction"}, f.rows)
 	require.NotContains(t, rt.Unimplemented(), "sendMessage")
-	requireError(t, do(rt, "DELETE", "/_matrix/client/v3/rooms/!a:b/send/m/1", ""), 405, mxerr.CodeUnrecognized)
+	requireError(t, do(rt, "DELETE", "/_matrix/client/v3/rooms/!a:b/send/m/1", ""), 405, mxerr.Unrecognized)
 }
 
 func TestNewRefusesHandlersThatFitNowhere(t *testing.T) {
@@ -205,14 +205,14 @@ func TestBodyLimits(t *testing.T) {
 	send := "/_matrix/client/v3/rooms/!a:b/send/m/1"
 	body := strings.Repeat("x", int(route.BodyEvent))
 	require.Equal(t, 200, do(rt, "PUT", send, body).Code)
-	requireError(t, do(rt, "PUT", send, body+"x"), 413, mxerr.CodeTooLarge)
-	requireError(t, do(rt, "POST", "/_matrix/media/v3/upload", strings.Repeat("x", 1001)), 413, mxerr.CodeTooLarge)
+	requireError(t, do(rt, "PUT", send, body+"x"), 413, mxerr.TooLarge)
+	requireError(t, do(rt, "POST", "/_matrix/media/v3/upload", strings.Repeat("x", 1001)), 413, mxerr.TooLarge)
 	// without a length that says so beforehand
 	req := httptest.NewRequest("PUT", send, io.MultiReader(strings.NewReader(body), strings.NewReader("x")))
 	req.ContentLength = -1
 	w := httptest.NewRecorder()
 	rt.ServeHTTP(w, req)
-	requireError(t, w, 413, mxerr.CodeTooLarge)
+	requireError(t, w, 413, mxerr.TooLarge)
 	require.Equal(t, map[string]float64{
 		"heddle_http_requests_total sendMessage 200":         1,
 		"heddle_http_requests_total sendMessage 413":         2,
@@ -254,33 +254,33 @@ func TestErrorsKeepTheirCauseInTheLog(t *testing.T) {
 		"sync":           func(http.ResponseWriter, *http.Request) error { return errors.New("secret cause") },
 		"getJoinedRooms": func(http.ResponseWriter, *http.Request) error { panic("secret panic") },
 		"getDevices": func(http.ResponseWriter, *http.Request) error {
-			return fmt.Errorf("list: %w", mxerr.Forbidden("No.").Wrap(errors.New("secret")))
+			return fmt.Errorf("list: %w", mxerr.New(mxerr.Forbidden, "No.").WithCause(errors.New("secret")))
 		},
 		"getPushers":      func(http.ResponseWriter, *http.Request) error { return context.DeadlineExceeded },
-		"getCapabilities": func(http.ResponseWriter, *http.Request) error { return mxerr.LimitExceeded(1500) },
-		"getVersions":     func(http.ResponseWriter, *http.Request) error { return mxerr.Unavailable("Later.", nil) },
+		"getCapabilities": func(http.ResponseWriter, *http.Request) error { return mxerr.Limited(1500) },
+		"getVersions":     func(http.ResponseWriter, *http.Request) error { return mxerr.Unavailable("Later.", 0) },
 	}})
 	w := do(rt, "GET", "/_matrix/client/v3/sync", "")
-	requireError(t, w, 500, mxerr.CodeUnknown)
+	requireError(t, w, 500, mxerr.Unknown)
 	require.NotContains(t, w.Body.String(), "secret")
 	require.Contains(t, log.String(), "secret cause")
 	require.Contains(t, log.String(), w.Header().Get("X-Request-Id"))
 
 	w = do(rt, "GET", "/_matrix/client/v3/joined_rooms", "")
-	requireError(t, w, 500, mxerr.CodeUnknown)
+	requireError(t, w, 500, mxerr.Unknown)
 	require.NotContains(t, w.Body.String(), "secret")
 	require.Contains(t, log.String(), "secret panic")
 	require.Contains(t, log.String(), "httpx_test.go", "the log has the stack")
 
 	w = do(rt, "GET", "/_matrix/client/v3/devices", "")
-	requireError(t, w, 403, mxerr.CodeForbidden)
+	requireError(t, w, 403, mxerr.Forbidden)
 	require.NotContains(t, w.Body.String(), "secret")
-	requireError(t, do(rt, "GET", "/_matrix/client/v3/pushers", ""), 504, mxerr.CodeUnknown)
+	requireError(t, do(rt, "GET", "/_matrix/client/v3/pushers", ""), 504, mxerr.Unknown)
 	w = do(rt, "GET", "/_matrix/client/v3/capabilities", "")
-	requireError(t, w, 429, mxerr.CodeLimitExceeded)
+	requireError(t, w, 429, mxerr.LimitExceeded)
 	require.Equal(t, "2", w.Header().Get("Retry-After"))
 	w = do(rt, "GET", "/_matrix/client/versions", "")
-	requireError(t, w, 503, mxerr.CodeUnknown)
+	requireError(t, w, 503, mxerr.Unknown)
 	require.NotEmpty(t, w.Header().Get("Retry-After"))
 }
 
@@ -381,7 +381,7 @@ func TestSlowBody(t *testing.T) {
 	defer c.Close()
 	_, err = io.WriteString(c, "POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
 	require.NoError(t, err)
-	require.True(t, mxerr.HasCode(<-errs, mxerr.CodeUnknown))
+	require.True(t, mxerr.Is(<-errs, mxerr.Unknown))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
@@ -444,45 +444,45 @@ func TestDecode(t *testing.T) {
 	require.Equal(t, []string{"z"}, v.S.B)
 
 	for body, code := range map[string]mxerr.Code{
-		``:                         mxerr.CodeNotJSON,
-		`{`:                        mxerr.CodeNotJSON,
-		`{"a":}`:                   mxerr.CodeNotJSON,
-		`{"a":"x"} x`:              mxerr.CodeNotJSON,
-		`{"a":"x",}`:               mxerr.CodeNotJSON,
-		`{'a':1}`:                  mxerr.CodeNotJSON,
-		"{\"a\":\"\xff\"}":         mxerr.CodeNotJSON,
-		"{\"u\":{\"\xff\":1}}":     mxerr.CodeNotJSON,
-		`{"a":"\ud800"}`:           mxerr.CodeNotJSON,
-		`{"r":NaN}`:                mxerr.CodeNotJSON,
-		`null`:                     mxerr.CodeBadJSON,
-		`[]`:                       mxerr.CodeBadJSON,
-		`"x"`:                      mxerr.CodeBadJSON,
-		`{"a":1}`:                  mxerr.CodeBadJSON,
-		`{"n":"3"}`:                mxerr.CodeBadJSON,
-		`{"n":1.5}`:                mxerr.CodeBadJSON,
-		`{"n":1e999}`:              mxerr.CodeBadJSON,
-		`{"s":{"b":[1]}}`:          mxerr.CodeBadJSON,
-		`{"a":"x","a":"y"}`:        mxerr.CodeBadJSON,
-		`{"r":{"x":1,"x":2}}`:      mxerr.CodeBadJSON,
-		`{"u":{"x":1,"\u0078":2}}`: mxerr.CodeBadJSON,
-		`{"r":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`: mxerr.CodeBadJSON,
-		strings.Repeat(`{"u":`, 1e5) + "1" + strings.Repeat("}", 1e5):       mxerr.CodeBadJSON,
+		``:                         mxerr.NotJSON,
+		`{`:                        mxerr.NotJSON,
+		`{"a":}`:                   mxerr.NotJSON,
+		`{"a":"x"} x`:              mxerr.NotJSON,
+		`{"a":"x",}`:               mxerr.NotJSON,
+		`{'a':1}`:                  mxerr.NotJSON,
+		"{\"a\":\"\xff\"}":         mxerr.NotJSON,
+		"{\"u\":{\"\xff\":1}}":     mxerr.NotJSON,
+		`{"a":"\ud800"}`:           mxerr.NotJSON,
+		`{"r":NaN}`:                mxerr.NotJSON,
+		`null`:                     mxerr.BadJSON,
+		`[]`:                       mxerr.BadJSON,
+		`"x"`:                      mxerr.BadJSON,
+		`{"a":1}`:                  mxerr.BadJSON,
+		`{"n":"3"}`:                mxerr.BadJSON,
+		`{"n":1.5}`:                mxerr.BadJSON,
+		`{"n":1e999}`:              mxerr.BadJSON,
+		`{"s":{"b":[1]}}`:          mxerr.BadJSON,
+		`{"a":"x","a":"y"}`:        mxerr.BadJSON,
+		`{"r":{"x":1,"x":2}}`:      mxerr.BadJSON,
+		`{"u":{"x":1,"\u0078":2}}`: mxerr.BadJSON,
+		`{"r":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`: mxerr.BadJSON,
+		strings.Repeat(`{"u":`, 1e5) + "1" + strings.Repeat("}", 1e5):       mxerr.BadJSON,
 	} {
 		_, err := decode(Decode, body)
-		require.True(t, mxerr.HasCode(err, code), "%.40s: %v", body, err)
-		require.Equal(t, 400, mxerr.From(err).Status())
+		require.True(t, mxerr.Is(err, code), "%.40s: %v", body, err)
+		require.Equal(t, 400, mxerr.From(err).HTTPStatus)
 	}
 	_, err = decode(Decode, `{"r":`+strings.Repeat("[", 99)+strings.Repeat("]", 99)+`,"a":"[[[[\"{{"}`)
 	require.NoError(t, err)
 	_, err = decode(Decode, `{"s":{"b":["x",2]}}`)
-	require.Contains(t, mxerr.From(err).Message(), "/s/b/1", "the client is told where")
+	require.Contains(t, mxerr.From(err).Message, "/s/b/1", "the client is told where")
 
 	_, err = decode(DecodeOptional, "")
 	require.NoError(t, err)
 	_, err = decode(DecodeOptional, "{")
 	require.Error(t, err)
 	_, err = decode(DecodeStrict, `{"unknown":1}`)
-	require.True(t, mxerr.HasCode(err, mxerr.CodeBadJSON))
+	require.True(t, mxerr.Is(err, mxerr.BadJSON))
 }
 
 func FuzzUnmarshal(f *testing.F) {
@@ -492,7 +492,7 @@ func FuzzUnmarshal(f *testing.F) {
 		var v sample
 		if err := Unmarshal(b, &v); err != nil {
 			e := mxerr.From(err)
-			require.Equal(t, 400, e.Status())
+			require.Equal(t, 400, e.HTTPStatus)
 			require.True(t, jsontext.Value(e.AppendJSON(nil)).IsValid())
 			return
 		}
@@ -509,7 +509,7 @@ func TestQuery(t *testing.T) {
 	}
 	invalid := func(err error) {
 		t.Helper()
-		require.True(t, mxerr.HasCode(err, mxerr.CodeInvalidParam), "%v", err)
+		require.True(t, mxerr.Is(err, mxerr.InvalidParam), "%v", err)
 	}
 	_, err := Query(&http.Request{URL: httptest.NewRequest("GET", "/?a=%25", nil).URL})
 	require.NoError(t, err)
@@ -534,7 +534,7 @@ func TestQuery(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Forward, d)
 	_, err = q("").Dir(0)
-	require.True(t, mxerr.HasCode(err, mxerr.CodeMissingParam))
+	require.True(t, mxerr.Is(err, mxerr.MissingParam))
 	_, err = q("dir=x").Dir(Forward)
 	invalid(err)
 	ts, has, err := q("ts=17").Timestamp("ts")
@@ -559,7 +559,7 @@ func TestQuery(t *testing.T) {
 	_, err = q("full_state=1").Bool("full_state", false)
 	invalid(err)
 	_, err = q("").Required("x")
-	require.True(t, mxerr.HasCode(err, mxerr.CodeMissingParam))
+	require.True(t, mxerr.Is(err, mxerr.MissingParam))
 	require.Equal(t, []string{"a", "b"}, q("via=a&via=b").All("via"))
 }
 

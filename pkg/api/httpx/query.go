@@ -13,7 +13,7 @@ import (
 func Query(r *http.Request) (Params, error) {
 	v, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return Params{}, mxerr.InvalidParam("Malformed query").Wrap(err)
+		return Params{}, mxerr.New(mxerr.InvalidParam, "Malformed query").WithCause(err)
 	}
 	return Params{v}, nil
 }
@@ -35,7 +35,7 @@ func (p Params) Required(name string) (string, error) {
 	if v := p.values.Get(name); v != "" {
 		return v, nil
 	}
-	return "", mxerr.MissingParam("Missing query parameter " + name)
+	return "", mxerr.New(mxerr.MissingParam, "Missing query parameter "+name)
 }
 
 // Limit gives the parameter "limit": def if absent, and never more than most.
@@ -47,7 +47,7 @@ func (p Params) Limit(def, most int) (int, error) {
 	case !ok:
 		return def, nil
 	case n < 0:
-		return 0, mxerr.InvalidParam("limit is negative")
+		return 0, mxerr.New(mxerr.InvalidParam, "limit is negative")
 	default:
 		return int(min(n, int64(most))), nil
 	}
@@ -61,7 +61,7 @@ func (p Params) Int(name string) (n int64, ok bool, err error) {
 	}
 	n, err = strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return 0, false, mxerr.InvalidParam(name + " is not a number")
+		return 0, false, mxerr.New(mxerr.InvalidParam, name+" is not a number")
 	}
 	return n, true, nil
 }
@@ -73,7 +73,7 @@ const maxTimestamp = 1<<53 - 1
 func (p Params) Timestamp(name string) (ms int64, ok bool, err error) {
 	ms, ok, err = p.Int(name)
 	if err == nil && ok && (ms < 0 || ms > maxTimestamp) {
-		return 0, false, mxerr.InvalidParam(name + " is not a timestamp")
+		return 0, false, mxerr.New(mxerr.InvalidParam, name+" is not a timestamp")
 	}
 	return ms, ok, err
 }
@@ -98,7 +98,7 @@ func (p Params) Bool(name string, def bool) (bool, error) {
 	case "false":
 		return false, nil
 	default:
-		return false, mxerr.InvalidParam(name + " is neither true nor false")
+		return false, mxerr.New(mxerr.InvalidParam, name+" is neither true nor false")
 	}
 }
 
@@ -122,8 +122,8 @@ func (p Params) Dir(def Dir) (Dir, error) {
 		if def != 0 {
 			return def, nil
 		}
-		return 0, mxerr.MissingParam("Missing query parameter dir")
+		return 0, mxerr.New(mxerr.MissingParam, "Missing query parameter dir")
 	default:
-		return 0, mxerr.InvalidParam("dir is neither f nor b")
+		return 0, mxerr.New(mxerr.InvalidParam, "dir is neither f nor b")
 	}
 }

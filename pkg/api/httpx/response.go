@@ -108,12 +108,12 @@ func WriteError(w http.ResponseWriter, err error) {
 	if e == nil {
 		e = mxerr.Internal(nil)
 	}
-	if ms, ok := e.RetryAfterMS(); ok {
+	if ms, ok := e.RetryAfter(); ok {
 		w.Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
-	} else if e.Status() == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
+	} else if e.HTTPStatus == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", "1")
 	}
-	WriteRaw(w, e.Status(), e.AppendJSON(nil))
+	WriteRaw(w, e.HTTPStatus, e.AppendJSON(nil))
 }
 
 func classify(err error) *mxerr.Error {
@@ -123,9 +123,9 @@ func classify(err error) *mxerr.Error {
 	case errors.As(err, &e):
 		return e
 	case errors.As(err, &tooLarge):
-		return mxerr.TooLarge("The request is too large")
+		return mxerr.New(mxerr.TooLarge, "The request is too large")
 	case errors.Is(err, context.DeadlineExceeded):
-		return mxerr.New(mxerr.CodeUnknown, "The server took too long").WithStatus(http.StatusGatewayTimeout).Wrap(err)
+		return mxerr.New(mxerr.Unknown, "The server took too long").WithStatus(http.StatusGatewayTimeout).WithCause(err)
 	default:
 		return mxerr.From(err)
 	}

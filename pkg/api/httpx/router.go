@@ -138,7 +138,7 @@ func (rt *Router) addRows() error {
 		case h == nil:
 			rt.unimplemented = append(rt.unimplemented, row.Name)
 			rt.endpoints[row] = rt.endpoint(row, func(http.ResponseWriter, *http.Request) error {
-				return mxerr.Unrecognized()
+				return mxerr.New(mxerr.Unrecognized, "Unrecognized request")
 			}, false)
 		default:
 			if rt.opts.Wrap != nil {
@@ -172,8 +172,8 @@ func (rt *Router) addMux() {
 			rt.templates[row.Name+" "+p] = tr
 		}
 	}
-	rt.wrongMethod = rt.refusal("wrong_method", mxerr.MethodNotAllowed())
-	rt.mux.NotFoundHandler = rt.refusal("unknown", mxerr.Unrecognized())
+	rt.wrongMethod = rt.refusal("wrong_method", mxerr.New(mxerr.Unrecognized, "Method not allowed").WithStatus(http.StatusMethodNotAllowed))
+	rt.mux.NotFoundHandler = rt.refusal("unknown", mxerr.New(mxerr.Unrecognized, "Unrecognized request"))
 }
 
 func (rt *Router) match(r *http.Request, m *mux.RouteMatch) bool {
@@ -195,7 +195,7 @@ func (rt *Router) match(r *http.Request, m *mux.RouteMatch) bool {
 	for _, p := range found.Params {
 		v, err := url.PathUnescape(p.Value)
 		if err != nil || !utf8.ValidString(v) {
-			m.Handler = rt.refusal(found.Row.Name, mxerr.InvalidParam("Bad encoding of "+p.Name+" in the path"))
+			m.Handler = rt.refusal(found.Row.Name, mxerr.New(mxerr.InvalidParam, "Bad encoding of "+p.Name+" in the path"))
 			return true
 		}
 		m.Vars[p.Name] = v
@@ -282,7 +282,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 			r = r.WithContext(ctx)
 		}
 		if r.ContentLength > limit {
-			rt.fail(w, r, row.Name, mxerr.TooLarge("The request is too large"))
+			rt.fail(w, r, row.Name, mxerr.New(mxerr.TooLarge, "The request is too large"))
 			return
 		}
 		if err := h(w, r); err != nil {
@@ -339,9 +339,9 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 		return
 	}
 	e := classify(err)
-	if e.Status() >= 500 {
+	if e.HTTPStatus >= 500 {
 		rt.opts.Log.ErrorContext(r.Context(), "request failed", "route", name, "request_id", RequestID(w),
-			"status", e.Status(), "error", err)
+			"status", e.HTTPStatus, "error", err)
 	}
 	WriteError(w, e)
 }

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 )
 
 // Code is an errcode of the specification, without further information.
@@ -27,12 +30,17 @@ const (
 	CaptchaNeeded               Code = "M_CAPTCHA_NEEDED"
 	ConnectionFailed            Code = "M_CONNECTION_FAILED"
 	ConnectionTimeout           Code = "M_CONNECTION_TIMEOUT"
+	DestinationRejected         Code = "M_DESTINATION_REJECTED"
 	DuplicateAnnotation         Code = "M_DUPLICATE_ANNOTATION"
+	EmailSendError              Code = "M_EMAIL_SEND_ERROR"
 	Exclusive                   Code = "M_EXCLUSIVE"
 	Forbidden                   Code = "M_FORBIDDEN"
 	GuestAccessForbidden        Code = "M_GUEST_ACCESS_FORBIDDEN"
 	IncompatibleRoomVersion     Code = "M_INCOMPATIBLE_ROOM_VERSION"
+	InvalidAddress              Code = "M_INVALID_ADDRESS"
+	InvalidEmail                Code = "M_INVALID_EMAIL"
 	InvalidParam                Code = "M_INVALID_PARAM"
+	InvalidPepper               Code = "M_INVALID_PEPPER"
 	InvalidRoomState            Code = "M_INVALID_ROOM_STATE"
 	InvalidSignature            Code = "M_INVALID_SIGNATURE"
 	InvalidUsername             Code = "M_INVALID_USERNAME"
@@ -40,13 +48,16 @@ const (
 	KeyTooLarge                 Code = "M_KEY_TOO_LARGE"
 	LimitExceeded               Code = "M_LIMIT_EXCEEDED"
 	MissingParam                Code = "M_MISSING_PARAM"
+	MissingParams               Code = "M_MISSING_PARAMS" // as identity servers spell it
 	MissingToken                Code = "M_MISSING_TOKEN"
 	NotFound                    Code = "M_NOT_FOUND"
 	NotJSON                     Code = "M_NOT_JSON"
 	NotYetUploaded              Code = "M_NOT_YET_UPLOADED"
+	NoValidSession              Code = "M_NO_VALID_SESSION"
 	ProfileTooLarge             Code = "M_PROFILE_TOO_LARGE"
 	ResourceLimitExceeded       Code = "M_RESOURCE_LIMIT_EXCEEDED"
 	RoomInUse                   Code = "M_ROOM_IN_USE"
+	SendError                   Code = "M_SEND_ERROR"
 	ServerNotTrusted            Code = "M_SERVER_NOT_TRUSTED"
 	SessionExpired              Code = "M_SESSION_EXPIRED"
 	SessionNotValidated         Code = "M_SESSION_NOT_VALIDATED"
@@ -86,7 +97,7 @@ func (c Code) Status() int {
 		return 403
 	case UnknownToken, MissingToken, Unauthorized, UserLocked:
 		return 401
-	case NotFound, ThreepidNotFound, Unrecognized:
+	case NotFound, ThreepidNotFound, Unrecognized, NoValidSession:
 		return 404
 	case LimitExceeded:
 		return 429
@@ -201,4 +212,56 @@ func From(err error) *Error {
 func Is(err error, c Code) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Code == c
+}
+
+// AppendJSON appends the error object that a client sees, with its members in order. A further member that is not fit for
+// JSON is a mistake in the program, and left out.
+func (e *Error) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"errcode":`...)
+	dst = canonjson.AppendString(dst, string(e.Code))
+	dst = append(dst, `,"error":`...)
+	dst = canonjson.AppendString(dst, e.Message)
+	body := e.Body()
+	for _, member := range slices.Sorted(maps.Keys(body)) {
+		if member == "errcode" || member == "error" {
+			continue
+		}
+		value, err := canonjson.Marshal(body[member])
+		if err != nil {
+			continue
+		}
+		dst = append(dst, ',')
+		dst = canonjson.AppendString(dst, member)
+		dst = append(dst, ':')
+		dst = append(dst, value...)
+	}
+	return append(dst, '}')
+}
+
+// RetryAfter gives how long the client should wait, in milliseconds; ok is false if the error says nothing of it.
+func (e *Error) RetryAfter() (ms int64, ok bool) { return e.RetryAfterMs, e.RetryAfterMs > 0 }
+
+// maxRemote bounds what is read of another server's answer.
+const maxRemote = 64 << 10
+
+// Parse reads another server's error answer; ok is false if the body has no errcode. The text is cut to 1,000 bytes: it is
+// a stranger's, and not shown as our own.
+func Parse(status int, body []byte) (e *Error, ok bool) {
+	c, err := canonjson.Canonical(body, canonjson.Options{Mode: canonjson.Lax, MaxSize: maxRemote})
+	if err != nil {
+		return nil, false
+	}
+	code, ok := canonjson.GetString(c, "errcode")
+	if !ok || code == "" || len(code) > 255 {
+		return nil, false
+	}
+	text, _ := canonjson.GetString(c, "error")
+	e = &Error{Code: Code(code), HTTPStatus: status, Message: text[:min(len(text), 1000)]}
+	if version, ok := canonjson.GetString(c, "room_version"); ok {
+		e = e.With("room_version", version)
+	}
+	if ms, ok := canonjson.GetInt(c, "retry_after_ms"); ok && ms > 0 {
+		e.RetryAfterMs = ms
+	}
+	return e, true
 }

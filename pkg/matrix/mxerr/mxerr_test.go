@@ -38,3 +38,23 @@ func TestLimited(t *testing.T) {
 	require.Equal(t, int64(1500), mxerr.Limited(1500).Body()["retry_after_ms"])
 	require.Equal(t, 429, mxerr.Limited(1500).HTTPStatus)
 }
+
+func TestAppendJSON(t *testing.T) {
+	require.Equal(t, `{"errcode":"M_LIMIT_EXCEEDED","error":"Too many requests","retry_after_ms":1500}`, string(mxerr.Limited(1500).AppendJSON(nil)))
+	e := mxerr.New(mxerr.IncompatibleRoomVersion, `no "12"`).With("room_version", "12").With("a", []int{1}).With("bad", func() {})
+	require.Equal(t, `{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","error":"no \"12\"","a":[1],"room_version":"12"}`, string(e.AppendJSON(nil)))
+}
+
+func TestParse(t *testing.T) {
+	e, ok := mxerr.Parse(400, []byte(`{ "errcode":"M_INCOMPATIBLE_ROOM_VERSION", "error":"no \"12\"", "room_version":"12", "retry_after_ms":7 }`))
+	require.True(t, ok)
+	require.Equal(t, mxerr.IncompatibleRoomVersion, e.Code)
+	require.Equal(t, 400, e.HTTPStatus)
+	require.Equal(t, `no "12"`, e.Message)
+	require.Equal(t, "12", e.Extra["room_version"])
+	require.EqualValues(t, 7, e.RetryAfterMs)
+	for _, body := range []string{"", "[]", "<html>", `{"errcode":1}`, `{"error":"x"}`, `{"errcode":""}`} {
+		_, ok := mxerr.Parse(500, []byte(body))
+		require.False(t, ok, body)
+	}
+}

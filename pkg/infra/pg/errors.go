@@ -93,8 +93,7 @@ func IsConnection(err error) bool {
 	var ce *pgconn.ConnectError
 	var ne net.Error
 	return errors.As(err, &ce) || errors.As(err, &ne) || errors.Is(err, io.EOF) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		strings.Contains(err.Error(), "conn closed") // pgconn's own error, which it does not export
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // endsSession: class 08 is a connection exception, 57P0x an operator's or the
@@ -104,12 +103,12 @@ func endsSession(pe *pgconn.PgError) bool {
 		pe.SeverityUnlocalized == "FATAL" || pe.SeverityUnlocalized == "PANIC"
 }
 
-// commitError classifies the error of a COMMIT.
+// commitError classifies the error of a COMMIT that was begun on a connection
+// that was open. pgconn.SafeToRetry must not be asked here: when the connection is
+// lost while the answer is awaited, pgx 5.12 says "conn closed", which claims
+// to be safe although the COMMIT was sent and may have been done.
 func commitError(err error) error {
 	if err == nil || errors.Is(err, pgx.ErrTxCommitRollback) || errors.Is(err, pgx.ErrTxClosed) {
-		return err
-	}
-	if pgconn.SafeToRetry(err) { // nothing was sent
 		return err
 	}
 	var pe *pgconn.PgError

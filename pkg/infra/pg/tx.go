@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Beginner is what transactions begin on: a pool or a connection.
@@ -53,6 +54,9 @@ func InTxWith(ctx context.Context, db Beginner, opts pgx.TxOptions, fn func(tx p
 	}
 	if err := ctx.Err(); err != nil {
 		return err // known not to be committed, which a canceled COMMIT would not be
+	}
+	if tx.Conn().IsClosed() {
+		return fmt.Errorf("commit: %w", pgconn.ErrConnClosed) // nor is this: nothing can be sent
 	}
 	committing = true
 	if err := tx.Commit(ctx); err != nil {

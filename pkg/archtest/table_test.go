@@ -83,7 +83,7 @@ var table = []row{
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
-	{"store/leasedb", layerStore, []string{"store/commitdb", "app"}},
+	{"store/leasedb", layerStore, []string{"store/commitdb", "fleet/lease", "app"}}, // its row types are what lease decides on
 	{"store/fleetdb", layerStore, []string{"store/commitdb", "app"}},
 
 	// 4: the fleet.

@@ -54,7 +54,7 @@ CREATE TABLE worker (
 CREATE TABLE shard_lease (
     shard           smallint PRIMARY KEY,
     epoch           bigint NOT NULL DEFAULT 0,
-    holder          text   NOT NULL DEFAULT '',   -- instance; empty when given away
+    holder          text   NOT NULL DEFAULT '',   -- instance#start (leasedb.Boot); empty when given away
     holder_pid      integer NOT NULL DEFAULT 0,   -- the writing session, so that a claimant can end it
     holder_started  timestamptz NOT NULL DEFAULT 'epoch',
     address         text   NOT NULL DEFAULT ''    -- where the writer answers requests when NATS is down

@@ -1,0 +1,299 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/leasedb"
+)
+
+// Owner does the work of the leases of a role. The calls for one slot never overlap and alternate: an Opened that
+// returned nil is followed by one Closing.
+type Owner interface {
+	// Opened says that the slot is ours under the epoch. While it runs the lease is valid already. If it fails the lease is
+	// given away. Its ctx ends when it returns, when the lease is lost, and when this process stops.
+	Opened(ctx context.Context, slot int, epoch shard.Epoch) error
+	// Closing asks to stop taking work for the slot and to finish what is in flight; when it returns, nothing more is done under the
+	// epoch. Engine.Valid tells whether the lease is still ours meanwhile (it is when it is being given away, not when
+	// it was lost). When ctx ends the lease is given up, whatever is in flight.
+	Closing(ctx context.Context, slot int)
+}
+
+// Role is a set of leases, and who does their work here.
+type Role struct {
+	// Name is the role; leasedb.Writer for the shards.
+	Name  string
+	Slots int
+	// Address is where the holder answers requests; it stands on the lease rows.
+	Address string
+	// Session names the database session that the holder writes with, so that a claimant can end it. Nil if there is none
+	// that could hold locks for long. It must not block.
+	Session func() leasedb.Session
+	Owner   Owner
+}
+
+// Hint makes changes of leases known faster than by polling. What it tells is never relied upon.
+type Hint interface {
+	// Tell says to the others that a lease has changed. It must not block.
+	Tell()
+	// Told receives when another has said so.
+	Told() <-chan struct{}
+}
+
+// Config is what an Engine needs.
+type Config struct {
+	Roles []Role
+	// Hint may be nil.
+	Hint Hint
+	// CloseTimeout bounds Closing of a lease that is given away. Default 10s.
+	CloseTimeout time.Duration
+	// Width is how many leases of a role are closed at a time by a worker that gives all of its own away. Default 4.
+	Width  int
+	Logger *slog.Logger
+	// Registerer gets the metrics until Stop; it may be nil.
+	Registerer prometheus.Registerer
+}
+
+// Engine takes, keeps and gives away the leases of this process. It is a lifecycle.Service; it is started after its
+// Renewer and stopped before it.
+type Engine struct {
+	db      *leasedb.DB
+	renewer *Renewer
+	cfg     Config
+	timing  Timing
+	log     *slog.Logger
+	metrics *metrics
+	roles   map[string]*Role
+	names   []string
+	grants  map[leasedb.Key]*atomic.Pointer[grant] // the map itself never changes
+	shards  []*atomic.Pointer[grant]               // those of the writer, by shard
+	wake    chan struct{}                          // capacity 1
+	looked  atomic.Int64                           // when the latest look succeeded, on the renewer's clock
+	tasks   *lifecycle.Tasks
+	stopped sync.Once
+
+	mu      sync.Mutex // guards what follows; never held across I/O or a callback
+	holds   map[leasedb.Key]*held
+	drain   bool
+	drained chan struct{} // closed when drain is set and holds is empty
+	closed  bool
+	blocked map[leasedb.Key]time.Duration // until when
+
+	// What follows belongs to the loop alone.
+	conn    *leasedb.Conn
+	watch   *watch
+	shunned map[string]time.Duration // until when
+}
+
+// grant is what Valid looks at: an epoch, and the generation of the term under which its claim was sent.
+type grant struct {
+	epoch shard.Epoch
+	gen   uint64
+}
+
+const (
+	defaultCloseTimeout = 10 * time.Second
+	defaultWidth        = 4
+	blockedFor          = 5 * time.Second
+	shunnedFor          = time.Minute
+)
+
+// NewEngine makes an Engine; nothing is done before Start.
+func NewEngine(db *leasedb.DB, r *Renewer, cfg Config) *Engine {
+	if cfg.CloseTimeout == 0 {
+		cfg.CloseTimeout = defaultCloseTimeout
+	}
+	if cfg.Width == 0 {
+		cfg.Width = defaultWidth
+	}
+	e := &Engine{
+		db: db, renewer: r, cfg: cfg, timing: r.timing, log: logger(cfg.Logger),
+		roles: map[string]*Role{}, grants: map[leasedb.Key]*atomic.Pointer[grant]{},
+		wake: make(chan struct{}, 1), holds: map[leasedb.Key]*held{}, drained: make(chan struct{}),
+		watch: newWatch(), blocked: map[leasedb.Key]time.Duration{}, shunned: map[string]time.Duration{},
+	}
+	for i := range cfg.Roles {
+		role := &cfg.Roles[i]
+		e.roles[role.Name] = role
+		e.names = append(e.names, role.Name)
+		for slot := range role.Slots {
+			g := &atomic.Pointer[grant]{}
+			e.grants[leasedb.Key{Role: role.Name, Slot: slot}] = g
+			if role.Name == leasedb.Writer {
+				e.shards = append(e.shards, g)
+			}
+		}
+	}
+	return e
+}
+
+// Start looks at the leases for the first time, takes what is free, and goes on by itself. It does not wait until
+// what it took is open.
+func (e *Engine) Start(ctx context.Context) error {
+	if e.renewer.boot.Load() == nil {
+		return errors.New("leases need a renewer that has been started")
+	}
+	var err error
+	if e.metrics, err = newMetrics(e, e.cfg.Registerer); err != nil {
+		return err
+	}
+	if err := e.connect(ctx); err != nil {
+		e.metrics.unregister()
+		return err
+	}
+	for _, r := range e.roles {
+		if err := e.conn.Ensure(ctx, r.Name, r.Slots); err != nil {
+			e.conn.Close()
+			e.metrics.unregister()
+			return err
+		}
+	}
+	e.tasks = lifecycle.NewTasks(context.WithoutCancel(ctx))
+	e.tasks.Go(e.run)
+	return nil
+}
+
+// Valid tells whether this process owns the shard under the epoch now: whether it may answer for it. It takes no lock.
+func (e *Engine) Valid(s shard.ID, epoch shard.Epoch) bool {
+	return int(s) < len(e.shards) && e.valid(e.shards[s], epoch)
+}
+
+// ValidSlot is Valid for a slot of any role.
+func (e *Engine) ValidSlot(k leasedb.Key, epoch shard.Epoch) bool {
+	g := e.grants[k]
+	return g != nil && e.valid(g, epoch)
+}
+
+func (e *Engine) valid(p *atomic.Pointer[grant], epoch shard.Epoch) bool {
+	g := p.Load()
+	if g == nil || g.epoch != epoch {
+		return false
+	}
+	t := e.renewer.term.Load()
+	return t.gen == g.gen && t.live(e.renewer.clock())
+}
+
+// Epoch gives the epoch under which this process owns the shard now.
+func (e *Engine) Epoch(s shard.ID) (shard.Epoch, bool) {
+	if int(s) >= len(e.shards) {
+		return 0, false
+	}
+	g := e.shards[s].Load()
+	if g == nil || !e.valid(e.shards[s], g.epoch) {
+		return 0, false
+	}
+	return g.epoch, true
+}
+
+// Holds lists the leases that are open here, with their epochs.
+func (e *Engine) Holds() map[leasedb.Key]shard.Epoch {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := make(map[leasedb.Key]shard.Epoch, len(e.holds))
+	for k, h := range e.holds {
+		if h.phase == open {
+			m[k] = h.epoch
+		}
+	}
+	return m
+}
+
+// Check is a readiness check: it fails while the leases cannot be seen or renewed.
+func (e *Engine) Check(ctx context.Context) error {
+	if age := e.renewer.clock() - time.Duration(e.looked.Load()); age > e.timing.Wait {
+		return fmt.Errorf("leases have not been seen for %s", age.Round(time.Second))
+	}
+	return e.renewer.Check(ctx)
+}
+
+// Wake makes the engine look at once.
+func (e *Engine) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Raise raises the epoch of a shard that this process owns, after a COMMIT of unknown outcome under the given one: it ends the
+// session that sent it, waits until that session's locks are gone, and makes the new epoch valid here. From now on the
+// holder writes with the given session. Opened and Closing are not called. It fails with leasedb.ErrNotHolder if the shard
+// has been lost; other errors leave it open whether the epoch was raised, and the lease is then opened anew by itself.
+func (e *Engine) Raise(ctx context.Context, s shard.ID, epoch shard.Epoch, now leasedb.Session) (shard.Epoch, error) {
+	k := leasedb.ShardKey(s)
+	gen := e.renewer.term.Load().gen
+	e.mu.Lock()
+	h := e.holds[k]
+	if h == nil || h.epoch != epoch || h.lapsed || h.raising {
+		e.mu.Unlock()
+		return 0, fmt.Errorf("raise the epoch of shard %s: %w", s, leasedb.ErrNotHolder)
+	}
+	h.raising = true
+	e.mu.Unlock()
+
+	raised, err := e.db.RaiseEpoch(ctx, s, e.renewer.Boot().String(), epoch, now)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h.raising = false
+	if err != nil {
+		// Whether it was raised is not known, so nothing may be believed under either epoch.
+		if !h.lapsed && !h.revoked {
+			e.lose(k, h)
+		}
+		e.Wake()
+		return 0, err
+	}
+	h.epoch = raised
+	if !h.lapsed && e.shards[s].Load() != nil {
+		e.shards[s].Store(&grant{epoch: raised, gen: gen})
+	}
+	return raised, nil
+}
+
+// Drain gives all leases away and takes no more. It returns when none is left, or with ctx.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	e.drain = true
+	e.mu.Unlock()
+	// The others must know first, or they would leave to us what we give away. When they cannot be told, they find out.
+	tctx, cancel := context.WithTimeout(ctx, e.timing.Valid/2)
+	defer cancel()
+	if err := e.renewer.Drain(tctx); err != nil {
+		e.log.Warn("give leases away unannounced", "error", err)
+	}
+	e.Wake()
+	select {
+	case <-e.drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("give leases away: %w", ctx.Err())
+	}
+}
+
+// Stop drains, and ends what is left when ctx ends.
+func (e *Engine) Stop(ctx context.Context) error {
+	if e.tasks == nil {
+		return nil
+	}
+	var err error
+	e.stopped.Do(func() {
+		err = e.Drain(ctx)
+		for _, g := range e.grants {
+			g.Store(nil)
+		}
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		err = errors.Join(err, e.tasks.StopWithin(wait))
+		e.metrics.unregister()
+	})
+	return err
+}

@@ -3,3 +3,29 @@
 //   sqlc v1.31.1
 
 package roomdb
+
+type EventColumns struct {
+	Nid          int64
+	RoomNid      int64
+	Ord          *int64
+	EventID      string
+	Type         int64
+	StateKey     *int64
+	Sender       int64
+	Depth        int64
+	Ts           int64
+	Flags        int16
+	StateBefore  int64
+	StateAfter   int64
+	Extremities  []byte
+	Prev         []byte
+	Auth         []byte
+	Replaces     int64
+	RedactedBy   int64
+	RelatesTo    *string
+	RelType      *int64
+	SenderDevice *string
+	TxnID        *string
+	Counts       []byte
+	Json         []byte
+}

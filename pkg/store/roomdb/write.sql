@@ -55,8 +55,12 @@ SELECT unnest(@room_nid::bigint[]), unnest(@user_id::text[]), unnest(@membership
        unnest(@pos::bigint[]), unnest(@local::boolean[]), unnest(@push_class::smallint[]), unnest(@push_offset::bigint[]),
        unnest(@push_base::bigint[])
 ON CONFLICT (room_nid, user_id) DO UPDATE SET
-    membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos, local = excluded.local,
-    forgotten = false, push_class = excluded.push_class, push_offset = excluded.push_offset, push_base = excluded.push_base;
+    membership = excluded.membership, event_nid = excluded.event_nid, local = excluded.local, forgotten = false,
+    -- a new profile is no change of membership: the position and the push counts stay
+    pos = CASE WHEN member.membership = excluded.membership THEN member.pos ELSE excluded.pos END,
+    push_class = CASE WHEN member.membership = excluded.membership THEN member.push_class ELSE excluded.push_class END,
+    push_offset = CASE WHEN member.membership = excluded.membership THEN member.push_offset ELSE excluded.push_offset END,
+    push_base = CASE WHEN member.membership = excluded.membership THEN member.push_base ELSE excluded.push_base END;
 
 -- name: ForgetMembers :exec
 UPDATE member SET forgotten = true

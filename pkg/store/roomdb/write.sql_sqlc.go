@@ -309,8 +309,12 @@ SELECT unnest($1::bigint[]), unnest($2::text[]), unnest($3::smallint[]), unnest(
        unnest($5::bigint[]), unnest($6::boolean[]), unnest($7::smallint[]), unnest($8::bigint[]),
        unnest($9::bigint[])
 ON CONFLICT (room_nid, user_id) DO UPDATE SET
-    membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos, local = excluded.local,
-    forgotten = false, push_class = excluded.push_class, push_offset = excluded.push_offset, push_base = excluded.push_base
+    membership = excluded.membership, event_nid = excluded.event_nid, local = excluded.local, forgotten = false,
+    -- a new profile is no change of membership: the position and the push counts stay
+    pos = CASE WHEN member.membership = excluded.membership THEN member.pos ELSE excluded.pos END,
+    push_class = CASE WHEN member.membership = excluded.membership THEN member.push_class ELSE excluded.push_class END,
+    push_offset = CASE WHEN member.membership = excluded.membership THEN member.push_offset ELSE excluded.push_offset END,
+    push_base = CASE WHEN member.membership = excluded.membership THEN member.push_base ELSE excluded.push_base END
 `
 
 type UpsertMembersParams struct {

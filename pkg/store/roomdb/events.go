@@ -1,0 +1,234 @@
+package roomdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// StoredEvent is an event's row as it is stored.
+type StoredEvent struct {
+	Nid, Room shard.Nid
+	// Ord is the event's place in its room, and Placed tells whether it has one.
+	Ord         int64
+	Placed      bool
+	EventID     string
+	Type        shard.Nid
+	StateKey    *shard.Nid
+	Sender      shard.Nid
+	Depth, TS   int64
+	Flags       Flag
+	StateBefore shard.Nid
+	StateAfter  shard.Nid
+	Extremities []shard.Nid
+	Prev, Auth  []shard.Nid
+	Replaces    shard.Nid
+	RedactedBy  shard.Nid
+	RelatesTo   string
+	RelType     shard.Nid
+
+	SenderDevice, TxnID string
+	Counts              []byte
+	JSON                []byte // the PDU as it came, even if it is redacted
+}
+
+func storedEvent(g *EventColumns) (e StoredEvent, err error) {
+	e = StoredEvent{
+		Nid: shard.Nid(g.Nid), Room: shard.Nid(g.RoomNid), EventID: g.EventID, Type: shard.Nid(g.Type),
+		StateKey: (*shard.Nid)(g.StateKey), Sender: shard.Nid(g.Sender), Depth: g.Depth, TS: g.Ts, Flags: Flag(g.Flags),
+		StateBefore: shard.Nid(g.StateBefore), StateAfter: shard.Nid(g.StateAfter), Replaces: shard.Nid(g.Replaces),
+		RedactedBy: shard.Nid(g.RedactedBy), Counts: g.Counts, JSON: g.Json,
+	}
+	if g.Ord != nil {
+		e.Ord, e.Placed = *g.Ord, true
+	}
+	if g.RelatesTo != nil {
+		e.RelatesTo = *g.RelatesTo
+	}
+	if g.RelType != nil {
+		e.RelType = shard.Nid(*g.RelType)
+	}
+	if g.SenderDevice != nil {
+		e.SenderDevice = *g.SenderDevice
+	}
+	if g.TxnID != nil {
+		e.TxnID = *g.TxnID
+	}
+	var errs [3]error
+	e.Extremities, errs[0] = UnpackNids(g.Extremities)
+	e.Prev, errs[1] = UnpackNids(g.Prev)
+	e.Auth, errs[2] = UnpackNids(g.Auth)
+	if err := errors.Join(errs[:]...); err != nil {
+		return e, fmt.Errorf("read event: %w", err)
+	}
+	return e, nil
+}
+
+func storedEvents(rows []EventColumns, err error) ([]StoredEvent, error) {
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	out := make([]StoredEvent, len(rows))
+	for i := range rows {
+		if out[i], err = storedEvent(&rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// EventsByNid reads events, in any order; those that do not exist are left out.
+func (r *Reader) EventsByNid(ctx context.Context, nids []shard.Nid) ([]StoredEvent, error) {
+	rows, err := r.q.EventsByNid(ctx, ints(nids))
+	return storedEvents(rows, err)
+}
+
+// EventsByID reads events of a room by their ids, in any order; those that it does not have are left out.
+func (r *Reader) EventsByID(ctx context.Context, room shard.Nid, eventIDs []string) ([]StoredEvent, error) {
+	rows, err := r.q.EventsByID(ctx, EventsByIDParams{RoomNid: int64(room), EventIds: eventIDs})
+	return storedEvents(rows, err)
+}
+
+// EventByIDAnywhere reads the events with an id, of all rooms: there can be several in room versions 1 and 2 only.
+func (r *Reader) EventByIDAnywhere(ctx context.Context, eventID string) ([]StoredEvent, error) {
+	rows, err := r.q.EventsByIDAnywhere(ctx, eventID)
+	return storedEvents(rows, err)
+}
+
+// The ends of a room's timeline.
+const (
+	Beginning int64 = math.MinInt64
+	End       int64 = math.MaxInt64
+)
+
+// TimelineBackward reads the events of a room with an order key between above and below, both excluded, latest first.
+func (r *Reader) TimelineBackward(ctx context.Context, room shard.Nid, below, above int64, count int) ([]StoredEvent, error) {
+	rows, err := r.q.TimelineBackward(ctx, TimelineBackwardParams{RoomNid: int64(room), Below: below, Above: above, Count: int32(count)})
+	return storedEvents(rows, err)
+}
+
+// TimelineForward reads the events of a room with an order key between above and below, both excluded, earliest first.
+func (r *Reader) TimelineForward(ctx context.Context, room shard.Nid, above, below int64, count int) ([]StoredEvent, error) {
+	rows, err := r.q.TimelineForward(ctx, TimelineForwardParams{RoomNid: int64(room), Below: below, Above: above, Count: int32(count)})
+	return storedEvents(rows, err)
+}
+
+// RelationsBy reads the JSON of a user's events of a type that relate to an event, those that are not redacted.
+func (r *Reader) RelationsBy(ctx context.Context, room shard.Nid, relatesTo string, typ, sender shard.Nid, count int) ([][]byte, error) {
+	rows, err := r.q.ListRelationsBy(ctx, ListRelationsByParams{
+		RoomNid: int64(room), RelatesTo: relatesTo, Type: int64(typ), Sender: int64(sender), Count: int32(count),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read relations: %w", err)
+	}
+	return rows, nil
+}
+
+// Snapshot is a stored state, one link of a chain: step counts the changes since the last full one.
+type Snapshot struct {
+	Nid   shard.Nid
+	Step  int32
+	State stateres.State
+}
+
+// Snapshots reads a state and those that it is laid over, the full one first, the state itself last. It takes one query, or two
+// if the state is not stored in full. Nid 0 is the empty state, which has no snapshots.
+func (r *Reader) Snapshots(ctx context.Context, at shard.Nid) ([]Snapshot, error) {
+	if at == 0 {
+		return nil, nil
+	}
+	top, err := r.q.GetSnapshot(ctx, int64(at))
+	if err != nil {
+		return nil, fmt.Errorf("read state %d: %w", at, err)
+	}
+	chain, err := UnpackNids(top.Chain)
+	if err != nil {
+		return nil, fmt.Errorf("read state %d: %w", at, err)
+	}
+	links := make(map[shard.Nid]*ListSnapshotsRow, len(chain)+1)
+	if len(chain) > 0 {
+		rows, err := r.q.ListSnapshots(ctx, ints(chain))
+		if err != nil {
+			return nil, fmt.Errorf("read state %d: %w", at, err)
+		}
+		for i := range rows {
+			links[shard.Nid(rows[i].Nid)] = &rows[i]
+		}
+	}
+	links[at] = &ListSnapshotsRow{Nid: top.Nid, Step: top.Step, Entries: top.Entries, Delta: top.Delta}
+	out := make([]Snapshot, 0, len(chain)+1)
+	var state stateres.State
+	for _, n := range append(chain, at) {
+		link := links[n]
+		if link == nil {
+			return nil, fmt.Errorf("read state %d: snapshot %d is missing", at, n)
+		}
+		changes, err := DecodeDelta(at.Shard(), link.Delta)
+		if err != nil {
+			return nil, fmt.Errorf("read state %d: %w", n, err)
+		}
+		state = state.Apply(changes)
+		if state.Len() != int(link.Entries) {
+			return nil, fmt.Errorf("read state %d: it has %d entries and should have %d", n, state.Len(), link.Entries)
+		}
+		out = append(out, Snapshot{Nid: n, Step: link.Step, State: state})
+	}
+	return out, nil
+}
+
+// State reads a state by its snapshot's nid.
+func (r *Reader) State(ctx context.Context, at shard.Nid) (stateres.State, error) {
+	chain, err := r.Snapshots(ctx, at)
+	if err != nil || len(chain) == 0 {
+		return stateres.State{}, err
+	}
+	return chain[len(chain)-1].State, nil
+}
+
+// CurrentState reads a room's current state from its own table.
+func (r *Reader) CurrentState(ctx context.Context, room shard.Nid) ([]stateres.Pair, error) {
+	rows, err := r.q.ListCurrentState(ctx, int64(room))
+	return each("current state", rows, err, func(g *ListCurrentStateRow) stateres.Pair {
+		return stateres.Pair{Key: stateres.Key{Type: g.Type, StateKey: g.StateKey}, Event: g.EventNid}
+	})
+}
+
+// StateEvent is an event of the current state.
+type StateEvent struct {
+	Nid        shard.Nid
+	EventID    string
+	RedactedBy shard.Nid
+	JSON       []byte
+}
+
+// CurrentStateEvents reads all events of a room's current state.
+func (r *Reader) CurrentStateEvents(ctx context.Context, room shard.Nid) ([]StateEvent, error) {
+	rows, err := r.q.AllCurrentState(ctx, int64(room))
+	return each("current state", rows, err, func(g *AllCurrentStateRow) StateEvent {
+		return StateEvent{shard.Nid(g.Nid), g.EventID, shard.Nid(g.RedactedBy), g.Json}
+	})
+}
+
+// StateName names an entry of a room's state.
+type StateName struct{ Type, StateKey string }
+
+// CurrentStateAt reads the events at some entries of a room's current state; entries that the room does not have are left out.
+func (r *Reader) CurrentStateAt(ctx context.Context, room shard.Nid, at []StateName) (map[StateName]StateEvent, error) {
+	p := CurrentStateEventsParams{Shard: int16(room.Shard()), RoomNid: int64(room)}
+	for _, n := range at {
+		p.Types, p.StateKeys = append(p.Types, n.Type), append(p.StateKeys, n.StateKey)
+	}
+	rows, err := r.q.CurrentStateEvents(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("read current state: %w", err)
+	}
+	out := make(map[StateName]StateEvent, len(rows))
+	for _, g := range rows {
+		out[StateName{g.TypeName, g.StateKeyName}] = StateEvent{shard.Nid(g.Nid), g.EventID, shard.Nid(g.RedactedBy), g.Json}
+	}
+	return out, nil
+}

@@ -1,0 +1,127 @@
+-- The readers.
+
+-- name: GetRoom :one
+SELECT nid, shard, room_id, version FROM room WHERE shard = @shard AND room_id = @room_id;
+
+-- name: ListRooms :many
+SELECT nid, shard, room_id, version FROM room WHERE nid = ANY(@nids::bigint[]) ORDER BY nid;
+
+-- name: LoadRoom :one
+-- A room and the event that was the last to take its place: what the room's writer goes on from.
+SELECT r.nid, r.version, e.nid AS last_nid, e.event_id, e.depth, e.state_after, e.extremities, e.ord
+FROM room r
+CROSS JOIN LATERAL (
+    SELECT v.nid, v.event_id, v.depth, v.state_after, v.extremities, v.ord
+    FROM event v WHERE v.room_nid = r.nid AND v.ord IS NOT NULL
+    ORDER BY v.ord DESC LIMIT 1) e
+WHERE r.shard = @shard AND r.room_id = @room_id;
+
+-- name: MaxNid :one
+-- The largest nid that the tables of the writer hold, of any shard: each look-up is of one row.
+SELECT greatest((SELECT max(nid) FROM atom), (SELECT max(nid) FROM room), (SELECT max(nid) FROM event),
+                (SELECT max(nid) FROM state_snapshot), 0)::bigint;
+
+-- name: AtomsByName :many
+SELECT nid, name FROM atom WHERE shard = @shard AND name = ANY(@names::text[]);
+
+-- name: AtomsByNid :many
+SELECT nid, name FROM atom WHERE nid = ANY(@nids::bigint[]);
+
+-- name: EventsByNid :many
+SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+FROM event WHERE nid = ANY(@nids::bigint[]);
+
+-- name: EventsByID :many
+SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);
+
+-- name: EventsByIDAnywhere :many
+SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+FROM event WHERE event_id = @event_id;
+
+-- name: TimelineBackward :many
+SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+FROM event WHERE room_nid = @room_nid AND ord < @below::bigint AND ord > @above::bigint
+ORDER BY ord DESC LIMIT @count;
+
+-- name: TimelineForward :many
+SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+FROM event WHERE room_nid = @room_nid AND ord < @below::bigint AND ord > @above::bigint
+ORDER BY ord LIMIT @count;
+
+-- name: GetSnapshot :one
+SELECT nid, step, entries, chain, delta FROM state_snapshot WHERE nid = @nid;
+
+-- name: ListSnapshots :many
+SELECT nid, step, entries, delta FROM state_snapshot WHERE nid = ANY(@nids::bigint[]);
+
+-- name: ListCurrentState :many
+SELECT type, state_key, event_nid FROM current_state WHERE room_nid = @room_nid ORDER BY type, state_key;
+
+-- name: CurrentStateEvents :many
+-- The events at some entries of the current state, the entries given by their names. Whoever reads at the head of the log needs
+-- no nid of them.
+SELECT t.name AS type_name, k.name AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
+FROM (SELECT unnest(@types::text[]) AS type, unnest(@state_keys::text[]) AS state_key) w
+JOIN atom t ON t.shard = @shard::smallint AND t.name = w.type
+JOIN atom k ON k.shard = @shard::smallint AND k.name = w.state_key
+JOIN current_state c ON c.room_nid = @room_nid AND c.type = t.nid AND c.state_key = k.nid
+JOIN event e ON e.nid = c.event_nid;
+
+-- name: AllCurrentState :many
+SELECT e.nid, e.event_id, e.redacted_by, e.json
+FROM current_state c JOIN event e ON e.nid = c.event_nid
+WHERE c.room_nid = @room_nid ORDER BY e.nid;
+
+-- name: GetMember :one
+SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member WHERE room_nid = @room_nid AND user_id = @user_id;
+
+-- name: ListMembers :many
+SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member WHERE room_nid = @room_nid ORDER BY user_id;
+
+-- name: ListMembersWith :many
+SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member
+WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER BY user_id;
+
+-- name: ListLocalMembers :many
+SELECT user_id FROM member WHERE room_nid = @room_nid AND local AND membership = @membership ORDER BY user_id LIMIT @count;
+
+-- name: ListMemberships :many
+-- The rooms of a user of this server.
+SELECT m.room_nid, m.membership, m.event_nid, m.pos, m.forgotten, r.room_id, r.version
+FROM member m JOIN room r ON r.nid = m.room_nid
+WHERE m.user_id = @user_id AND m.local ORDER BY m.room_nid;
+
+-- name: IsJoined :one
+SELECT EXISTS (
+    SELECT 1 FROM room r JOIN member m ON m.room_nid = r.nid
+    WHERE r.shard = @shard AND r.room_id = @room_id AND m.user_id = @user_id AND m.membership = 4);
+
+-- name: ListRelationsBy :many
+-- What a user's events of a type that relate to an event say, those that are not redacted.
+SELECT json FROM event
+WHERE room_nid = @room_nid AND relates_to = @relates_to::text AND ord IS NOT NULL AND type = @type AND sender = @sender
+  AND redacted_by = 0
+ORDER BY ord LIMIT @count;
+
+-- name: ListReceipts :many
+SELECT user_id, kind, thread, event_id, event_ord, ts, pos FROM receipt
+WHERE room_nid = @room_nid AND pos > @above::bigint ORDER BY pos;
+
+-- name: ListReceiptsOfUser :many
+SELECT user_id, kind, thread, event_id, event_ord, ts, pos FROM receipt
+WHERE room_nid = @room_nid AND user_id = @user_id ORDER BY kind, thread;
+
+-- name: GetAlias :one
+SELECT alias, room_id, creator FROM alias WHERE shard = @shard AND alias = @alias;
+
+-- name: ListAliases :many
+SELECT alias, room_id, creator FROM alias WHERE room_id = @room_id ORDER BY alias;
+
+-- name: IsPublished :one
+SELECT EXISTS (SELECT 1 FROM published_room WHERE room_nid = @room_nid);

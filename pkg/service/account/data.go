@@ -98,3 +98,47 @@ func (h *Host) putRegistrationToken(ctx context.Context, s shard.ID, p *PutRegis
 	t.Token, t.UsesAllowed, t.Expires = p.Token, p.UsesAllowed, p.Expires
 	return change{rows: []entry.Row{&t}}, nil
 }
+
+// MaxAccountData bounds account data of one type, in bytes.
+const MaxAccountData = 1 << 20
+
+// maxProfileField is the longest name of a profile field, in bytes (spec: "Profiles").
+const maxProfileField = 255
+
+// CheckProfileField refuses a profile field that the specification does not allow: a name that is too long or is not of
+// the grammar of namespaced identifiers, or a display name or avatar that is not a string.
+func CheckProfileField(field string, value []byte) error {
+	if len(field) > maxProfileField {
+		return mxerr.New(mxerr.KeyTooLarge, "The field's name is longer than 255 bytes")
+	}
+	if !validFieldName(field) {
+		return mxerr.New(mxerr.InvalidParam, "The field's name is not a namespaced identifier")
+	}
+	if len(value) > maxProfileBytes {
+		return mxerr.New(mxerr.ProfileTooLarge, "The profile would exceed 64 KiB")
+	}
+	switch field {
+	case "displayname", "avatar_url":
+		if len(value) == 0 || (value[0] != '"' && string(value) != "null") {
+			return mxerr.Newf(mxerr.BadJSON, "%s must be a string", field)
+		}
+		if limit := 1024; len(value) > limit {
+			return mxerr.Newf(mxerr.BadJSON, "%s is longer than %d bytes", field, limit)
+		}
+	}
+	return nil
+}
+
+func validFieldName(s string) bool {
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -312,8 +312,8 @@ func (f *Front) session(localpart string, d NewDevice) (*NewSession, string, err
 	} else if _, err := id.ParseDeviceID(d.DeviceID); err != nil {
 		return nil, "", mxerr.New(mxerr.InvalidParam, "Invalid device_id").WithCause(err)
 	}
-	if len(d.DisplayName) > maxDisplayName {
-		return nil, "", mxerr.Newf(mxerr.InvalidParam, "The device's display name is longer than %d bytes", maxDisplayName)
+	if len(d.DisplayName) > MaxDisplayName {
+		return nil, "", mxerr.Newf(mxerr.InvalidParam, "The device's display name is longer than %d bytes", MaxDisplayName)
 	}
 	token := newAccessToken(localpart)
 	return &NewSession{
@@ -322,8 +322,8 @@ func (f *Front) session(localpart string, d NewDevice) (*NewSession, string, err
 	}, token, nil
 }
 
-// maxDisplayName bounds a device's display name, in bytes.
-const maxDisplayName = 100
+// MaxDisplayName bounds a device's display name, in bytes.
+const MaxDisplayName = 100
 
 func clip(s string, n int) string {
 	if len(s) > n {

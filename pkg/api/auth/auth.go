@@ -1,0 +1,187 @@
+// Package auth stands before every handler: it finds out who asks, and refuses who may not.
+//
+// The route table says for each endpoint who may call it; [Gate.Wrap] enforces it and hands the handler a [Caller]. A token is
+// read from the Authorization header or, as the specification still has it for old clients, from the query; tokens never
+// reach a log. The package is safe for concurrent use. It is imported by api/ and the composition root.
+package auth
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// Caller is who asks.
+type Caller struct {
+	UserID    id.UserID
+	DeviceID  id.DeviceID // empty: a token without a device
+	TokenHash [32]byte
+	Kind      accountdb.Kind
+	Admin     bool
+	Suspended bool
+	// Addr is the client's address, as the nearest trusted proxy saw it.
+	Addr netip.Addr
+}
+
+// Guest tells whether the caller is a guest.
+func (c *Caller) Guest() bool { return c.Kind == accountdb.KindGuest }
+
+type callerKey struct{}
+
+// From gives the caller of a request, or nil on an endpoint that needs none.
+func From(ctx context.Context) *Caller {
+	c, _ := ctx.Value(callerKey{}).(*Caller)
+	return c
+}
+
+// Must gives the caller of a request to an endpoint whose row demands one.
+func Must(ctx context.Context) *Caller {
+	c := From(ctx)
+	if c == nil || c.UserID == "" {
+		panic("auth: the route table lets strangers in here")
+	}
+	return c
+}
+
+// Sessions finds whom an access token speaks for. The error of a token that is not good is an *mxerr.Error.
+type Sessions interface {
+	Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error)
+}
+
+// Limiter takes one from an allowance; its refusal is an *mxerr.Error with the time to wait.
+type Limiter interface {
+	Take(ctx context.Context, class route.RateClass, c *Caller) error
+}
+
+// Federation verifies the X-Matrix signature of a request and puts the origin into the context it returns.
+type Federation interface {
+	Verify(r *http.Request) (context.Context, error)
+}
+
+// Gate wraps handlers.
+type Gate struct {
+	sessions   Sessions
+	limiter    Limiter
+	federation Federation
+	proxies    []netip.Prefix
+}
+
+// NewGate makes a Gate. limiter may be nil (no limits), and so may federation (no endpoint that needs it is let through).
+// proxies are the networks whose X-Forwarded-For is believed.
+func NewGate(s Sessions, l Limiter, f Federation, proxies []netip.Prefix) *Gate {
+	return &Gate{sessions: s, limiter: l, federation: f, proxies: proxies}
+}
+
+// Wrap puts the gate before a handler, as the row says.
+func (g *Gate) Wrap(row *route.Row, h httpx.Handler) httpx.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		ctx := r.Context()
+		if row.Auth == route.AuthFederation {
+			if g.federation == nil {
+				return mxerr.New(mxerr.Unauthorized, "Federation is not enabled on this server")
+			}
+			ctx, err := g.federation.Verify(r)
+			if err != nil {
+				return err
+			}
+			return h(w, r.WithContext(ctx))
+		}
+		c, err := g.caller(r, row.Auth)
+		if err != nil {
+			return err
+		}
+		if g.limiter != nil && row.Rate != route.RateNone {
+			if err := g.limiter.Take(ctx, row.Rate, c); err != nil {
+				return err
+			}
+		}
+		return h(w, r.WithContext(context.WithValue(ctx, callerKey{}, c)))
+	}
+}
+
+func (g *Gate) caller(r *http.Request, need route.Auth) (*Caller, error) {
+	c := &Caller{Addr: g.clientAddr(r)}
+	if need == route.AuthNone {
+		return c, nil
+	}
+	token, ok, err := Token(r)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		if need == route.AuthOptional {
+			return c, nil
+		}
+		return nil, mxerr.New(mxerr.MissingToken, "Missing access token")
+	}
+	s, hash, err := g.sessions.Session(r.Context(), token)
+	if err != nil {
+		return nil, err
+	}
+	c.UserID, c.DeviceID, c.TokenHash = id.UserID(s.UserID), id.DeviceID(s.DeviceID), hash
+	c.Kind, c.Admin, c.Suspended = s.Kind, s.Admin, s.Suspended
+	switch {
+	case s.Locked && need != route.AuthOptional:
+		// Logging out stays possible (spec: "Account locking"); its handlers are let through by their rows' names.
+		return nil, mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
+	case need == route.AuthAdmin && !s.Admin:
+		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")
+	case need == route.AuthUser && s.Kind == accountdb.KindGuest:
+		return nil, mxerr.New(mxerr.GuestAccessForbidden, "Guests may not do that")
+	}
+	return c, nil
+}
+
+// Token gives the request's access token, if there is one.
+func Token(r *http.Request) (token string, ok bool, err error) {
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, rest, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return "", false, mxerr.New(mxerr.MissingToken, "The Authorization header holds no Bearer token")
+		}
+		return strings.TrimSpace(rest), true, nil
+	}
+	if strings.Contains(r.URL.RawQuery, "access_token=") {
+		token = r.URL.Query().Get("access_token")
+	}
+	return token, token != "", nil
+}
+
+// clientAddr gives the client's address: the peer's, or what the proxies that are trusted say before it.
+func (g *Gate) clientAddr(r *http.Request) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	addr = addr.Unmap()
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && g.trusted(addr); i-- {
+		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = next.Unmap()
+	}
+	return addr
+}
+
+func (g *Gate) trusted(a netip.Addr) bool {
+	for _, p := range g.proxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,349 @@
+package write
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
+type Accounts struct {
+	front   *account.Front
+	profile ProfileSpreader
+}
+
+// ProfileSpreader carries a changed display name or avatar to the user's member events.
+type ProfileSpreader interface {
+	SpreadProfile(user id.UserID)
+}
+
+// NewAccounts makes the handlers. spread may be nil.
+func NewAccounts(front *account.Front, spread ProfileSpreader) *Accounts {
+	return &Accounts{front: front, profile: spread}
+}
+
+// Handlers gives the handlers by the names of their rows.
+func (a *Accounts) Handlers() httpx.Handlers {
+	return httpx.Handlers{
+		"getLoginFlows":             a.loginFlows,
+		"login":                     a.login,
+		"register":                  a.register,
+		"checkUsernameAvailability": a.available,
+		"registrationTokenValidity": a.tokenValidity,
+		"adminSharedSecretRegister": a.registerShared,
+		"logout":                    a.logout,
+		"logout_all":                a.logoutAll,
+		"changePassword":            a.changePassword,
+		"updateDevice":              a.updateDevice,
+		"deleteDevice":              a.deleteDevice,
+		"deleteDevices":             a.deleteDevices,
+		"setProfileField":           a.setProfileField,
+		"deleteProfileField":        a.deleteProfileField,
+		"setAccountData":            a.setAccountData,
+		"setAccountDataPerRoom":     a.setAccountData,
+		"defineFilter":              a.defineFilter,
+	}
+}
+
+func device(r *http.Request, deviceID, name string) account.NewDevice {
+	d := account.NewDevice{DeviceID: deviceID, DisplayName: name, UserAgent: r.UserAgent()}
+	if c := auth.From(r.Context()); c != nil && c.Addr.IsValid() {
+		d.IP = c.Addr.String()
+	}
+	return d
+}
+
+func (a *Accounts) loginFlows(w http.ResponseWriter, _ *http.Request) error {
+	type flow struct {
+		Type string `json:"type"`
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]flow{"flows": {{"m.login.password"}}})
+}
+
+// loginRequest has the member user of old clients beside the identifier of today.
+type loginRequest struct {
+	Type       string `json:"type"`
+	Identifier struct {
+		Type string `json:"type"`
+		User string `json:"user"`
+	} `json:"identifier"`
+	User        string `json:"user"`
+	Password    string `json:"password"`
+	DeviceID    string `json:"device_id"`
+	DisplayName string `json:"initial_device_display_name"`
+}
+
+func (q *loginRequest) user() (string, error) {
+	switch q.Identifier.Type {
+	case "":
+		if q.User != "" {
+			return q.User, nil
+		}
+	case "m.id.user":
+		if q.Identifier.User != "" {
+			return q.Identifier.User, nil
+		}
+	default:
+		return "", mxerr.New(mxerr.Unknown, "Unsupported kind of identifier").WithStatus(http.StatusBadRequest)
+	}
+	return "", mxerr.New(mxerr.MissingParam, "The request names no user")
+}
+
+type sessionAnswer struct {
+	UserID      string `json:"user_id"`
+	AccessToken string `json:"access_token,omitempty"`
+	DeviceID    string `json:"device_id,omitempty"`
+	HomeServer  string `json:"home_server,omitempty"`
+}
+
+func answer(s account.LoggedIn) sessionAnswer {
+	return sessionAnswer{
+		UserID: s.UserID, AccessToken: s.AccessToken, DeviceID: s.DeviceID, HomeServer: string(id.UserID(s.UserID).Server()),
+	}
+}
+
+func (a *Accounts) login(w http.ResponseWriter, r *http.Request) error {
+	var q loginRequest
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if q.Type != "m.login.password" {
+		return mxerr.New(mxerr.Unknown, "Unknown login type").WithStatus(http.StatusBadRequest)
+	}
+	user, err := q.user()
+	if err != nil {
+		return err
+	}
+	s, err := a.front.LoginPassword(r.Context(), user, q.Password, device(r, q.DeviceID, q.DisplayName))
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, answer(s))
+}
+
+func (a *Accounts) available(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	name, err := p.Required("username")
+	if err != nil {
+		return err
+	}
+	if err := a.front.Available(r.Context(), name); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]bool{"available": true})
+}
+
+func (a *Accounts) tokenValidity(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	token, err := p.Required("token")
+	if err != nil {
+		return err
+	}
+	ok, err := a.front.TokenValid(r.Context(), token)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]bool{"valid": ok})
+}
+
+// registerShared answers both halves of shared-secret registration: a nonce, and the registration itself.
+func (a *Accounts) registerShared(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodGet {
+		return httpx.WriteJSON(w, http.StatusOK, map[string]string{"nonce": a.front.Nonce()})
+	}
+	var q struct {
+		Nonce       string `json:"nonce"`
+		Username    string `json:"username"`
+		DisplayName string `json:"displayname"`
+		Password    string `json:"password"`
+		Admin       bool   `json:"admin"`
+		UserType    string `json:"user_type"`
+		MAC         string `json:"mac"`
+		Inhibit     bool   `json:"inhibit_login"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	for name, v := range map[string]string{"nonce": q.Nonce, "username": q.Username, "password": q.Password, "mac": q.MAC} {
+		if v == "" {
+			return mxerr.Newf(mxerr.BadJSON, "%s must be specified", name)
+		}
+		if strings.ContainsRune(v, 0) {
+			return mxerr.Newf(mxerr.Unknown, "%s may not hold a NUL", name).WithStatus(http.StatusBadRequest)
+		}
+	}
+	s, err := a.front.RegisterShared(r.Context(), q.Nonce, q.UserType, q.MAC, account.NewUser{
+		Localpart: q.Username, Password: q.Password, Admin: q.Admin, InhibitLogin: q.Inhibit, Device: device(r, "", ""),
+	})
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, answer(s))
+}
+
+func (a *Accounts) logout(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	cmd := account.Logout{UserID: string(c.UserID)}
+	if c.DeviceID != "" {
+		cmd.Devices = []string{string(c.DeviceID)}
+	} else {
+		cmd.TokenHash = &c.TokenHash
+	}
+	if _, err := a.front.Do(r.Context(), &cmd); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) logoutAll(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	if _, err := a.front.Do(r.Context(), &account.Logout{UserID: string(c.UserID), All: true}); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) updateDevice(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	var q struct {
+		DisplayName *string `json:"display_name"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if q.DisplayName != nil {
+		if len(*q.DisplayName) > account.MaxDisplayName {
+			return mxerr.Newf(mxerr.TooLarge, "display_name is longer than %d bytes", account.MaxDisplayName)
+		}
+		cmd := account.SetDevice{UserID: string(c.UserID), DeviceID: httpx.Var(r, "deviceId"), DisplayName: *q.DisplayName}
+		if _, err := a.front.Do(r.Context(), &cmd); err != nil {
+			return err
+		}
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) setProfileField(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	field := httpx.Var(r, "keyName")
+	var q map[string]jsontext.Value
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	v, ok := q[field]
+	if !ok {
+		return mxerr.Newf(mxerr.MissingParam, "The body has no member %q", clip(field))
+	}
+	if err := account.CheckProfileField(field, v); err != nil {
+		return err
+	}
+	return a.setProfile(w, r, c, field, v)
+}
+
+func (a *Accounts) deleteProfileField(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	return a.setProfile(w, r, c, httpx.Var(r, "keyName"), nil)
+}
+
+func (a *Accounts) setProfile(w http.ResponseWriter, r *http.Request, c *auth.Caller, field string, v []byte) error {
+	done, err := a.front.Do(r.Context(), &account.SetProfile{UserID: string(c.UserID), Field: field, Value: v})
+	if err != nil {
+		return err
+	}
+	if (field == "displayname" || field == "avatar_url") && !done.Unchanged && a.profile != nil {
+		a.profile.SpreadProfile(c.UserID)
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) setAccountData(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	typ, room := httpx.Var(r, "type"), httpx.Var(r, "roomId")
+	if room != "" {
+		if _, err := id.ParseRoomID(room); err != nil {
+			return mxerr.New(mxerr.InvalidParam, "Invalid room id").WithCause(err)
+		}
+	}
+	switch typ {
+	case "m.fully_read", "m.push_rules":
+		return mxerr.Newf(mxerr.BadJSON, "%s is set by endpoints of its own", typ).WithStatus(http.StatusMethodNotAllowed)
+	}
+	var content map[string]jsontext.Value
+	body, err := httpx.ReadBody(r)
+	if err != nil {
+		return err
+	}
+	if err := httpx.Unmarshal(body, &content); err != nil {
+		return err
+	}
+	value := jsontext.Value(body)
+	if err := value.Compact(); err != nil {
+		return mxerr.New(mxerr.NotJSON, "The request's body is not JSON").WithCause(err)
+	}
+	if len(value) > account.MaxAccountData {
+		return mxerr.Newf(mxerr.TooLarge, "Account data of one type may be %d bytes long", account.MaxAccountData)
+	}
+	cmd := account.SetAccountData{UserID: string(c.UserID), RoomID: room, Type: typ, Content: value}
+	if _, err := a.front.Do(r.Context(), &cmd); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) defineFilter(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	body, err := httpx.ReadBody(r)
+	if err != nil {
+		return err
+	}
+	var syntax map[string]jsontext.Value
+	if err := httpx.Unmarshal(body, &syntax); err != nil {
+		return err
+	}
+	if _, err := filter.Parse(body); err != nil {
+		return mxerr.New(mxerr.BadJSON, "Invalid filter").WithCause(err)
+	}
+	value := jsontext.Value(body)
+	if err := value.Canonicalize(); err != nil {
+		return mxerr.New(mxerr.NotJSON, "The request's body is not JSON").WithCause(err)
+	}
+	done, err := a.front.Do(r.Context(), &account.PutFilter{UserID: string(c.UserID), JSON: value})
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"filter_id": done.FilterID})
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}

@@ -1,0 +1,246 @@
+package write
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/account"
+)
+
+// The stages of user-interactive authentication that are offered.
+const (
+	stageDummy    = "m.login.dummy"
+	stagePassword = "m.login.password"
+	stageToken    = "m.login.registration_token"
+)
+
+// authDict is the member auth of a request, of whatever stage.
+type authDict struct {
+	Type       string `json:"type"`
+	Session    string `json:"session"`
+	Token      string `json:"token"`
+	Password   string `json:"password"`
+	User       string `json:"user"`
+	Identifier struct {
+		Type string `json:"type"`
+		User string `json:"user"`
+	} `json:"identifier"`
+}
+
+// interactive is one request's passage through user-interactive authentication.
+type interactive struct {
+	flows [][]string
+	bind  []byte
+	// pass does a stage, or refuses with an *mxerr.Error.
+	pass func(d *authDict, s *account.UIASession) error
+}
+
+// run tells whether the request has passed; if not, it has been answered with what is missing.
+func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*account.UIASession, error) {
+	uia := a.front.UIA()
+	s := uia.Begin(u.bind)
+	if d == nil {
+		return nil, a.challenge(w, s, u.flows, nil)
+	}
+	if d.Session != "" {
+		var err error
+		if s, err = uia.Resume(d.Session, u.bind); err != nil {
+			return nil, mxerr.New(mxerr.Unknown, "Unknown or expired authentication session").WithStatus(http.StatusBadRequest).
+				WithCause(err)
+		}
+	}
+	if d.Type != "" {
+		if !slices.ContainsFunc(u.flows, func(f []string) bool { return slices.Contains(f, d.Type) }) {
+			return nil, mxerr.New(mxerr.Unrecognized, "Unknown authentication type").WithStatus(http.StatusBadRequest)
+		}
+		if err := u.pass(d, s); err != nil {
+			return nil, a.challenge(w, s, u.flows, mxerr.From(err))
+		}
+		s.Complete(d.Type)
+	}
+	if !s.Satisfies(u.flows) {
+		return nil, a.challenge(w, s, u.flows, nil)
+	}
+	return s, nil
+}
+
+// challenge answers 401 with the flows, and why a stage was refused if one was.
+func (a *Accounts) challenge(w http.ResponseWriter, s *account.UIASession, flows [][]string, refused *mxerr.Error) error {
+	if refused != nil && refused.HTTPStatus >= http.StatusInternalServerError {
+		return refused
+	}
+	sid, err := a.front.UIA().ID(s)
+	if err != nil {
+		return mxerr.Internal(err)
+	}
+	type flow struct {
+		Stages []string `json:"stages"`
+	}
+	body := struct {
+		Errcode   string         `json:"errcode,omitempty"`
+		Error     string         `json:"error,omitempty"`
+		Completed []string       `json:"completed,omitempty"`
+		Flows     []flow         `json:"flows"`
+		Params    map[string]any `json:"params"`
+		Session   string         `json:"session"`
+	}{Completed: s.Completed, Params: map[string]any{}, Session: sid}
+	for _, f := range flows {
+		body.Flows = append(body.Flows, flow{f})
+	}
+	if refused != nil {
+		body.Errcode, body.Error = string(refused.Code), refused.Message
+	}
+	return httpx.WriteJSON(w, http.StatusUnauthorized, body)
+}
+
+type registerRequest struct {
+	Auth         *authDict `json:"auth"`
+	Username     string    `json:"username"`
+	Password     string    `json:"password"`
+	DeviceID     string    `json:"device_id"`
+	DisplayName  string    `json:"initial_device_display_name"`
+	InhibitLogin bool      `json:"inhibit_login"`
+	Type         string    `json:"type"`
+}
+
+func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
+	var q registerRequest
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	cfg := a.front.Config()
+	switch kind := p.Get("kind"); {
+	case kind == "guest":
+		return mxerr.New(mxerr.GuestAccessForbidden, "Guest access is disabled")
+	case kind != "" && kind != "user":
+		return mxerr.New(mxerr.Unknown, "Unknown kind of account").WithStatus(http.StatusBadRequest)
+	case !cfg.Enabled:
+		return mxerr.New(mxerr.Forbidden, "Registration has been disabled")
+	}
+	if q.Username != "" {
+		// Said at once, before the client walks through the stages.
+		if err := a.front.Available(r.Context(), q.Username); err != nil {
+			return err
+		}
+	}
+	flow := []string{stageDummy}
+	if cfg.RequireToken {
+		flow = []string{stageToken}
+	}
+	s, err := a.run(w, q.Auth, interactive{
+		flows: [][]string{flow},
+		bind:  account.UIABind("register"),
+		pass: func(d *authDict, s *account.UIASession) error {
+			if d.Type != stageToken {
+				return nil
+			}
+			ok, err := a.front.TokenValid(r.Context(), d.Token)
+			if err == nil && !ok {
+				err = mxerr.New(mxerr.Unauthorized, "Invalid registration token")
+			}
+			s.Note = d.Token
+			return err
+		},
+	})
+	if err != nil || s == nil {
+		return err
+	}
+	if q.Password == "" {
+		return mxerr.New(mxerr.MissingParam, "The request has no password")
+	}
+	in, err := a.front.Register(r.Context(), account.NewUser{
+		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note,
+		Device: device(r, q.DeviceID, q.DisplayName),
+	})
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, answer(in))
+}
+
+// confirm has a user confirm with the password what the parts stand for.
+func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, parts ...string) (bool, error) {
+	c := auth.Must(r.Context())
+	s, err := a.run(w, d, interactive{
+		flows: [][]string{{stagePassword}},
+		bind:  account.UIABind(append(parts, string(c.UserID))...),
+		pass: func(d *authDict, _ *account.UIASession) error {
+			user := d.Identifier.User
+			if user == "" {
+				user = d.User
+			}
+			if user != "" && user != string(c.UserID) && user != c.UserID.Localpart() {
+				return mxerr.New(mxerr.Forbidden, "Invalid username or password")
+			}
+			return a.front.VerifyPassword(r.Context(), c.UserID, d.Password)
+		},
+	})
+	return s != nil && err == nil, err
+}
+
+func (a *Accounts) changePassword(w http.ResponseWriter, r *http.Request) error {
+	var q struct {
+		Auth         *authDict `json:"auth"`
+		NewPassword  string    `json:"new_password"`
+		LogoutOthers *bool     `json:"logout_devices"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	c := auth.From(r.Context())
+	if c == nil || c.UserID == "" {
+		return mxerr.New(mxerr.MissingToken, "Missing access token")
+	}
+	ok, err := a.confirm(w, r, q.Auth, "changePassword")
+	if err != nil || !ok {
+		return err
+	}
+	others := q.LogoutOthers == nil || *q.LogoutOthers
+	if err := a.front.SetPassword(r.Context(), c.UserID, q.NewPassword, others, string(c.DeviceID)); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (a *Accounts) deleteDevice(w http.ResponseWriter, r *http.Request) error {
+	var q struct {
+		Auth *authDict `json:"auth"`
+	}
+	if err := httpx.DecodeOptional(r, &q); err != nil {
+		return err
+	}
+	return a.removeDevices(w, r, q.Auth, []string{httpx.Var(r, "deviceId")})
+}
+
+func (a *Accounts) deleteDevices(w http.ResponseWriter, r *http.Request) error {
+	var q struct {
+		Auth    *authDict `json:"auth"`
+		Devices []string  `json:"devices"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if q.Devices == nil {
+		return mxerr.New(mxerr.MissingParam, "The request names no devices")
+	}
+	return a.removeDevices(w, r, q.Auth, q.Devices)
+}
+
+func (a *Accounts) removeDevices(w http.ResponseWriter, r *http.Request, d *authDict, devices []string) error {
+	c := auth.Must(r.Context())
+	ok, err := a.confirm(w, r, d, append([]string{"deleteDevices"}, devices...)...)
+	if err != nil || !ok {
+		return err
+	}
+	if _, err := a.front.Do(r.Context(), &account.Logout{UserID: string(c.UserID), Devices: devices}); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}

@@ -1,0 +1,74 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// Sessions finds whom an access token speaks for, and remembers it until the log says that the user's devices or tokens have
+// changed.
+type Sessions struct {
+	server string
+	shards shard.Map
+	db     *accountdb.Reader
+	cache  *sessionCache
+	now    func() time.Time
+}
+
+// NewSessions makes a Sessions that remembers at most max tokens. Its [Sessions.Apply] must be fed with the log of all
+// shards before it is asked.
+func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, max int, now func() time.Time) *Sessions {
+	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(max), now: now}
+}
+
+// Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with
+// M_UNKNOWN_TOKEN.
+func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error) {
+	unknown := mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", false)
+	hash := HashToken(token)
+	localpart, err := TokenLocalpart(token)
+	if err != nil {
+		return accountdb.Session{}, hash, unknown.WithCause(err)
+	}
+	x, ok := s.cache.get(hash)
+	if !ok {
+		user := "@" + localpart + ":" + s.server
+		loading := s.cache.begin(user)
+		x, ok, err = s.db.SessionByToken(ctx, s.shards.OfUser(user), hash)
+		if err == nil && ok && x.UserID == user {
+			s.cache.end(loading, hash, x)
+		} else {
+			s.cache.abandon(loading)
+		}
+		switch {
+		case err != nil:
+			return accountdb.Session{}, hash, err
+		case !ok || x.UserID != user:
+			return accountdb.Session{}, hash, unknown
+		}
+	}
+	switch {
+	case x.Deactivated:
+		return accountdb.Session{}, hash, unknown
+	case x.Expires != 0 && s.now().UnixMilli() >= x.Expires:
+		return accountdb.Session{}, hash, unknown.With("soft_logout", true)
+	}
+	return x, hash, nil
+}
+
+// Concerned tells, from an entry's header alone, whether [Sessions.Apply] needs to see it.
+func (s *Sessions) Concerned(kind entry.Kind, subject string) bool {
+	return kind == entry.KindSession && s.cache.knows(subject)
+}
+
+// Apply drops what is remembered of the user whose session entry it is given.
+func (s *Sessions) Apply(e *entry.At) {
+	if e.Kind == entry.KindSession {
+		s.cache.drop(e.Subject)
+	}
+}

@@ -16,7 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
-	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
 // Caller is who asks.
@@ -24,7 +24,7 @@ type Caller struct {
 	UserID    id.UserID
 	DeviceID  id.DeviceID // empty: a token without a device
 	TokenHash [32]byte
-	Kind      accountdb.Kind
+	Kind      account.Kind
 	Admin     bool
 	Suspended bool
 	// Addr is the client's address, as the nearest trusted proxy saw it.
@@ -32,7 +32,7 @@ type Caller struct {
 }
 
 // Guest tells whether the caller is a guest.
-func (c *Caller) Guest() bool { return c.Kind == accountdb.KindGuest }
+func (c *Caller) Guest() bool { return c.Kind == account.KindGuest }
 
 type callerKey struct{}
 
@@ -53,7 +53,7 @@ func Must(ctx context.Context) *Caller {
 
 // Sessions finds whom an access token speaks for. The error of a token that is not good is an *mxerr.Error.
 type Sessions interface {
-	Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error)
+	Session(ctx context.Context, token string) (account.Session, [32]byte, error)
 }
 
 // Limiter takes one from an allowance; its refusal is an *mxerr.Error with the time to wait.
@@ -134,7 +134,7 @@ func (g *Gate) caller(r *http.Request, need route.Auth) (*Caller, error) {
 		return nil, mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
 	case need == route.AuthAdmin && !s.Admin:
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")
-	case need == route.AuthUser && s.Kind == accountdb.KindGuest:
+	case need == route.AuthUser && s.Kind == account.KindGuest:
 		return nil, mxerr.New(mxerr.GuestAccessForbidden, "Guests may not do that")
 	}
 	return c, nil

@@ -12,7 +12,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
-	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.

@@ -163,3 +163,18 @@ func commands(method string) Command {
 	}
 	return nil
 }
+
+// The names of stored things that callers need.
+type (
+	// Session is whom an access token speaks for.
+	Session = accountdb.Session
+	// Kind says what sort of account it is.
+	Kind = accountdb.Kind
+)
+
+// The kinds of account.
+const (
+	KindUser       = accountdb.KindUser
+	KindGuest      = accountdb.KindGuest
+	KindAppservice = accountdb.KindAppservice
+)

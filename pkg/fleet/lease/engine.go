@@ -9,9 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 )
@@ -59,8 +58,8 @@ type Config struct {
 	// Width is how many leases of a role are closed at a time by a worker that gives all of its own away. Default 4.
 	Width  int
 	Logger *slog.Logger
-	// Registerer gets the metrics until Stop; it may be nil.
-	Registerer prometheus.Registerer
+	// Metrics may be nil.
+	Metrics *telemetry.Metrics
 }
 
 // Engine takes, keeps and gives away the leases of this process. It is a lifecycle.Service; it is started after its
@@ -121,6 +120,7 @@ func NewEngine(db *leasedb.DB, r *Renewer, cfg Config) *Engine {
 		wake: make(chan struct{}, 1), holds: map[leasedb.Key]*held{}, drained: make(chan struct{}),
 		watch: newWatch(), blocked: map[leasedb.Key]time.Duration{}, shunned: map[string]time.Duration{},
 	}
+	e.metrics = newMetrics(e, cfg.Metrics)
 	for i := range cfg.Roles {
 		role := &cfg.Roles[i]
 		e.roles[role.Name] = role
@@ -142,18 +142,12 @@ func (e *Engine) Start(ctx context.Context) error {
 	if e.renewer.boot.Load() == nil {
 		return errors.New("leases need a renewer that has been started")
 	}
-	var err error
-	if e.metrics, err = newMetrics(e, e.cfg.Registerer); err != nil {
-		return err
-	}
 	if err := e.connect(ctx); err != nil {
-		e.metrics.unregister()
 		return err
 	}
 	for _, r := range e.roles {
 		if err := e.conn.Ensure(ctx, r.Name, r.Slots); err != nil {
-			e.conn.Close()
-			e.metrics.unregister()
+			e.disconnect()
 			return err
 		}
 	}
@@ -293,7 +287,6 @@ func (e *Engine) Stop(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		err = errors.Join(err, e.tasks.StopWithin(wait))
-		e.metrics.unregister()
 	})
 	return err
 }

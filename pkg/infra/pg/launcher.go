@@ -357,6 +357,7 @@ func (l *Launcher) makeSocketDir() (string, error) {
 		if len(base) > 60 {
 			base = "/tmp"
 		}
+		sweepSocketDirs(base)
 		dir, err := os.MkdirTemp(base, socketDirPrefix) // mode 0700
 		if err != nil {
 			return "", fmt.Errorf("make socket directory: %w", err)

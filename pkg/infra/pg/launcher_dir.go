@@ -242,6 +242,18 @@ func (l *Launcher) fixOwner(dir string) error {
 	})
 }
 
+// sweepSocketDirs removes what processes that were killed left behind: empty
+// directories that are too old to be one that a server is about to use. A
+// running server's is not empty.
+func sweepSocketDirs(base string) {
+	dirs, _ := filepath.Glob(filepath.Join(base, socketDirPrefix+"*")) // the pattern is well formed
+	for _, dir := range dirs {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() && time.Since(info.ModTime()) > 10*time.Minute {
+			_ = os.Remove(dir) // only litter; fails if it is in use
+		}
+	}
+}
+
 // clearStale deals with the lock file that a server leaves when it is killed.
 // PostgreSQL does so too, except that it takes any process that has the old
 // one's pid and its own user for a running server, and pids are soon used

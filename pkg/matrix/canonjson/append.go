@@ -48,7 +48,7 @@ func (c *canon) all(dst, src []byte, o Options) bool {
 		return false
 	}
 	if !c.run() {
-		if c.reason != errKeepAll {
+		if !errors.Is(c.reason, errKeepAll) {
 			return false
 		}
 		*c = canon{src: src, dst: dst, mode: o.Mode, maxDepth: o.depth(), keepAll: true}
@@ -71,7 +71,7 @@ type span struct {
 }
 
 // errKeepAll is not for others to see.
-var errKeepAll = errors.New("keep all members") //nolint:gochecknoglobals // an error
+var errKeepAll = errors.New("keep all members")
 
 // A reorder is an object whose members were not in order: its place in the output and its members, in
 // order, in canon.saved.

@@ -13,11 +13,11 @@ import (
 //
 // It trusts its input to be canonical; of other input it makes nothing sensible, but does not panic.
 type Iter struct {
-	data               []byte
-	pos                int
-	object             bool
-	key, value         []byte
-	started, exhausted bool
+	data       []byte
+	pos        int
+	object     bool
+	exhausted  bool
+	key, value []byte
 }
 
 // Walk begins to walk an object or an array; anything else has no members.

@@ -2,14 +2,11 @@ package event_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -323,7 +320,7 @@ func must(b []byte, err error) []byte {
 }
 
 // drawn is an event with any content.
-func drawn(t *rapid.T, r *roomver.Rules) *event.Proto {
+func drawn(t *rapid.T) *event.Proto {
 	p := message()
 	types := []string{"x"}
 	for typ := range contents {
@@ -367,7 +364,7 @@ func TestParseIsTheInverseOfJSON(t *testing.T) {
 	keys := example(t)
 	rapid.Check(t, func(t *rapid.T) {
 		r := anyRules(t)
-		p := drawn(t, r)
+		p := drawn(t)
 		e, err := event.Build(r, p, "example.org", key)
 		if err != nil {
 			t.Skip(err)
@@ -423,7 +420,7 @@ func TestAnyChangedByteIsSeen(t *testing.T) {
 }
 
 func TestSigners(t *testing.T) {
-	member := func(version roomver.Version, content string) *event.Proto {
+	member := func(content string) *event.Proto {
 		p := message()
 		p.Type, p.StateKey, p.Content = "m.room.member", ptr("@bob:other.org"), []byte(content)
 		p.EventID = "$ev:third.org"
@@ -447,7 +444,7 @@ func TestSigners(t *testing.T) {
 		{"12", `{"membership":"join","join_authorised_via_users_server":"@x:example.org"}`, []id.ServerName{"example.org"}},
 		{"12", `{"membership":"join","join_authorised_via_users_server":7}`, []id.ServerName{"example.org", ""}},
 	} {
-		e, err := event.Build(roomver.MustGet(c.version), member(c.version, c.content), "example.org", keyOf(t, "exa"))
+		e, err := event.Build(roomver.MustGet(c.version), member(c.content), "example.org", keyOf(t, "exa"))
 		require.NoError(t, err)
 		require.Equal(t, c.want, e.AppendSigners(nil), "%s %s", c.version, c.content)
 	}
@@ -580,83 +577,6 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-func BenchmarkPDU(b *testing.B) {
-	r := roomver.MustGet("11")
-	p := message()
-	p.Content = []byte(`{"body":"` + strings.Repeat("words ", 60) + `","m.mentions":{},"msgtype":"m.text"}`)
-	key := keyOf(b, "exa")
-	small, err := event.Build(r, p, "example.org", key)
-	require.NoError(b, err)
-	users := map[string]any{}
-	for i := range 1000 {
-		users[fmt.Sprintf("@user_with_a_name_%04d:homeserver.example.org", i)] = i
-	}
-	p.Type, p.StateKey = "m.room.power_levels", ptr("")
-	p.Content, _ = json.Marshal(map[string]any{"users": users})
-	large, err := event.Build(r, p, "example.org", key)
-	require.NoError(b, err)
-	keys := example(b)
-
-	for _, c := range []struct {
-		name string
-		e    *event.Event
-	}{{"1kB", small}, {"large", large}} {
-		data := c.e.JSON()
-		b.Run("parse+hash+id/"+c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(len(data)))
-			for b.Loop() {
-				if _, err := event.Parse(r, data); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run("parse+hash+id+verify/"+c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				e, err := event.Parse(r, data)
-				if err != nil || e.Verify(keys) != nil || e.HashMismatch() {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run("trusted/"+c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := event.ParseTrusted(r, data, "$x"); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-	// The limit: one verification of a message of the signed form's length.
-	signed := small.Redact().JSON()
-	signature := key.Sign(signed)
-	public := key.Public()
-	b.Run("bare ed25519", func(b *testing.B) {
-		for b.Loop() {
-			if !ed25519.Verify(public, signed, signature) {
-				b.Fatal()
-			}
-		}
-	})
-	b.Run("build", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := event.Build(r, p, "example.org", key); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("client format", func(b *testing.B) {
-		b.ReportAllocs()
-		buf := make([]byte, 0, 4096)
-		for b.Loop() {
-			buf = small.AppendClient(buf[:0], event.ClientFormat{})
-		}
-	})
-}
-
 func encode(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
 
 // naiveContentHash is the content hash by marshalling maps.
@@ -671,43 +591,4 @@ func naiveContentHash(t testing.TB, data []byte) event.Hash {
 	raw, err := naiveMarshal(e)
 	require.NoError(t, err)
 	return sha256.Sum256(raw)
-}
-
-// BenchmarkAgainstVerification reports what a 1 kB PDU costs in all as a multiple of the ed25519
-// verification in it, both measured in turn in the same run.
-func BenchmarkAgainstVerification(b *testing.B) {
-	r := roomver.MustGet("11")
-	p := message()
-	p.Content = []byte(`{"body":"` + strings.Repeat("words ", 60) + `","m.mentions":{},"msgtype":"m.text"}`)
-	key := keyOf(b, "exa")
-	e, err := event.Build(r, p, "example.org", key)
-	require.NoError(b, err)
-	data, keys, public := e.JSON(), example(b), key.Public()
-	signed := e.Redact().JSON()
-	signature := key.Sign(signed)
-	var whole, bare time.Duration
-	const turn = 20
-	n := 0
-	for b.Loop() {
-		start := time.Now()
-		for range turn {
-			e, err := event.Parse(r, data)
-			if err != nil || e.HashMismatch() || e.Verify(keys) != nil {
-				b.Fatal(err)
-			}
-		}
-		middle := time.Now()
-		for range turn {
-			if !ed25519.Verify(public, signed, signature) {
-				b.Fatal()
-			}
-		}
-		whole += middle.Sub(start)
-		bare += time.Since(middle)
-		n += turn
-	}
-	b.ReportMetric(float64(whole)/float64(bare), "x-verify")
-	b.ReportMetric(float64(whole.Nanoseconds())/float64(n), "ns/PDU")
-	b.ReportMetric(float64(bare.Nanoseconds())/float64(n), "ns/verify")
-	b.ReportMetric(0, "ns/op")
 }

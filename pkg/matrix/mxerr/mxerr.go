@@ -248,11 +248,8 @@ const maxRemote = 64 << 10
 // a stranger's, and not shown as our own.
 func Parse(status int, body []byte) (e *Error, ok bool) {
 	c, err := canonjson.Canonical(body, canonjson.Options{Mode: canonjson.Lax, MaxSize: maxRemote})
-	if err != nil {
-		return nil, false
-	}
 	code, ok := canonjson.GetString(c, "errcode")
-	if !ok || code == "" || len(code) > 255 {
+	if err != nil || !ok || code == "" || len(code) > 255 {
 		return nil, false
 	}
 	text, _ := canonjson.GetString(c, "error")

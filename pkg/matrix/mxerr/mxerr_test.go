@@ -40,9 +40,9 @@ func TestLimited(t *testing.T) {
 }
 
 func TestAppendJSON(t *testing.T) {
-	require.Equal(t, `{"errcode":"M_LIMIT_EXCEEDED","error":"Too many requests","retry_after_ms":1500}`, string(mxerr.Limited(1500).AppendJSON(nil)))
+	require.JSONEq(t, `{"errcode":"M_LIMIT_EXCEEDED","error":"Too many requests","retry_after_ms":1500}`, string(mxerr.Limited(1500).AppendJSON(nil)))
 	e := mxerr.New(mxerr.IncompatibleRoomVersion, `no "12"`).With("room_version", "12").With("a", []int{1}).With("bad", func() {})
-	require.Equal(t, `{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","error":"no \"12\"","a":[1],"room_version":"12"}`, string(e.AppendJSON(nil)))
+	require.JSONEq(t, `{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","error":"no \"12\"","a":[1],"room_version":"12"}`, string(e.AppendJSON(nil)))
 }
 
 func TestParse(t *testing.T) {

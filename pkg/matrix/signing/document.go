@@ -148,7 +148,7 @@ func publicKey(object []byte) (ed25519.PublicKey, error) {
 func (d *KeyDocument) verify() error {
 	valid := 0
 	signatures, _ := canonjson.Get(d.JSON, "signatures")
-	message := covered(nil, d.JSON)
+	message := covered(d.JSON)
 	for it := canonjson.Walk(get2(signatures, string(d.Server))); it.Next(); {
 		key, ok := d.Current[id.KeyID(it.KeyString())]
 		if !ok {

@@ -18,7 +18,7 @@ func SignJSON(object []byte, entity string, key Key) ([]byte, error) {
 		return nil, fmt.Errorf("sign JSON: %w", err)
 	}
 	old, _ := canonjson.Get(c, "signatures")
-	signatures := AppendSignatures(nil, old, id.ServerName(entity), key.ID(), key.Sign(covered(nil, c)))
+	signatures := AppendSignatures(nil, old, id.ServerName(entity), key.ID(), key.Sign(covered(c)))
 	out := make([]byte, 0, len(c)+len(signatures)+16)
 	out = append(out, `{"signatures":`...)
 	out = append(out, signatures...)
@@ -46,7 +46,7 @@ func VerifyJSON(object []byte, entity string, keyID id.KeyID, public ed25519.Pub
 	if !ok {
 		return ErrMissing
 	}
-	return VerifyBase64(public, covered(nil, c), value)
+	return VerifyBase64(public, covered(c), value)
 }
 
 // SignedBy returns the key ids of the ed25519 signatures that an object in canonical form holds for an
@@ -70,7 +70,7 @@ func VerifyServerJSON(object []byte, server id.ServerName, keys Keys, ts int64) 
 	}
 	result := ErrMissing
 	signatures, _ := canonjson.Get(c, "signatures")
-	message := covered(nil, c)
+	message := covered(c)
 	for it := canonjson.Walk(get2(signatures, string(server))); it.Next(); {
 		keyID := id.KeyID(it.KeyString())
 		if keyID.Algorithm() != id.AlgorithmEd25519 {
@@ -152,9 +152,9 @@ func canonical(object []byte) ([]byte, error) {
 	return c, nil
 }
 
-// covered appends what a signature of a canonical object covers.
-func covered(dst, c []byte) []byte {
-	dst = append(dst, '{')
+// covered returns what a signature of a canonical object covers.
+func covered(c []byte) []byte {
+	dst := append(make([]byte, 0, len(c)), '{')
 	first := true
 	for it := canonjson.Walk(c); it.Next(); {
 		if it.KeyIs("signatures") || it.KeyIs("unsigned") {

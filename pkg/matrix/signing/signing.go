@@ -94,7 +94,7 @@ func (k Key) ID() id.KeyID { return k.id }
 
 // Public returns the key to verify with.
 func (k Key) Public() ed25519.PublicKey {
-	return k.private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // by its contract
+	return ed25519.PublicKey(k.private[ed25519.SeedSize:])
 }
 
 // Sign signs a message.

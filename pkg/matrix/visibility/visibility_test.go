@@ -11,7 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
-	. "github.com/heddle-im/heddle/pkg/matrix/visibility"
+	"github.com/heddle-im/heddle/pkg/matrix/visibility"
 )
 
 func build(t *testing.T, version roomver.Version, p event.Proto) *event.Event {
@@ -31,56 +31,60 @@ func build(t *testing.T, version roomver.Version, p event.Proto) *event.Event {
 // Every combination, against the five rules as they are written.
 func TestRules(t *testing.T) {
 	memberships := []string{"", "join", "invite", "leave", "ban", "knock"}
-	visible := map[History]map[bool]string{ // joined after → one digit a membership
-		WorldReadable: {false: "111111", true: "111111"},
-		Shared:        {false: "010000", true: "111111"},
-		Invited:       {false: "011000", true: "011000"},
-		Joined:        {false: "010000", true: "010000"},
+	visible := map[visibility.History]map[bool]string{ // joined after → one digit a membership
+		visibility.WorldReadable: {false: "111111", true: "111111"},
+		visibility.Shared:        {false: "010000", true: "111111"},
+		visibility.Invited:       {false: "011000", true: "011000"},
+		visibility.Joined:        {false: "010000", true: "010000"},
 	}
 	message := build(t, "11", event.Proto{Type: "m.room.message", Sender: "@a:example.org"})
 	for history, byJoined := range visible {
 		for joined, digits := range byJoined {
 			for i, m := range memberships {
-				view := View{history, m}
+				view := visibility.View{history, m}
 				want := digits[i] == '1'
 				require.Equal(t, want, view.Allows(joined), "%s %q joined after %v", history, m, joined)
 				// For a message the state before it does not count.
-				require.Equal(t, want, CanSee(message, Reader{"@r:example.org", joined}, View{WorldReadable, "join"}, view))
+				require.Equal(t, want, visibility.CanSee(message, visibility.Reader{"@r:example.org", joined}, visibility.View{visibility.WorldReadable, "join"}, view))
 			}
 		}
-		require.Equal(t, history, ParseHistory(history.String()))
+		require.Equal(t, history, visibility.ParseHistory(history.String()))
 	}
-	require.Equal(t, Shared, ParseHistory("nonsense"))
-	require.Equal(t, Shared, ParseHistory(""))
-	require.Equal(t, Shared, HistoryOf(nil))
+	require.Equal(t, visibility.Shared, visibility.ParseHistory("nonsense"))
+	require.Equal(t, visibility.Shared, visibility.ParseHistory(""))
+	require.Equal(t, visibility.Shared, visibility.HistoryOf(nil))
 }
 
 func TestEitherSide(t *testing.T) {
 	empty, reader := "", "@r:example.org"
 	change := build(t, "11", event.Proto{Type: event.TypeHistoryVisibility, StateKey: &empty, Sender: "@a:example.org", Content: []byte(`{"history_visibility":"joined"}`)})
-	require.Equal(t, Joined, HistoryOf(change))
-	r := Reader{User: id.UserID(reader)}
-	require.True(t, CanSee(change, r, View{WorldReadable, ""}, View{Joined, ""}))
-	require.True(t, CanSee(change, r, View{Joined, ""}, View{WorldReadable, ""}))
-	require.False(t, CanSee(change, r, View{Joined, ""}, View{Invited, ""}))
+	require.Equal(t, visibility.Joined, visibility.HistoryOf(change))
+	r := visibility.Reader{User: id.UserID(reader)}
+	require.True(t, visibility.CanSee(change, r, visibility.View{visibility.WorldReadable, ""}, visibility.View{visibility.Joined, ""}))
+	require.True(t, visibility.CanSee(change, r, visibility.View{visibility.Joined, ""}, visibility.View{visibility.WorldReadable, ""}))
+	require.False(t, visibility.CanSee(change, r, visibility.View{visibility.Joined, ""}, visibility.View{visibility.Invited, ""}))
 
 	own := build(t, "11", event.Proto{Type: event.TypeMember, StateKey: &reader, Sender: "@a:example.org", Content: []byte(`{"membership":"ban"}`)})
-	require.True(t, CanSee(own, r, View{Joined, "join"}, View{Joined, "ban"}))
-	require.True(t, CanSee(own, r, View{Joined, ""}, View{Joined, "join"}))
-	require.True(t, CanSee(own, r, View{Invited, "invite"}, View{Invited, "leave"}))
-	require.False(t, CanSee(own, r, View{Joined, "leave"}, View{Joined, "ban"}))
+	require.True(t, visibility.CanSee(own, r, visibility.View{visibility.Joined, "join"}, visibility.View{visibility.Joined, "ban"}))
+	require.True(t, visibility.CanSee(own, r, visibility.View{visibility.Joined, ""}, visibility.View{visibility.Joined, "join"}))
+	require.True(t, visibility.CanSee(own, r, visibility.View{visibility.Invited, "invite"}, visibility.View{visibility.Invited, "leave"}))
+	require.False(t, visibility.CanSee(own, r, visibility.View{visibility.Joined, "leave"}, visibility.View{visibility.Joined, "ban"}))
 	// Somebody else's member event is like any other.
-	require.False(t, CanSee(own, Reader{User: "@other:example.org"}, View{Joined, "join"}, View{Joined, "leave"}))
+	require.False(t, visibility.CanSee(own, visibility.Reader{User: "@other:example.org"}, visibility.View{visibility.Joined, "join"}, visibility.View{visibility.Joined, "leave"}))
 }
 
 func TestServers(t *testing.T) {
 	for _, c := range []struct {
-		view ServerView
+		view visibility.ServerView
 		want bool
 	}{
-		{ServerView{Shared, false, false}, true}, {ServerView{WorldReadable, false, false}, true},
-		{ServerView{Invited, false, false}, false}, {ServerView{Invited, false, true}, true}, {ServerView{Invited, true, false}, true},
-		{ServerView{Joined, false, true}, false}, {ServerView{Joined, true, false}, true},
+		{visibility.ServerView{visibility.Shared, false, false}, true},
+		{visibility.ServerView{visibility.WorldReadable, false, false}, true},
+		{visibility.ServerView{visibility.Invited, false, false}, false},
+		{visibility.ServerView{visibility.Invited, false, true}, true},
+		{visibility.ServerView{visibility.Invited, true, false}, true},
+		{visibility.ServerView{visibility.Joined, false, true}, false},
+		{visibility.ServerView{visibility.Joined, true, false}, true},
 	} {
 		require.Equal(t, c.want, c.view.Allows(), "%+v", c.view)
 	}
@@ -109,9 +113,9 @@ func TestRedactionApplies(t *testing.T) {
 		{"decided by auth", "1", "@b:other.org", 0, true},
 	} {
 		e := target(c.version)
-		require.Equal(t, c.want, RedactionApplies(redaction(c.version, c.sender, e.EventID(), ""), e, c.power, 50), c.name)
-		require.False(t, RedactionApplies(redaction(c.version, c.sender, "$another:x", ""), e, 100, 50), c.name)
-		require.False(t, RedactionApplies(redaction(c.version, c.sender, e.EventID(), "!other:example.org"), e, 100, 50), c.name)
-		require.False(t, RedactionApplies(e, e, 100, 50), c.name)
+		require.Equal(t, c.want, visibility.RedactionApplies(redaction(c.version, c.sender, e.EventID(), ""), e, c.power, 50), c.name)
+		require.False(t, visibility.RedactionApplies(redaction(c.version, c.sender, "$another:x", ""), e, 100, 50), c.name)
+		require.False(t, visibility.RedactionApplies(redaction(c.version, c.sender, e.EventID(), "!other:example.org"), e, 100, 50), c.name)
+		require.False(t, visibility.RedactionApplies(e, e, 100, 50), c.name)
 	}
 }

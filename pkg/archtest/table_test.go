@@ -84,7 +84,7 @@ var table = []row{
 	{"store/dirdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
 	{"store/leasedb", layerStore, []string{"store/commitdb", "fleet/lease", "app"}}, // its row types are what lease decides on
-	{"store/fleetdb", layerStore, []string{"store/commitdb", "app"}},
+	{"store/fleetdb", layerStore, []string{"store/commitdb", "fleet/members", "app"}},
 
 	// 4: the fleet.
 	{"store/commitdb", layerFleet, []string{"app"}},

@@ -250,7 +250,7 @@ func Parse(status int, body []byte) (e *Error, ok bool) {
 	c, err := canonjson.Canonical(body, canonjson.Options{Mode: canonjson.Lax, MaxSize: maxRemote})
 	code, ok := canonjson.GetString(c, "errcode")
 	if err != nil || !ok || code == "" || len(code) > 255 {
-		return nil, false
+		return nil, false //nolint:nilerr // not an error object: ok says so
 	}
 	text, _ := canonjson.GetString(c, "error")
 	e = &Error{Code: Code(code), HTTPStatus: status, Message: text[:min(len(text), 1000)]}

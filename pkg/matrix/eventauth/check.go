@@ -88,7 +88,7 @@ func decideMember(rules *roomver.Rules, e *Reduced, st *AuthState) Rule {
 	if !e.IsState() || e.Membership == MembershipMissing {
 		return MemberMalformed
 	}
-	if e.flags.has(flagNotCosigned) || (e.flags.has(flagAuthoriser) && e.more.authoriser.Server() == "") {
+	if e.flags.has(flagNotCosigned) || (e.flags.has(flagAuthoriser) && e.Authoriser().Server() == "") {
 		return MemberAuthoriserSignature
 	}
 	switch e.Membership {

@@ -164,6 +164,8 @@ func (g *Graph) ensure(src Source, nids []int64) error {
 	if len(ask) == 0 {
 		return nil
 	}
+	slices.Sort(ask)
+	ask = slices.Compact(ask)
 	st := staging{at: map[int64]int32{}}
 	spare := map[int64]Entry{}
 	for len(ask) > 0 {
@@ -192,9 +194,6 @@ func (g *Graph) ensure(src Source, nids []int64) error {
 				continue
 			}
 			delete(spare, n)
-			if _, ok := st.at[n]; ok {
-				continue
-			}
 			st.at[n] = int32(len(st.entries))
 			st.entries = append(st.entries, e)
 			next = g.unknown(e.Auth, next)
@@ -205,14 +204,11 @@ func (g *Graph) ensure(src Source, nids []int64) error {
 		if len(g.nodes)+len(st.entries) > g.maxEvents {
 			return ErrTooManyEvents
 		}
-		ask = next[:0]
-		seen := map[int64]bool{}
-		for _, n := range next {
-			if _, ok := st.at[n]; !ok && !seen[n] {
-				seen[n] = true
-				ask = append(ask, n)
-			}
-		}
+		slices.Sort(next)
+		ask = slices.DeleteFunc(slices.Compact(next), func(n int64) bool {
+			_, staged := st.at[n]
+			return staged
+		})
 	}
 	g.addAll(&st)
 	return nil

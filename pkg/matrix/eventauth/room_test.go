@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"strings"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 

@@ -68,7 +68,8 @@ type Graph struct {
 	others   map[eventauth.TypeKey]int32 // other state entries → slot
 	slotKeys []Key                       // slot → its key, once an event has told it
 
-	powers   []int32           // nodes of power levels events, ascending
+	powers   []int32 // nodes of power levels events, ascending
+	base     base
 	create   *eventauth.Create // of the room, in version 12
 	verified map[thirdPartyPair]bool
 }
@@ -92,6 +93,13 @@ const (
 	nodeUnusable          // part of a circle, of another room, or not a state event: never applied, never authorises
 	nodePower             // a power event
 )
+
+// base is the state that the last resolution began from, as an array: the next one begins from a state that differs little.
+type base struct {
+	state State
+	slots []int32       // slot → node
+	odd   map[Key]int32 // entries that hold an event of another key, which nothing but their auth chains counts for
+}
 
 type thirdPartyPair struct {
 	invite *eventauth.Reduced
@@ -155,72 +163,111 @@ func (g *Graph) slotOf(e *eventauth.Reduced) int32 {
 // staging is what one ensure has read and not yet added.
 type staging struct {
 	entries []Entry
-	at      map[int64]int32 // nid → entries
+	wanted  []bool   // the entry is needed: the source may have given more
+	at      nidIndex // nid → entries
 }
 
 // ensure loads the given events and their auth chains.
 func (g *Graph) ensure(src Source, nids []int64) error {
-	ask := g.unknown(nids, nil)
-	if len(ask) == 0 {
-		return nil
-	}
-	slices.Sort(ask)
-	ask = slices.Compact(ask)
-	st := staging{at: map[int64]int32{}}
-	spare := map[int64]Entry{}
-	for len(ask) > 0 {
-		var request []int64
-		for _, n := range ask {
-			if _, ok := spare[n]; !ok {
-				request = append(request, n)
-			}
+	var st staging
+	count := 0
+	for ask := nids; len(ask) > 0; {
+		slices.Sort(ask)
+		ask = slices.Compact(ask)
+		if count += len(ask); len(g.nodes)+count > g.maxEvents {
+			return ErrTooManyEvents
 		}
-		if len(request) > 0 {
-			loaded, err := src.Load(request)
-			if err != nil {
-				return fmt.Errorf("load auth chain: %w", err)
-			}
-			for _, e := range loaded {
-				if e.Event != nil {
-					spare[e.NID] = e
+		if err := st.load(src, ask); err != nil {
+			return err
+		}
+		var next []int64
+		for _, n := range ask {
+			i, _ := st.at.get(n)
+			st.wanted[i] = true
+		}
+		for _, n := range ask {
+			i, _ := st.at.get(n)
+			for _, a := range st.entries[i].Auth {
+				if _, known := g.index.get(a); known {
+					continue
+				}
+				if k, staged := st.at.get(a); !staged || !st.wanted[k] {
+					next = append(next, a)
 				}
 			}
 		}
-		var next, missing []int64
-		for _, n := range ask {
-			e, ok := spare[n]
-			if !ok {
-				missing = append(missing, n)
-				continue
-			}
-			delete(spare, n)
-			st.at[n] = int32(len(st.entries))
-			st.entries = append(st.entries, e)
-			next = g.unknown(e.Auth, next)
-		}
-		if len(missing) > 0 {
-			return &MissingError{NIDs: missing}
-		}
-		if len(g.nodes)+len(st.entries) > g.maxEvents {
-			return ErrTooManyEvents
-		}
-		slices.Sort(next)
-		ask = slices.DeleteFunc(slices.Compact(next), func(n int64) bool {
-			_, staged := st.at[n]
-			return staged
-		})
+		ask = next
 	}
 	g.addAll(&st)
 	return nil
 }
 
-func (g *Graph) unknown(nids, out []int64) []int64 {
-	for _, n := range nids {
-		if _, ok := g.index.get(n); !ok {
-			out = append(out, n)
+// load stages events that are not staged yet.
+func (st *staging) load(src Source, ask []int64) error {
+	var request, missing []int64
+	for _, n := range ask {
+		if _, ok := st.at.get(n); !ok {
+			request = append(request, n)
 		}
 	}
-	return out
+	if len(request) == 0 {
+		return nil
+	}
+	loaded, err := src.Load(request)
+	if err != nil {
+		return fmt.Errorf("load auth chain: %w", err)
+	}
+	st.entries = slices.Grow(st.entries, len(loaded))
+	st.wanted = slices.Grow(st.wanted, len(loaded))
+	for i := range loaded {
+		if _, again := st.at.get(loaded[i].NID); again || loaded[i].NID == 0 || loaded[i].Event == nil {
+			continue
+		}
+		st.at.put(loaded[i].NID, int32(len(st.entries)))
+		st.entries = append(st.entries, loaded[i])
+		st.wanted = append(st.wanted, false)
+	}
+	for _, n := range ask {
+		if _, ok := st.at.get(n); !ok {
+			missing = append(missing, n)
+		}
+	}
+	if len(missing) > 0 {
+		return &MissingError{NIDs: missing}
+	}
+	return nil
+}
+
+// rebase makes s the base; its events are in the graph.
+func (g *Graph) rebase(s State) {
+	for len(g.base.slots) < len(g.slotKeys) {
+		g.base.slots = append(g.base.slots, none)
+	}
+	Diff(g.base.state, s, func(k Key, was, is int64) {
+		if n, ok := g.index.get(was); ok {
+			if slot := g.nodes[n].slot; g.stands(n, k) {
+				g.base.slots[slot] = none
+			}
+			delete(g.base.odd, k)
+		}
+		if n, ok := g.index.get(is); ok {
+			if g.stands(n, k) {
+				g.base.slots[g.nodes[n].slot] = n
+				return
+			}
+			if g.base.odd == nil {
+				g.base.odd = map[Key]int32{}
+			}
+			g.base.odd[k] = n
+		}
+	})
+	g.base.state = s
+}
+
+// stands says whether an event is of the key at which it was found.
+func (g *Graph) stands(n int32, k Key) bool {
+	slot := g.nodes[n].slot
+	return slot != none && g.slotKeys[slot] == k
 }
 
 // addAll adds the staged events, auth events before those that cite them. It is Tarjan's algorithm without recursion: circles,
@@ -231,6 +278,7 @@ func (g *Graph) addAll(st *staging) {
 		edge int
 	}
 	n := len(st.entries)
+	g.nodes, g.ends = slices.Grow(g.nodes, n), slices.Grow(g.ends, n)
 	number, low := make([]int32, n), make([]int32, n) // number 0: not visited
 	done := make([]bool, n)
 	var path []frame
@@ -243,7 +291,7 @@ func (g *Graph) addAll(st *staging) {
 		path = append(path, frame{v: v})
 	}
 	for root := range int32(n) {
-		if number[root] != 0 {
+		if number[root] != 0 || !st.wanted[root] {
 			continue
 		}
 		visit(root)
@@ -251,10 +299,10 @@ func (g *Graph) addAll(st *staging) {
 			f := &path[len(path)-1]
 			v := f.v
 			if f.edge < len(st.entries[v].Auth) {
-				w, staged := st.at[st.entries[v].Auth[f.edge]]
+				w, staged := st.at.get(st.entries[v].Auth[f.edge])
 				f.edge++
 				switch {
-				case !staged || done[w]:
+				case !staged || done[w] || !st.wanted[w]: // in the graph already
 				case number[w] == 0:
 					visit(w)
 				default:
@@ -325,7 +373,9 @@ func (g *Graph) add(e *Entry, first int32, circle bool) {
 	}
 	if e.Event.IsState() {
 		n.slot = g.slotOf(e.Event)
-		g.slotKeys[n.slot] = e.Key
+		if g.slotKeys[n.slot] == (Key{}) {
+			g.slotKeys[n.slot] = e.Key
+		}
 		if isPowerEvent(e.Event) {
 			n.flags |= nodePower
 		}

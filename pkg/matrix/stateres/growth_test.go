@@ -132,7 +132,9 @@ func bigRoom(w *world, n int) State {
 	return s.Apply(pairs)
 }
 
-func benchmarkResolve(b *testing.B, v roomver.Version, build func(w *world) []State) {
+// benchmarkResolve resolves again and again in a graph that is warm. With apart, each time from a state that shares nothing with
+// the one before.
+func benchmarkResolve(b *testing.B, v roomver.Version, apart bool, build func(w *world) []State) {
 	w := newWorld(b, v)
 	w.chains = true
 	states := build(w)
@@ -142,6 +144,9 @@ func benchmarkResolve(b *testing.B, v roomver.Version, build func(w *world) []St
 	}
 	b.ReportAllocs()
 	for b.Loop() {
+		if apart {
+			g.base = base{}
+		}
 		r, err := g.Resolve(w, states)
 		if err != nil {
 			b.Fatal(err)
@@ -190,14 +195,17 @@ func BenchmarkResolve(b *testing.B) {
 	for _, v := range []roomver.Version{roomver.V11, roomver.V12} {
 		for _, n := range []int{10_000, 50_000} {
 			b.Run(fmt.Sprintf("v%s/%d", v, n), func(b *testing.B) {
-				benchmarkResolve(b, v, func(w *world) []State { return twoForks(w, n) })
+				benchmarkResolve(b, v, false, func(w *world) []State { return twoForks(w, n) })
 			})
 			b.Run(fmt.Sprintf("v%s/%d-half-missing", v, n), func(b *testing.B) {
-				benchmarkResolve(b, v, func(w *world) []State { return halfMissing(w, n) })
+				benchmarkResolve(b, v, false, func(w *world) []State { return halfMissing(w, n) })
 			})
 		}
+		b.Run(fmt.Sprintf("v%s/50000-apart", v), func(b *testing.B) {
+			benchmarkResolve(b, v, true, func(w *world) []State { return twoForks(w, 50_000) })
+		})
 		b.Run(fmt.Sprintf("v%s/50000-5000-bans", v), func(b *testing.B) {
-			benchmarkResolve(b, v, func(w *world) []State { return withBans(w, 50_000, 5000) })
+			benchmarkResolve(b, v, false, func(w *world) []State { return withBans(w, 50_000, 5000) })
 		})
 	}
 }
@@ -207,7 +215,7 @@ func BenchmarkAttack(b *testing.B) {
 		for i, attack := range attacks {
 			for _, n := range []int{2000, 4000, 8000} {
 				b.Run(fmt.Sprintf("v%s/%d/%d", v, i, n), func(b *testing.B) {
-					benchmarkResolve(b, v, func(w *world) []State { return attack.build(w, n) })
+					benchmarkResolve(b, v, false, func(w *world) []State { return attack.build(w, n) })
 				})
 			}
 		}
@@ -224,9 +232,12 @@ func BenchmarkGraphBuild(b *testing.B) {
 	}
 	src := sourceFunc(func([]int64) ([]Entry, error) { return all, nil })
 	b.ReportAllocs()
+	var nids []int64
+	for _, n := range states[0].All() {
+		nids = append(nids, n)
+	}
 	for b.Loop() {
 		g := w.graph()
-		nids := eventsOf(states[0], nil)
 		if err := g.ensure(src, nids); err != nil {
 			b.Fatal(err)
 		}

@@ -1,8 +1,6 @@
 package stateres
 
 import (
-	"cmp"
-	"math"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
@@ -17,8 +15,8 @@ type Result struct {
 	Conflicted, Full, Power, Steps int
 }
 
-// Resolve resolves states of the graph's room by the algorithm of its version. The result shares structure with the first
-// state. An error means that events could not be read; nothing has changed then, but that the graph may know more.
+// Resolve resolves states of the graph's room by the algorithm of its version. The result shares structure with the largest
+// of the states. An error means that events could not be read; nothing has changed then, but that the graph may know more.
 func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	states, diffs := compare(states)
 	if len(states) == 0 {
@@ -27,9 +25,20 @@ func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	if len(diffs) == 0 {
 		return Result{State: states[0]}, nil
 	}
-	if err := g.ensure(src, eventsOf(states[0], diffs)); err != nil {
+	var wanted []int64
+	want := func(nid int64) {
+		if _, ok := g.index.get(nid); !ok && nid != 0 {
+			wanted = append(wanted, nid)
+		}
+	}
+	Diff(g.base.state, states[0], func(_ Key, _, is int64) { want(is) })
+	for i := range diffs {
+		want(diffs[i].nid)
+	}
+	if err := g.ensure(src, wanted); err != nil {
 		return Result{}, err
 	}
+	g.rebase(states[0])
 	r := newRun(g, states, diffs)
 	if g.rules.StateRes == roomver.StateResV1 {
 		r.resolveV1()
@@ -39,30 +48,40 @@ func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	return r.result(), nil
 }
 
-// diff says that a state has another event than the first state at a key; 0 is none.
+// diff says that a state has another event than the first state at a key; nid 0 is none.
 type diff struct {
-	key          Key
-	state        int32
-	first, other int64
+	key         Key
+	firstNID    int64
+	nid         int64
+	first, node int32 // their nodes, or none
+	state       int32
 }
 
-// compare drops states that are equal to the first and lists, by key, where the others differ from it.
+// compare puts the largest state first, drops states that are equal to others by construction or to the first, and lists, by
+// key, where the others differ from the first.
 func compare(states []State) ([]State, []diff) {
 	if len(states) < 2 {
 		return states, nil
 	}
-	kept := []State{states[0]}
+	largest := 0
+	for i, s := range states {
+		if s.Len() > states[largest].Len() {
+			largest = i
+		}
+	}
+	kept := []State{states[largest]}
 	var diffs []diff
 next:
-	for _, s := range states[1:] {
+	for i, s := range states {
 		for _, k := range kept {
-			if k.Same(s) {
+			if i == largest || k.Same(s) {
 				continue next
 			}
 		}
 		before := len(diffs)
-		Diff(states[0], s, func(k Key, a, b int64) {
-			diffs = append(diffs, diff{k, int32(len(kept)), a, b})
+		diffs = slices.Grow(diffs, kept[0].Len()-s.Len())
+		Diff(kept[0], s, func(k Key, a, b int64) {
+			diffs = append(diffs, diff{key: k, firstNID: a, nid: b, state: int32(len(kept))})
 		})
 		if len(diffs) > before {
 			kept = append(kept, s)
@@ -74,29 +93,15 @@ next:
 	return kept, diffs
 }
 
-// eventsOf lists every event of the states.
-func eventsOf(first State, diffs []diff) []int64 {
-	nids := make([]int64, 0, first.Len()+len(diffs))
-	for _, e := range first.All() {
-		nids = append(nids, e)
-	}
-	for _, d := range diffs {
-		if d.other != 0 {
-			nids = append(nids, d.other)
-		}
-	}
-	return nids
-}
-
 // run is one resolution.
 type run struct {
 	g      *Graph
 	states []State
 	diffs  []diff
 
-	common   []int32 // nodes of the entries in which no state differs
+	common   []int32 // slot → node where no state differs, or none: the unconflicted state map
+	odd      []int32 // nodes of common entries that stand at keys which are not theirs
 	slots    []int32 // slot → node in the state resolved so far, or none
-	fixed    []bool  // slot → stands in the unconflicted state map
 	touched  []int32 // slots that were set in the course of the resolution
 	fallback bool    // what is missing in the state is taken from the event's own auth events
 	verify   func(*eventauth.Reduced, *eventauth.ThirdPartyInvite) bool
@@ -104,25 +109,26 @@ type run struct {
 }
 
 func newRun(g *Graph, states []State, diffs []diff) *run {
-	r := &run{g: g, states: states, diffs: diffs, verify: g.verify}
-	r.common = make([]int32, 0, states[0].Len())
-	d := diffs
-	for k, e := range states[0].All() {
-		for len(d) > 0 && d[0].key.less(k) {
-			d = d[1:]
+	r := &run{g: g, states: states, diffs: diffs, verify: g.verify, common: slices.Clone(g.base.slots)}
+	at := func(nid int64) int32 {
+		if n, ok := g.index.get(nid); ok {
+			return n
 		}
-		if len(d) > 0 && d[0].key == k {
-			continue
-		}
-		if n, ok := g.index.get(e); ok {
-			r.common = append(r.common, n)
+		return none
+	}
+	for i := range diffs {
+		d := &diffs[i]
+		d.first, d.node = at(d.firstNID), at(d.nid)
+		if d.first != none && g.stands(d.first, d.key) {
+			r.common[g.nodes[d.first].slot] = none
 		}
 	}
-	r.slots = make([]int32, len(g.slotKeys))
-	for i := range r.slots {
-		r.slots[i] = none
+	for k, n := range g.base.odd {
+		i, found := slices.BinarySearchFunc(diffs, k, func(d diff, k Key) int { return d.key.Compare(k) })
+		if _ = i; !found {
+			r.odd = append(r.odd, n)
+		}
 	}
-	r.fixed = make([]bool, len(g.slotKeys))
 	r.res.Steps += len(r.common) + len(diffs)
 	return r
 }
@@ -152,50 +158,46 @@ func (r *run) conflicts(f func([]diff)) {
 	}
 }
 
-// fix puts the unconflicted entries in the way of those that the resolution would set.
-func (r *run) fix() {
-	for _, n := range r.common {
-		if s := r.g.nodes[n].slot; s != none {
-			r.fixed[s] = true
-		}
-	}
-}
-
 // result applies what was resolved to the first state.
 func (r *run) result() Result {
-	var changes []Pair
-	for _, s := range r.touched {
-		if n := r.slots[s]; n != none && !r.fixed[s] {
-			changes = append(changes, Pair{r.g.slotKeys[s], r.g.nodes[n].nid})
-		}
-	}
-	byKey := func(a, b Pair) int { return a.Compare(b.Key) }
-	slices.SortFunc(changes, byKey)
-	changes = slices.Compact(changes)
-	all := make([]Pair, 0, len(changes)+len(r.diffs))
-	rest := changes
-	r.conflicts(func(d []diff) {
+	g := r.g
+	changes := make([]Pair, 0, len(r.touched))
+	r.conflicts(func(ds []diff) {
 		r.res.Conflicted++
-		for len(rest) > 0 && rest[0].less(d[0].key) {
-			all = append(all, rest[0])
-			rest = rest[1:]
+		slot := none
+		for i := range ds {
+			for _, n := range [2]int32{ds[i].first, ds[i].node} {
+				if n != none && g.stands(n, ds[i].key) {
+					slot = g.nodes[n].slot
+				}
+			}
 		}
-		p := Pair{Key: d[0].key}
-		if len(rest) > 0 && rest[0].Key == p.Key {
-			p, rest = rest[0], rest[1:]
+		p := Pair{Key: ds[0].key}
+		if slot != none && r.slots[slot] != none {
+			p.Event = g.nodes[r.slots[slot]].nid
+			r.slots[slot] = none // told
 		}
-		if p.Event != d[0].first {
-			all = append(all, p)
+		if p.Event != ds[0].firstNID {
+			changes = append(changes, p)
 		}
 	})
-	r.res.State = r.states[0].Apply(append(all, rest...))
+	for _, s := range r.touched { // events of auth chains at keys that no state has
+		if n := r.slots[s]; n != none && r.common[s] == none {
+			changes = append(changes, Pair{g.slotKeys[s], g.nodes[n].nid})
+			r.slots[s] = none
+		}
+	}
+	r.res.State = r.states[0].Apply(changes)
 	return r.res
 }
 
 // at is the node at a slot, in the state or, failing that, among the auth events of node n.
 func (r *run) at(n, slot int32) int32 {
-	if s := r.slots[slot]; s != none || !r.fallback {
+	if s := r.slots[slot]; s != none && r.g.nodes[s].flags&nodeUnusable == 0 {
 		return s
+	}
+	if !r.fallback {
+		return none
 	}
 	auth := r.g.auth(n)
 	r.res.Steps += len(auth)
@@ -241,12 +243,15 @@ func (r *run) allowed(n int32) bool {
 func (r *run) member(n int32, st *eventauth.AuthState) {
 	e := r.g.nodes[n].event
 	st.Target = r.membership(n, r.g.nodes[n].slot)
-	needs := e.Needs()
-	if needs.JoinRules {
+	if e.Membership != eventauth.MembershipLeave && e.Membership != eventauth.MembershipBan {
 		if m := r.at(n, slotJoinRules); m != none {
 			st.JoinRule = r.g.nodes[m].event.JoinRule
 		}
 	}
+	if !e.ReadsMore() {
+		return
+	}
+	needs := e.Needs()
 	if needs.HasToken {
 		if slot, ok := r.g.others[eventauth.TypeKey{Type: "m.room.third_party_invite", StateKey: needs.Token}]; ok {
 			if m := r.at(n, slot); m != none {
@@ -280,13 +285,13 @@ func (r *run) resolveV2() {
 	full := r.fullConflictedSet(empty)
 	power := r.powerSet(full)
 
-	r.fix()
-	if !empty {
-		for _, n := range r.common {
-			if s := r.g.nodes[n].slot; s != none {
-				r.slots[s] = n
-			}
+	if empty {
+		r.slots = make([]int32, len(r.common))
+		for i := range r.slots {
+			r.slots[i] = none
 		}
+	} else {
+		r.slots = slices.Clone(r.common)
 	}
 	r.apply(r.orderByPower(power))
 
@@ -305,21 +310,23 @@ func (r *run) fullConflictedSet(subgraph bool) []bool {
 	g := r.g
 	size := len(g.nodes)
 	full := make([]bool, size)
-	r.conflicts(func(ds []diff) {
-		if n, ok := g.index.get(ds[0].first); ok {
+	for i := range r.diffs {
+		if n := r.diffs[i].first; n != none {
 			full[n] = true
 		}
-		for _, d := range ds {
-			if n, ok := g.index.get(d.other); ok {
-				full[n] = true
-			}
+		if n := r.diffs[i].node; n != none {
+			full[n] = true
 		}
-	})
+	}
 	var between []bool
 	if subgraph {
 		between = r.subgraph(full)
 	}
-	r.authDifference(full)
+	if len(r.states) <= 8 {
+		authDifference(r, full, 8, func(i int) uint8 { return 1 << i })
+	} else {
+		authDifference(r, full, 64, func(i int) uint64 { return 1 << i })
+	}
 	for i, b := range between {
 		full[i] = full[i] || b
 	}
@@ -332,34 +339,46 @@ func (r *run) fullConflictedSet(subgraph bool) []bool {
 }
 
 // authDifference marks what is in the auth chains of some states and not of all. Bit i of a node's mask says that the node is
-// in the full auth chain of state i; 64 states are swept at a time.
-func (r *run) authDifference(mark []bool) {
+// in the full auth chain of state i; as many states as a mask has bits are swept at a time. For up to eight, which is nearly
+// always, the masks are bytes, for memory is what a sweep waits for.
+func authDifference[M uint8 | uint64](r *run, mark []bool, bits int, bit func(int) M) {
 	g := r.g
 	size := len(g.nodes)
-	some, all := make([]bool, size), make([]bool, size)
-	cites, chain := make([]uint64, size), make([]uint64, size)
-	for base := 0; base < len(r.states); base += 64 {
-		if base > 0 {
+	var some, all []bool // over the sweeps so far, if one is not enough
+	if len(r.states) > bits {
+		some, all = make([]bool, size), make([]bool, size)
+	}
+	cites, chain := make([]M, size), make([]M, size)
+	for from := 0; from < len(r.states); from += bits {
+		if from > 0 {
 			clear(cites)
 			clear(chain)
 		}
-		every := ^uint64(0) >> (64 - min(64, len(r.states)-base))
+		every := M(0)
+		for i := range min(bits, len(r.states)-from) {
+			every |= bit(i)
+		}
 		for _, n := range r.common {
+			if n != none {
+				cites[n] = every
+			}
+		}
+		for _, n := range r.odd {
 			cites[n] = every
 		}
 		r.conflicts(func(ds []diff) {
 			first := every
-			for _, d := range ds {
-				i := int(d.state) - base
-				if i < 0 || i > 63 {
+			for k := range ds {
+				i := int(ds[k].state) - from
+				if i < 0 || i >= bits {
 					continue
 				}
-				first &^= 1 << i
-				if n, ok := g.index.get(d.other); ok {
-					cites[n] |= 1 << i
+				first &^= bit(i)
+				if n := ds[k].node; n != none {
+					cites[n] |= bit(i)
 				}
 			}
-			if n, ok := g.index.get(ds[0].first); ok {
+			if n := ds[0].first; n != none {
 				cites[n] |= first
 			}
 		})
@@ -373,12 +392,16 @@ func (r *run) authDifference(mark []bool) {
 			}
 		}
 		for i, m := range chain {
+			if some == nil {
+				mark[i] = mark[i] || (m != 0 && m != every)
+				continue
+			}
 			some[i] = some[i] || m != 0
-			all[i] = (all[i] || base == 0) && m == every
+			all[i] = (all[i] || from == 0) && m == every
 		}
 		r.res.Steps += 2*size + len(g.edges) + len(r.diffs) + len(r.common)
 	}
-	for i := range mark {
+	for i := range some {
 		mark[i] = mark[i] || (some[i] && !all[i])
 	}
 }
@@ -428,181 +451,4 @@ func (r *run) powerSet(full []bool) []bool {
 	}
 	r.res.Steps += len(full)
 	return set
-}
-
-// orderByPower is the reverse topological power ordering: Kahn's algorithm with a heap of what is ready.
-func (r *run) orderByPower(set []bool) []int32 {
-	g := r.g
-	nodes := make([]int32, 0, r.res.Power)
-	local := make([]int32, len(set)) // node → index in nodes
-	for i, in := range set {
-		if in {
-			local[i] = int32(len(nodes))
-			nodes = append(nodes, int32(i))
-		}
-	}
-	waits := make([]int32, len(nodes))    // how many of its auth events have not been put out
-	citers := make([]int32, len(nodes)+1) // start of each node's citers in by
-	for i, n := range nodes {
-		for _, a := range g.auth(n) {
-			if set[a] {
-				waits[i]++
-				citers[local[a]+1]++
-			}
-		}
-	}
-	for i := range nodes {
-		citers[i+1] += citers[i]
-	}
-	by, fill := make([]int32, citers[len(nodes)]), slices.Clone(citers)
-	for i, n := range nodes {
-		for _, a := range g.auth(n) {
-			if set[a] {
-				by[fill[local[a]]] = int32(i)
-				fill[local[a]]++
-			}
-		}
-	}
-	r.res.Steps += len(set) + 2*len(by)
-
-	h := powerHeap{g: g, nodes: nodes, power: make([]eventauth.Level, len(nodes)), steps: &r.res.Steps}
-	for i, n := range nodes {
-		h.power[i] = r.senderPower(n)
-		if waits[i] == 0 {
-			h.push(int32(i))
-		}
-	}
-	order := make([]int32, 0, len(nodes))
-	for len(h.heap) > 0 {
-		i := h.pop()
-		order = append(order, nodes[i])
-		for _, c := range by[citers[i]:citers[i+1]] {
-			if waits[c]--; waits[c] == 0 {
-				h.push(c)
-			}
-		}
-	}
-	return order
-}
-
-// senderPower is the power level of an event's sender by the event's own auth events.
-func (r *run) senderPower(n int32) eventauth.Level {
-	nd := &r.g.nodes[n]
-	var power *eventauth.PowerLevels
-	if nd.parent != none {
-		power = r.g.nodes[nd.parent].event.PowerLevels()
-	}
-	create := r.g.create
-	if !r.g.rules.RoomIDIsHash && power == nil {
-		for _, a := range r.g.auth(n) {
-			if m := &r.g.nodes[a]; m.slot == slotCreate && m.flags&nodeUnusable == 0 {
-				create = m.event.Create()
-			}
-		}
-	}
-	return eventauth.PowerOf(create, power, nd.event.Sender)
-}
-
-// orderByMainline sorts events by the mainline ordering based on the power levels resolved so far.
-func (r *run) orderByMainline(list []int32) {
-	g := r.g
-	const nowhere = math.MaxInt32
-	position := make([]int32, len(g.powers))
-	for i := range position {
-		position[i] = none
-	}
-	length := int32(0)
-	for p := r.slots[slotPower]; p != none; p = g.nodes[p].parent {
-		position[g.nodes[p].power] = length
-		length++
-	}
-	for i, n := range g.powers { // ascending: its parent's position is known
-		if position[i] != none {
-			continue
-		}
-		position[i] = nowhere
-		if p := g.nodes[n].parent; p != none {
-			position[i] = position[g.nodes[p].power]
-		}
-	}
-	type item struct {
-		time     int64
-		position int32
-		node     int32
-	}
-	items := make([]item, len(list))
-	for i, n := range list {
-		items[i] = item{g.nodes[n].time, nowhere, n}
-		if p := g.nodes[n].parent; p != none {
-			items[i].position = position[g.nodes[p].power]
-		}
-	}
-	slices.SortFunc(items, func(a, b item) int {
-		r.res.Steps++
-		if c := cmp.Compare(b.position, a.position); c != 0 {
-			return c
-		}
-		if c := cmp.Compare(a.time, b.time); c != 0 {
-			return c
-		}
-		return cmp.Compare(g.nodes[a.node].event.ID, g.nodes[b.node].event.ID)
-	})
-	for i := range items {
-		list[i] = items[i].node
-	}
-	r.res.Steps += len(g.powers) + len(list)
-}
-
-// powerHeap is a binary heap of indexes into nodes, the smallest by the comparison of the power ordering on top.
-type powerHeap struct {
-	g     *Graph
-	nodes []int32
-	power []eventauth.Level
-	heap  []int32
-	steps *int
-}
-
-func (h *powerHeap) less(a, b int32) bool {
-	*h.steps++
-	if h.power[a] != h.power[b] {
-		return h.power[a] > h.power[b]
-	}
-	x, y := &h.g.nodes[h.nodes[a]], &h.g.nodes[h.nodes[b]]
-	if x.time != y.time {
-		return x.time < y.time
-	}
-	return x.event.ID < y.event.ID
-}
-
-func (h *powerHeap) push(v int32) {
-	h.heap = append(h.heap, v)
-	for i := len(h.heap) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !h.less(h.heap[i], h.heap[up]) {
-			return
-		}
-		h.heap[i], h.heap[up] = h.heap[up], h.heap[i]
-		i = up
-	}
-}
-
-func (h *powerHeap) pop() int32 {
-	top := h.heap[0]
-	last := len(h.heap) - 1
-	h.heap[0] = h.heap[last]
-	h.heap = h.heap[:last]
-	for i := 0; ; {
-		c := 2*i + 1
-		if c >= last {
-			return top
-		}
-		if c+1 < last && h.less(h.heap[c+1], h.heap[c]) {
-			c++
-		}
-		if !h.less(h.heap[c], h.heap[i]) {
-			return top
-		}
-		h.heap[i], h.heap[c] = h.heap[c], h.heap[i]
-		i = c
-	}
 }

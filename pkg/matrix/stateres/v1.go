@@ -11,13 +11,8 @@ import (
 // entry is a list of its own, entries of one kind do not see what was decided about one another, and where no event of a list
 // is allowed the one of least depth stands.
 func (r *run) resolveV1() {
-	r.fix()
 	var power, joinRules, members, others [][]int32
-	for _, n := range r.common {
-		if s := r.g.nodes[n].slot; s != none {
-			r.slots[s] = n
-		}
-	}
+	r.slots = slices.Clone(r.common)
 	r.conflicts(func(ds []diff) {
 		list := r.alternatives(ds)
 		if len(list) == 0 {
@@ -51,17 +46,16 @@ func (r *run) alternatives(ds []diff) []int32 {
 		node  int32
 	}
 	var items []item
-	add := func(nid int64) {
-		n, ok := r.g.index.get(nid)
-		if !ok || r.g.nodes[n].flags&nodeUnusable != 0 {
+	add := func(n int32) {
+		if n == none || r.g.nodes[n].flags&nodeUnusable != 0 {
 			return
 		}
 		nd := &r.g.nodes[n]
 		items = append(items, item{nd.depth, sha1.Sum([]byte(nd.event.ID)), n}) //nolint:gosec // see above
 	}
 	add(ds[0].first)
-	for _, d := range ds {
-		add(d.other)
+	for i := range ds {
+		add(ds[i].node)
 	}
 	slices.SortFunc(items, func(a, b item) int {
 		r.res.Steps++

@@ -57,7 +57,9 @@ func (e *Reduced) Needs() (n Needs) {
 }
 
 // ReadsMore says whether the event's authorisation reads a third-party invite event or an authoriser's membership.
-func (e *Reduced) ReadsMore() bool { return e.more != nil && (e.more.invite != nil || e.more.authoriser != "") }
+func (e *Reduced) ReadsMore() bool {
+	return e.more != nil && (e.more.invite != nil || e.more.authoriser != "")
+}
 
 // MaxAuthEvents is the most auth events that any event selects.
 const MaxAuthEvents = 7

@@ -81,7 +81,7 @@ func (n *node) address() string { return strings.TrimPrefix(n.server.URL, "http:
 
 func (n *node) do(t *testing.T, method, uri, body string, header ...string) (*http.Response, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var rd io.Reader
 	if body != "" {
@@ -157,7 +157,7 @@ func TestStreamedBodyAndLimits(t *testing.T) {
 		_, _ = pw.Write([]byte(big))
 		_ = pw.Close()
 	}()
-	req, err := http.NewRequest("POST", s.server.URL+"/_matrix/media/v3/upload", pr)
+	req, err := http.NewRequest(http.MethodPost, s.server.URL+"/_matrix/media/v3/upload", pr)
 	require.NoError(t, err)
 	resp, err = s.server.Client().Do(req)
 	require.NoError(t, err)
@@ -199,11 +199,11 @@ func TestClientsLeavingIsPassedOn(t *testing.T) {
 		return r.Context().Err()
 	}})
 	m := start(t, route.Master, fl, nil)
-	ctx, cancel := context.WithCancel(context.Background())
-	req, err := http.NewRequestWithContext(ctx, "GET", m.server.URL+"/_matrix/client/v3/sync", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.server.URL+"/_matrix/client/v3/sync", nil)
 	require.NoError(t, err)
 	go func() { <-in; cancel() }()
-	_, err = m.server.Client().Do(req) //nolint:bodyclose // there is no response
+	_, err = m.server.Client().Do(req)
 	require.ErrorIs(t, err, context.Canceled)
 	<-gone
 }
@@ -292,10 +292,10 @@ func TestLoops(t *testing.T) {
 		require.NotEqual(t, forged, r.Header.Get(guardHeader))
 	}
 	// nor use one request's mark for another
-	r := httptest.NewRequest("PUT", send, nil)
+	r := httptest.NewRequest(http.MethodPut, send, nil)
 	r.Header.Set(guardHeader, s.forward.guard(r))
 	require.True(t, s.forward.Internal(r))
-	other := httptest.NewRequest("PUT", send+"2", nil)
+	other := httptest.NewRequest(http.MethodPut, send+"2", nil)
 	other.Header.Set(guardHeader, r.Header.Get(guardHeader))
 	require.False(t, s.forward.Internal(other))
 }
@@ -310,7 +310,7 @@ func TestNeverToItself(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	key := func(sticky route.Sticky, uri, auth string) string {
-		r := httptest.NewRequest("GET", uri, nil)
+		r := httptest.NewRequest(http.MethodGet, uri, nil)
 		if auth != "" {
 			r.Header.Set("Authorization", auth)
 		}

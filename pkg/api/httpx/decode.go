@@ -146,7 +146,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read += int64(n)
-	if err == io.EOF { //nolint:errorlint // a reader's end is never wrapped
+	if err == io.EOF {
 		b.ended = true
 		_ = b.deadline(time.Time{})
 	}

@@ -208,7 +208,7 @@ func TestBodyLimits(t *testing.T) {
 	requireError(t, do(rt, "PUT", send, body+"x"), 413, mxerr.TooLarge)
 	requireError(t, do(rt, "POST", "/_matrix/media/v3/upload", strings.Repeat("x", 1001)), 413, mxerr.TooLarge)
 	// without a length that says so beforehand
-	req := httptest.NewRequest("PUT", send, io.MultiReader(strings.NewReader(body), strings.NewReader("x")))
+	req := httptest.NewRequest(http.MethodPut, send, io.MultiReader(strings.NewReader(body), strings.NewReader("x")))
 	req.ContentLength = -1
 	w := httptest.NewRecorder()
 	rt.ServeHTTP(w, req)
@@ -287,7 +287,7 @@ func TestErrorsKeepTheirCauseInTheLog(t *testing.T) {
 func TestFailureAfterTheAnswerBeganCutsItShort(t *testing.T) {
 	begin := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", "100")
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 	}
 	rt := newRouter(t, Options{Handlers: Handlers{
@@ -308,7 +308,7 @@ func TestFailureAfterTheAnswerBeganCutsItShort(t *testing.T) {
 func TestRequestID(t *testing.T) {
 	rt := newRouter(t, Options{})
 	get := func(id string) string {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("X-Request-Id", id)
 		w := httptest.NewRecorder()
 		rt.ServeHTTP(w, r)
@@ -318,7 +318,8 @@ func TestRequestID(t *testing.T) {
 	for _, bad := range []string{"", "a b", "a\"b", strings.Repeat("a", 65)} {
 		require.Regexp(t, "^[0-9a-f]{16}$", get(bad))
 	}
-	require.NotEqual(t, get(""), get(""))
+	first := get("")
+	require.NotEqual(t, first, get(""))
 }
 
 func TestWrapSeesTheRow(t *testing.T) {
@@ -357,7 +358,7 @@ func TestSlowBody(t *testing.T) {
 	release := make(chan struct{})
 	errs := make(chan error, 1)
 	rt := newRouter(t, Options{BodyTime: 50 * time.Millisecond, Handlers: Handlers{
-		"login": func(w http.ResponseWriter, r *http.Request) error {
+		"login": func(_ http.ResponseWriter, r *http.Request) error {
 			_, err := ReadBody(r)
 			errs <- err
 			return err
@@ -403,7 +404,7 @@ func TestTraces(t *testing.T) {
 	})
 	const parent = "4bf92f3577b34da6a3ce929d0e0e4736"
 	for i, trusted := range []string{"", "1"} {
-		r := httptest.NewRequest("GET", "/_matrix/client/v3/rooms/!secret:x/state", nil)
+		r := httptest.NewRequest(http.MethodGet, "/_matrix/client/v3/rooms/!secret:x/state", nil)
 		r.Header.Set("Traceparent", "00-"+parent+"-00f067aa0ba902b7-01")
 		r.Header.Set("X-Trusted", trusted)
 		rt.ServeHTTP(httptest.NewRecorder(), r)
@@ -431,7 +432,7 @@ type sample struct {
 
 func decode(f func(*http.Request, any) error, body string) (sample, error) {
 	var v sample
-	err := f(httptest.NewRequest("POST", "/", strings.NewReader(body)), &v)
+	err := f(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)), &v)
 	return v, err
 }
 
@@ -503,7 +504,7 @@ func FuzzUnmarshal(f *testing.F) {
 
 func TestQuery(t *testing.T) {
 	q := func(s string) Params {
-		p, err := Query(httptest.NewRequest("GET", "/?"+s, nil))
+		p, err := Query(httptest.NewRequest(http.MethodGet, "/?"+s, nil))
 		require.NoError(t, err)
 		return p
 	}
@@ -511,9 +512,9 @@ func TestQuery(t *testing.T) {
 		t.Helper()
 		require.True(t, mxerr.Is(err, mxerr.InvalidParam), "%v", err)
 	}
-	_, err := Query(&http.Request{URL: httptest.NewRequest("GET", "/?a=%25", nil).URL})
+	_, err := Query(&http.Request{URL: httptest.NewRequest(http.MethodGet, "/?a=%25", nil).URL})
 	require.NoError(t, err)
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.URL.RawQuery = "a=%zz"
 	_, err = Query(r)
 	invalid(err)
@@ -586,7 +587,7 @@ func BenchmarkRouter(b *testing.B) {
 		})
 	}
 	b.Run("match", func(b *testing.B) {
-		r := httptest.NewRequest("PUT", "/_matrix/client/v3/rooms/!abc:example.org/send/m.room.message/1", nil)
+		r := httptest.NewRequest(http.MethodPut, "/_matrix/client/v3/rooms/!abc:example.org/send/m.room.message/1", nil)
 		b.ReportAllocs()
 		for b.Loop() {
 			var m mux.RouteMatch

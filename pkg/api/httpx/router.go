@@ -294,7 +294,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 // refusal answers a request that reaches no endpoint.
 func (rt *Router) refusal(name string, e *mxerr.Error) http.Handler {
 	meter := rt.metrics.of(name)
-	return http.HandlerFunc(func(hw http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(hw http.ResponseWriter, _ *http.Request) {
 		w := &response{ResponseWriter: hw}
 		WriteError(w, e)
 		meter.get().done(w.status, 0, 0, w.written)
@@ -317,12 +317,12 @@ func (rt *Router) recover(w *response, r *http.Request, row *route.Row) {
 		return
 	}
 	if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so too
-		panic(p)
+		panic(p) //nolint:forbidigo // net/http's way to break a connection off
 	}
 	rt.opts.Log.ErrorContext(r.Context(), "panic in handler", "route", row.Name, "request_id", RequestID(w),
 		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if w.status != 0 {
-		panic(http.ErrAbortHandler) // too late for an answer: the client must see that it is cut short
+		panic(http.ErrAbortHandler) //nolint:forbidigo // too late for an answer: the client must see that it is cut short
 	}
 	WriteError(w, mxerr.Internal(nil))
 }
@@ -332,7 +332,7 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 	if w.status != 0 {
 		rt.opts.Log.ErrorContext(r.Context(), "handler failed after it had begun to answer", "route", name,
 			"request_id", RequestID(w), "error", err)
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) //nolint:forbidigo // as after a panic
 	}
 	if errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled) {
 		w.status = statusClientGone // nobody is there to read an answer

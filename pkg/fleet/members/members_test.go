@@ -134,14 +134,14 @@ func (h hint) Changed() <-chan struct{} { return h }
 // set writes a worker's row as its renewer does, with its counter moved.
 func set(t *testing.T, db *pgtest.DB, instance string, kind route.Kind, status string) {
 	t.Helper()
-	_, err := db.Pool.Exec(context.Background(), `INSERT INTO worker AS w
+	_, err := db.Pool.Exec(t.Context(), `INSERT INTO worker AS w
 		(instance, kind, address, version, protocol_min, protocol_max, roles, status) VALUES ($1, $2, '10.0.0.1:8008', 'v1', 1, 2, '{client}', $3)
 		ON CONFLICT (instance) DO UPDATE SET counter = w.counter + 1, status = excluded.status`, instance, string(kind), status)
 	require.NoError(t, err)
 }
 
 func TestRegister(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	db := pgtest.New(t)
 	set(t, db, "m-1", route.Master, `{"not_ready":true,"nats":true}`)
 	h := make(hint, 1)
@@ -173,7 +173,7 @@ func TestPickMakesNoQuery(t *testing.T) {
 	db := pgtest.New(t)
 	set(t, db, "x", AllInOne, `{}`)
 	r := New(fleetdb.New(db.Pool), Options{})
-	require.NoError(t, r.Refresh(context.Background()))
+	require.NoError(t, r.Refresh(t.Context()))
 	db.NoQueries(t, func() {
 		_, ok := r.Pick(route.Master, "key")
 		require.True(t, ok)
@@ -181,7 +181,7 @@ func TestPickMakesNoQuery(t *testing.T) {
 }
 
 func TestDeadWorkersAreLeftOutAndForgotten(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	db := pgtest.New(t)
 	store := fleetdb.New(db.Pool)
 	set(t, db, "dead", route.Master, `{}`)
@@ -209,7 +209,7 @@ func TestDeadWorkersAreLeftOutAndForgotten(t *testing.T) {
 }
 
 func TestRegisterStaysInForceWithoutTheDatabase(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	db := pgtest.New(t)
 	set(t, db, "x", route.Synchrotron, `{}`)
 	r := New(fleetdb.New(db.Pool), Options{})
@@ -222,7 +222,7 @@ func TestRegisterStaysInForceWithoutTheDatabase(t *testing.T) {
 }
 
 func TestClusterSecret(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	db := pgtest.New(t)
 	_, err := db.Pool.Exec(ctx, "INSERT INTO cluster (server_name, shards, secret) VALUES ('x', 16, 'abc')")
 	require.NoError(t, err)

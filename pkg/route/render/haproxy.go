@@ -9,7 +9,7 @@ import (
 
 // writeHAProxy writes a whole configuration for HAProxy 2.6 or later. HAProxy's path is the raw one,
 // so that encoded slashes stay in their segment.
-func writeHAProxy(w io.Writer, rows []route.Row, o Options) error {
+func writeHAProxy(w io.Writer, rows []route.Row, o Options) {
 	p := printer{w}
 	p.f(`# Made by "heddle routes --format haproxy".`)
 	p.f(`# Any worker answers any request: routing by kind and by hash only saves a hop and fills caches better.`)
@@ -105,7 +105,6 @@ func writeHAProxy(w io.Writer, rows []route.Row, o Options) error {
 			}
 		}
 	}
-	return nil
 }
 
 func haproxyClass(p printer, r route.Row, c class) {

@@ -12,7 +12,7 @@ import (
 // Requests are classified by method and raw URI ($request_uri), and not by location patterns: those see
 // the decoded path, in which a room id with %2F looks like two segments. The class then selects an
 // internal location, because nginx takes time and size limits from the location only.
-func writeNginx(w io.Writer, rows []route.Row, o Options) error {
+func writeNginx(w io.Writer, rows []route.Row, o Options) {
 	p := printer{w}
 	p.f(`# Made by "heddle routes --format nginx"; include it in the http context.`)
 	p.f(`# Any worker answers any request: routing by kind and by hash only saves a hop and fills caches better.`)
@@ -117,7 +117,6 @@ func writeNginx(w io.Writer, rows []route.Row, o Options) error {
 		p.f("    }")
 	}
 	p.f("}")
-	return nil
 }
 
 // ident writes a kind as a name that every proxy's grammar takes.

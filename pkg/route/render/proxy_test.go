@@ -292,7 +292,7 @@ func testLimits(t *testing.T, c proxyClient) {
 	} {
 		// What is refused is refused by its announced length, so that nothing need be sent.
 		var body io.Reader = bytes.NewReader(make([]byte, x.size))
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		req, err := http.NewRequestWithContext(ctx, x.method, "http://"+c.addr+x.uri, body)
 		require.NoError(t, err)
 		req.Header.Set("Expect", "100-continue")

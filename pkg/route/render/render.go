@@ -53,13 +53,13 @@ func Write(w io.Writer, format string, opts Options) error {
 	case "json":
 		err = writeJSON(bw, rows)
 	case "nginx":
-		err = writeNginx(bw, rows, opts)
+		writeNginx(bw, rows, opts)
 	case "haproxy":
-		err = writeHAProxy(bw, rows, opts)
+		writeHAProxy(bw, rows, opts)
 	case "envoy":
 		err = writeEnvoy(bw, rows, opts)
 	case "gateway-api":
-		err = writeGatewayAPI(bw, rows, opts)
+		writeGatewayAPI(bw, rows, opts)
 	default:
 		return fmt.Errorf("unknown format %q: one of %s", format, strings.Join(Formats(), ", "))
 	}
@@ -267,14 +267,6 @@ func methodsRegexp(r route.Row) string {
 		ms = append(ms, "HEAD")
 	}
 	return strings.Join(ms, "|")
-}
-
-func patternRegexp(pattern, variable string) string {
-	segs, err := route.ParsePattern(pattern)
-	if err != nil {
-		return regexp.QuoteMeta(pattern)
-	}
-	return segmentsRegexp(segs, variable)
 }
 
 func segmentsRegexp(segs []route.Segment, variable string) string {

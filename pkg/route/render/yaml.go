@@ -118,7 +118,7 @@ const (
 // writeGatewayAPI writes HTTPRoute objects. The API knows neither hashing nor body limits as standard
 // features, so they are left to the workers, and rows of one kind, method and time are folded into as
 // few expressions as its limits of length allow.
-func writeGatewayAPI(w io.Writer, rows []route.Row, o Options) error {
+func writeGatewayAPI(w io.Writer, rows []route.Row, o Options) {
 	type key struct {
 		kind    route.Kind
 		timeout route.Timeout
@@ -183,7 +183,6 @@ func writeGatewayAPI(w io.Writer, rows []route.Row, o Options) error {
 	p.f("  - matches:")
 	p.f(`    - path: { type: PathPrefix, value: "/" }`)
 	gatewayBackend(p, u.kind, u.timeout)
-	return nil
 }
 
 func gatewayBackend(p printer, k route.Kind, t route.Timeout) {

@@ -23,6 +23,7 @@ type commands struct {
 	Config struct {
 		Check configCheckCmd `cmd:"" help:"Read the configuration and say what is wrong with it."`
 	} `cmd:"" help:"About the configuration."`
+	Routes  routesCmd  `cmd:"" help:"Write the route table, or a proxy's configuration made from it."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema to what this release needs."`
 	User    struct {
 		Create userCreateCmd `cmd:"" help:"Make an account."`

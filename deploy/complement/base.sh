@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes the base image of the complement image from the system's own packages: a minimal
-# Debian with PostgreSQL, without a container registry. Does nothing if it is there.
+# Debian with PostgreSQL and nginx, without a container registry. Does nothing if it is there.
 #
 # usage: base.sh [image name]      needs: root, debootstrap, a running Docker daemon
 set -euo pipefail
+packages=postgresql,nginx-light,ca-certificates,openssl
 image=${1:-heddle-complement-base}
 
 if docker image inspect "$image" >/dev/null 2>&1; then
@@ -26,6 +27,6 @@ mirror=${MIRROR:-$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Crea
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-debootstrap --variant=minbase --include=postgresql,ca-certificates,openssl,procps "$suite" "$root" ${mirror:+"$mirror"}
+debootstrap --variant=minbase --include=$packages "$suite" "$root" ${mirror:+"$mirror"}
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/*
 tar -C "$root" --numeric-owner -c . | docker import - "$image"

@@ -409,6 +409,15 @@ func (c Config) AdvertiseAddress() (string, error) {
 	return net.JoinHostPort(name, port), nil
 }
 
+// PublicHost is the host name of public_baseurl, or "" if that is not set.
+func (c Config) PublicHost() string {
+	u, err := url.Parse(c.PublicBaseurl)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 // complete fills in the defaults that depend on the machine or on other keys.
 func (c *Config) complete(embedded bool) error {
 	if c.Instance == "" {

@@ -28,9 +28,9 @@ type Source interface {
 	// Heads reads how far all logs reach, in one query begun after the call.
 	Heads(ctx context.Context) (shard.Heads, error)
 	// Read reads, from one snapshot, everything after from and up to the heads, shard by shard in order, and gives the
-	// heads. piece is called with at most a few hundred entries at a time. The error wraps shard.ErrTrimmed if
-	// entries after from are no longer in the log.
-	Read(ctx context.Context, from shard.Vector, piece func(s shard.ID, entries []entry.At) error) (shard.Heads, error)
+	// heads. piece is called with at most a few hundred entries at a time. The error wraps shard.ErrIncarnation if the
+	// database is in another incarnation than from, and shard.ErrTrimmed if entries after from are no longer in the log; piece was then not called.
+	Read(ctx context.Context, from shard.Heads, piece func(s shard.ID, entries []entry.At) error) (shard.Heads, error)
 	// History reads the incarnations.
 	History(ctx context.Context) (shard.History, error)
 }

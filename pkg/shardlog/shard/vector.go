@@ -2,8 +2,12 @@ package shard
 
 import "errors"
 
-// ErrTrimmed says that a part of a log that was to be read has been trimmed.
-var ErrTrimmed = errors.New("log has been trimmed")
+var (
+	// ErrTrimmed says that a part of a log that was to be read has been trimmed.
+	ErrTrimmed = errors.New("log has been trimmed")
+	// ErrIncarnation says that the database is in another incarnation than was asked for.
+	ErrIncarnation = errors.New("database is in another incarnation")
+)
 
 // Vector holds a position of every shard: v[s] is that of shard s.
 type Vector []Pos
@@ -105,4 +109,11 @@ func (h History) Holds(incarnation uint32, v Vector) bool {
 		return true
 	}
 	return false
+}
+
+// Role is a lease of something other than a shard's writing, as its holder has it.
+type Role struct {
+	Name  string
+	Slot  int16
+	Epoch Epoch
 }

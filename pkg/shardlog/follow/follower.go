@@ -151,7 +151,7 @@ func (f *Follower) begin(ctx context.Context) error {
 		return f.fill(ctx)
 	}
 	if r, ok := f.consumer.(Resetter); ok {
-		return r.Reset(ctx, heads)
+		return r.Reset(ctx, f.Positions())
 	}
 	return nil
 }
@@ -313,7 +313,7 @@ func (f *Follower) wantedOf(data []byte, b *Batch) (bool, error) {
 			return false, err
 		}
 		// The first entry follows the batch's beginning, but for a new incarnation's first; the others follow each other.
-		if e.pos <= b.Prev || next != 0 && e.pos != next {
+		if next == 0 && e.pos != b.Prev+1 && e.pos-b.Prev < shard.Step || next != 0 && e.pos != next {
 			return false, nil
 		}
 		next = e.pos + 1

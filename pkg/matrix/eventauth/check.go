@@ -5,7 +5,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 )
 
-// Check decides whether an event is allowed in a room in the given state: nil if it is, and else a *Refusal.
+// Check decides whether an event is allowed in a room in the given state: nil if it is, and else a *RefusalError.
 //
 // It holds every rule but those on the event's own auth_events, which are CheckAuthEvents', for they do not depend on the
 // state.

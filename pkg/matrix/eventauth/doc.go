@@ -10,7 +10,7 @@
 // A refusal names the rule that was broken by its number in the text of the room's version, and says why in words.
 //
 // Guarantees: pure, no I/O, clock, randomness or shared state. Allowing an event does not allocate. Work is linear in the size
-// of the event, and at most maxThirdPartyVerifications signatures are verified for one event. Nothing panics, whatever the
+// of the event, and at most 32 signatures are verified for one event. Nothing panics, whatever the
 // events hold. Reduced events, and what they point to, never change and may be read by any number of goroutines.
 //
 // What it does not do: verify the event's own signatures and hash. An event that comes here has passed those checks (steps 1

@@ -30,7 +30,7 @@ func FuzzDecide(f *testing.F) {
 	f.Fuzz(func(t *testing.T, version uint8, typ, sender, key string, isState bool, content, pl, jr, create, tpi []byte) {
 		all := roomver.All()
 		rules := all[int(version)%len(all)]
-		make := func(typ, sender, key string, isState bool, content []byte) *eventauth.Reduced {
+		build := func(typ, sender, key string, isState bool, content []byte) *eventauth.Reduced {
 			canonical, err := canonjson.Canonical(content, canonjson.Options{Mode: canonjson.Lax})
 			if err != nil {
 				canonical = []byte("{}")
@@ -47,15 +47,15 @@ func FuzzDecide(f *testing.F) {
 			}
 			return eventauth.ReduceFields(rules, &fields)
 		}
-		e := make(typ, sender, key, isState, content)
+		e := build(typ, sender, key, isState, content)
 		state := map[eventauth.TypeKey]*eventauth.Reduced{}
 		for _, s := range []*eventauth.Reduced{
-			make(event.TypeCreate, "@alice:a", "", true, create),
-			make(event.TypePowerLevels, "@alice:a", "", true, pl),
-			make(event.TypeJoinRules, "@alice:a", "", true, jr),
-			make(event.TypeMember, sender, sender, true, []byte(`{"membership":"join"}`)),
-			make(event.TypeMember, key, key, true, tpi),
-			make(event.TypeThirdPartyInvite, "@alice:a", "tok", true, tpi),
+			build(event.TypeCreate, "@alice:a", "", true, create),
+			build(event.TypePowerLevels, "@alice:a", "", true, pl),
+			build(event.TypeJoinRules, "@alice:a", "", true, jr),
+			build(event.TypeMember, sender, sender, true, []byte(`{"membership":"join"}`)),
+			build(event.TypeMember, key, key, true, tpi),
+			build(event.TypeThirdPartyInvite, "@alice:a", "tok", true, tpi),
 		} {
 			state[eventauth.TypeKey{Type: s.Type, StateKey: s.StateKey}] = s
 		}

@@ -120,19 +120,19 @@ func decidePower(e *Reduced, st *AuthState, level Level) Rule {
 			return PowerTopNew
 		}
 	}
-	current, new := compareLevels(now.Events, next.Events, level, level+1, "")
-	alsoCurrent, alsoNew := compareLevels(now.Notifications, next.Notifications, level, level+1, "")
+	current, raised := compareLevels(now.Events, next.Events, level, level+1, "")
+	alsoCurrent, alsoRaised := compareLevels(now.Notifications, next.Notifications, level, level+1, "")
 	if current || alsoCurrent {
 		return PowerEventsCurrent
 	}
-	if new || alsoNew {
+	if raised || alsoRaised {
 		return PowerEventsNew
 	}
-	current, new = compareLevels(now.Users, next.Users, level, level, string(e.Sender))
+	current, raised = compareLevels(now.Users, next.Users, level, level, string(e.Sender))
 	if current {
 		return PowerUsersCurrent
 	}
-	if new {
+	if raised {
 		return PowerUsersNew
 	}
 	return Allowed
@@ -145,7 +145,7 @@ func compareLevels(now, next Levels, level, bar Level, spare string) (current, r
 		return false, false // nobody outranks a creator, and no other has a creator's level
 	}
 	for len(now) > 0 || len(next) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(now) == 0:
 			order = 1

@@ -86,7 +86,7 @@ type layout struct {
 	auth, federate, aliases, member, power int // rules of the first level
 	via, join, last                        int // in the member rule: last is "otherwise, the membership is unknown"
 	restricted, otherwise                  int // in the join rule
-	typed, users, creators, none           int // in the power levels rule
+	users, creators, none                  int // in the power levels rule
 }
 
 func layoutOf(r *roomver.Rules) (l layout) {
@@ -321,22 +321,22 @@ var reasons = [numRules]string{
 	RedactionPower: "the sender's power level is below the redact level and the event is of another server",
 }
 
-// Refusal is the error of an event that is not allowed.
-type Refusal struct {
+// RefusalError is the error of an event that is not allowed.
+type RefusalError struct {
 	Rule    Rule
 	Version roomver.Version
 	Number  string // the rule's number in the version's text
 }
 
 // Error says which rule refused and why.
-func (r *Refusal) Error() string {
+func (r *RefusalError) Error() string {
 	return "not authorised by rule " + r.Number + " of room version " + string(r.Version) + ": " + r.Rule.Reason()
 }
 
-// Err is the rule as an error: nil if it is Allowed, and else a *Refusal.
+// Err is the rule as an error: nil if it is Allowed, and else a *RefusalError.
 func (r Rule) Err(rules *roomver.Rules) error {
 	if r == Allowed {
 		return nil
 	}
-	return &Refusal{Rule: r, Version: rules.Version, Number: r.Number(rules)}
+	return &RefusalError{Rule: r, Version: rules.Version, Number: r.Number(rules)}
 }

@@ -1,7 +1,6 @@
 package eventauth_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -347,8 +346,8 @@ func requireRule(t require.TestingT, want string, err error, format string, args
 		return
 	}
 	require.Errorf(t, err, "want a refusal by rule "+want+": "+format, args...)
-	var refusal *eventauth.Refusal
-	require.True(t, errors.As(err, &refusal))
+	var refusal *eventauth.RefusalError
+	require.ErrorAs(t, err, &refusal)
 	require.Equalf(t, want, refusal.Number, format+": "+err.Error(), args...)
 	require.NotEmpty(t, refusal.Rule.Reason())
 }

@@ -55,13 +55,6 @@ type child struct {
 	node *branch
 }
 
-func (n *branch) min() Key {
-	if n.kids != nil {
-		return n.kids[0].min
-	}
-	return n.pairs[0].Key
-}
-
 // find is the index of the child that would hold k.
 func (n *branch) find(k Key) int {
 	lo, hi := 1, len(n.kids)

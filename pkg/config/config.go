@@ -12,7 +12,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/infra/soft"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
@@ -37,9 +40,9 @@ type Config struct {
 	// Database is PostgreSQL, the only durable store.
 	Database pg.Config `koanf:"database"`
 	// Nats carries the log's fan-out and requests between workers. Nothing is kept there that cannot be rebuilt.
-	Nats Nats `koanf:"nats"`
+	Nats bus.Config `koanf:"nats"`
 	// Redis holds what may be lost. Without it, each worker keeps its own in memory.
-	Redis Redis `koanf:"redis"`
+	Redis soft.Config `koanf:"redis"`
 	// Shards is the number of hash slots that rooms and users are spread over, and so the most masters that can write at
 	// once. It is fixed when the database is created.
 	Shards int `koanf:"shards"`
@@ -59,9 +62,9 @@ type Config struct {
 	// Memory is the budget that all caches and windows of this process share.
 	Memory Memory `koanf:"memory"`
 	// Log is what this process writes on standard error.
-	Log Log `koanf:"log"`
+	Log telemetry.LogConfig `koanf:"log"`
 	// Telemetry is where traces go. Metrics are at `/metrics` on `listen.ops`.
-	Telemetry Telemetry `koanf:"telemetry"`
+	Telemetry telemetry.Config `koanf:"telemetry"`
 }
 
 // Listen says where this process answers.
@@ -85,20 +88,6 @@ type ListenTLS struct {
 	Cert string `koanf:"cert"`
 	// Key is the file with its private key, in PEM.
 	Key string `koanf:"key"`
-}
-
-// Nats is how to reach NATS.
-type Nats struct {
-	// URL of the servers, with commas between them. Required, but for the all-in-one, which brings its own.
-	URL string `koanf:"url" secret:"true"`
-	// Credentials is the path of a NATS credentials file.
-	Credentials string `koanf:"credentials"`
-}
-
-// Redis is how to reach Redis.
-type Redis struct {
-	// URL such as `redis://:password@host:6379/0`. Empty: no Redis.
-	URL string `koanf:"url" secret:"true"`
 }
 
 // Registration says who may make an account.
@@ -166,20 +155,6 @@ type Memory struct {
 	Budget Budget `koanf:"budget"`
 }
 
-// Log is what a process writes on standard error.
-type Log struct {
-	// Level is the least that is written: `debug`, `info`, `warn` or `error`.
-	Level string `koanf:"level"`
-	// Format is `json` or `text`.
-	Format string `koanf:"format"`
-}
-
-// Telemetry is where traces go.
-type Telemetry struct {
-	// OTLPEndpoint is the URL of an OTLP/HTTP collector. Empty: no traces.
-	OTLPEndpoint string `koanf:"otlp_endpoint"`
-}
-
 // Role is something that a master does.
 type Role string
 
@@ -205,6 +180,8 @@ func Default(embedded bool) Config {
 		DataDir:    "./data",
 		Listen:     Listen{HTTP: "127.0.0.1:8008", Ops: "127.0.0.1:9008"},
 		Database:   pg.Config{}.WithDefaults(),
+		Nats:       bus.Config{}.WithDefaults(),
+		Redis:      soft.Config{}.WithDefaults(),
 		Shards:     16,
 		Roles:      Roles(),
 		RateLimits: RateLimits{Enabled: true},
@@ -212,7 +189,7 @@ func Default(embedded bool) Config {
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
 		Presence:   Presence{Enabled: true},
 		Memory:     Memory{Budget: Budget{}},
-		Log:        Log{Level: "info", Format: "json"},
+		Log:        telemetry.LogConfig{Level: "info", Format: "json"},
 	}
 	if embedded {
 		c.ServerName = "localhost"
@@ -309,30 +286,6 @@ func (l ListenTLS) Validate() error {
 }
 
 // Validate reports the first mistake, as "key: problem".
-func (n Nats) Validate() error {
-	for u := range strings.SplitSeq(n.URL, ",") {
-		if n.URL == "" {
-			break
-		}
-		if err := checkURL(strings.TrimSpace(u), "nats", "tls", "ws", "wss"); err != nil {
-			return fmt.Errorf("url: %w", err)
-		}
-	}
-	return nil
-}
-
-// Validate reports the first mistake, as "key: problem".
-func (r Redis) Validate() error {
-	if r.URL == "" {
-		return nil
-	}
-	if err := checkURL(r.URL, "redis", "rediss", "unix"); err != nil {
-		return fmt.Errorf("url: %w", err)
-	}
-	return nil
-}
-
-// Validate reports the first mistake, as "key: problem".
 func (m Media) Validate() error {
 	switch {
 	case m.Path == "" && m.S3.Endpoint == "":
@@ -364,28 +317,6 @@ func (m Memory) Validate() error {
 	const least = 16 << 20 // below this no window holds a conversation
 	if m.Budget.Bytes != 0 && m.Budget.Bytes < least {
 		return fmt.Errorf("budget: must be at least %s", Bytes(least))
-	}
-	return nil
-}
-
-// Validate reports the first mistake, as "key: problem".
-func (l Log) Validate() error {
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
-		return fmt.Errorf("level: want debug, info, warn or error, got %q", l.Level)
-	}
-	if l.Format != "json" && l.Format != "text" {
-		return fmt.Errorf("format: want json or text, got %q", l.Format)
-	}
-	return nil
-}
-
-// Validate reports the first mistake, as "key: problem".
-func (t Telemetry) Validate() error {
-	if t.OTLPEndpoint == "" {
-		return nil
-	}
-	if err := checkURL(t.OTLPEndpoint, "http", "https"); err != nil {
-		return fmt.Errorf("otlp_endpoint: %w", err)
 	}
 	return nil
 }

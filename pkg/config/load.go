@@ -307,7 +307,7 @@ func (l *loader) assign() error {
 // validate asks each section, and then what only the whole can tell.
 func (l *loader) validate(c *Config, embedded bool) error {
 	for _, path := range l.order {
-		if path == "database" && embedded && c.Database.DSN == "" {
+		if embedded && (path == "database" && c.Database.DSN == "" || path == "nats" && c.Nats.URL == "") {
 			continue // it brings its own
 		}
 		v, ok := l.sections[path].Interface().(interface{ Validate() error })
@@ -321,9 +321,6 @@ func (l *loader) validate(c *Config, embedded bool) error {
 			}
 			return l.fail(key, "%s", problem)
 		}
-	}
-	if !embedded && c.Nats.URL == "" {
-		return l.fail("nats.url", "must be set")
 	}
 	return nil
 }

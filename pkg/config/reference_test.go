@@ -120,6 +120,8 @@ func typeName(v reflect.Value) string {
 		return "network"
 	}
 	switch v.Kind() {
+	case reflect.Pointer:
+		return typeName(reflect.New(v.Type().Elem()).Elem())
 	case reflect.Bool:
 		return "true or false"
 	case reflect.String:
@@ -142,7 +144,7 @@ func show(v reflect.Value) string {
 			items[i] = "`" + fmt.Sprint(v.Index(i).Interface()) + "`"
 		}
 		return strings.Join(items, " ")
-	case v.Kind() == reflect.String && v.Len() == 0:
+	case v.Kind() == reflect.Pointer && v.IsNil(), v.Kind() == reflect.String && v.Len() == 0:
 		return "empty"
 	}
 	return "`" + fmt.Sprint(v.Interface()) + "`"

@@ -93,6 +93,21 @@ func assign(v reflect.Value, raw any) error {
 		return nil
 	}
 	switch v.Kind() {
+	case reflect.Pointer:
+		p := reflect.New(v.Type().Elem())
+		if err := assign(p.Elem(), raw); err != nil {
+			return err
+		}
+		v.Set(p)
+	case reflect.Float64:
+		switch n := raw.(type) {
+		case int:
+			v.SetFloat(float64(n))
+		case float64:
+			v.SetFloat(n)
+		default:
+			return fmt.Errorf("want a number, got %s", describe(raw))
+		}
 	case reflect.String:
 		if !isString {
 			return fmt.Errorf("want a text, got %s", describe(raw))
@@ -137,7 +152,15 @@ func fromEnv(l leaf, text string) any {
 	if isText(l.value) {
 		return text
 	}
-	switch l.value.Kind() {
+	t := l.value.Type()
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Float64:
+		if n, err := strconv.ParseFloat(text, 64); err == nil {
+			return n
+		}
 	case reflect.Bool:
 		if text == "true" || text == "false" {
 			return text == "true"

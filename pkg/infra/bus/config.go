@@ -13,7 +13,7 @@ import (
 type Config struct {
 	// URL of the server, or several separated by commas: nats:// or tls://.
 	// Unused with an embedded server.
-	URL string `koanf:"url"`
+	URL string `koanf:"url" secret:"true"`
 	// Credentials is the path of a NATS credentials file.
 	Credentials string `koanf:"credentials"`
 	// CAFile is a PEM file of certificate authorities for tls://.

@@ -11,7 +11,7 @@ import (
 type Config struct {
 	// URL of the server: redis://, rediss:// (TLS) or unix://. Empty: none, the
 	// process's own memory is used.
-	URL string `koanf:"url"`
+	URL string `koanf:"url" secret:"true"`
 	// Timeout bounds each step of a call: connecting, sending, receiving.
 	// Default 250ms.
 	Timeout time.Duration `koanf:"timeout"`

@@ -28,7 +28,7 @@ var (
 // Request is what is asked of a shard's writer.
 type Request struct {
 	Shard  shard.ID
-	Method string // letters, digits, dashes and underscores
+	Method string // letters, digits, dots, dashes and underscores
 	// Key makes the request safe to repeat: the handler gives the same key its effect once.
 	Key     []byte
 	Payload []byte
@@ -54,7 +54,7 @@ func subject(s shard.ID, method string) string { return "rpc." + s.String() + ".
 
 func (r Request) check(maxBytes int) error {
 	if r.Method == "" || strings.ContainsFunc(r.Method, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
 	}) {
 		return fmt.Errorf("method %q cannot be sent", r.Method)
 	}

@@ -1,6 +1,9 @@
 package account
 
 import (
+	"encoding/json"
+	"fmt"
+
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
@@ -151,18 +154,38 @@ type Answer struct {
 	Unchanged bool `json:"unchanged,omitempty"`
 }
 
-// commands makes an empty command of a method's name, to decode into.
-func commands(method string) Command {
-	for _, c := range []Command{
+// all gives an empty command of each kind.
+func all() []Command {
+	return []Command{
 		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &PutFilter{},
 		&UseRegistrationToken{}, &PutRegistrationToken{},
-	} {
+	}
+}
+
+// Methods gives the names of all commands.
+func Methods() []string {
+	var names []string
+	for _, c := range all() {
+		names = append(names, c.Method())
+	}
+	return names
+}
+
+// Decode reads a command as [Encode] wrote it.
+func Decode(method string, b []byte) (Command, error) {
+	for _, c := range all() {
 		if c.Method() == method {
-			return c
+			if err := json.Unmarshal(b, c); err != nil {
+				return nil, fmt.Errorf("decode %s: %w", method, err)
+			}
+			return c, nil
 		}
 	}
-	return nil
+	return nil, fmt.Errorf("decode %s: unknown command", method)
 }
+
+// Encode writes a command for another worker. They are few and small, so JSON is good enough for them.
+func Encode(c Command) ([]byte, error) { return json.Marshal(c) }
 
 // The names of stored things that callers need.
 type (

@@ -37,6 +37,45 @@ func (q *Queries) Forget(ctx context.Context, arg ForgetParams) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const foundCluster = `-- name: FoundCluster :exec
+INSERT INTO cluster (server_name, shards, secret) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+`
+
+type FoundClusterParams struct {
+	ServerName string
+	Shards     int16
+	Secret     []byte
+}
+
+// The first process of all writes what can never change; every later one finds it.
+func (q *Queries) FoundCluster(ctx context.Context, arg FoundClusterParams) error {
+	_, err := q.db.Exec(ctx, foundCluster, arg.ServerName, arg.Shards, arg.Secret)
+	return err
+}
+
+const getCluster = `-- name: GetCluster :one
+SELECT server_name, shards, feature_level, secret FROM cluster
+`
+
+type GetClusterRow struct {
+	ServerName   string
+	Shards       int16
+	FeatureLevel int32
+	Secret       []byte
+}
+
+func (q *Queries) GetCluster(ctx context.Context) (GetClusterRow, error) {
+	row := q.db.QueryRow(ctx, getCluster)
+	var i GetClusterRow
+	err := row.Scan(
+		&i.ServerName,
+		&i.Shards,
+		&i.FeatureLevel,
+		&i.Secret,
+	)
+	return i, err
+}
+
 const workers = `-- name: Workers :many
 SELECT instance, kind, address, version, protocol_min, protocol_max, roles, counter, status
 FROM worker ORDER BY instance

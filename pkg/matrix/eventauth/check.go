@@ -67,7 +67,7 @@ func Decide(rules *roomver.Rules, e *Reduced, st *AuthState) Rule {
 	}
 	switch {
 	case e.Kind == KindPowerLevels:
-		return decidePower(e, st, level)
+		return decidePower(rules, e, st, level)
 	case e.Kind == KindRedaction && rules.RedactionAuth:
 		return decideRedaction(e, st, level)
 	}

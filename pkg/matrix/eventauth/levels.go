@@ -103,7 +103,7 @@ func parsePowerLevels(rules *roomver.Rules, content []byte) *PowerLevels {
 				refuse(object)
 			}
 		case "notifications":
-			if rules.NotificationLevels && !parseLevels(rules, it.Value(), &p.Notifications) {
+			if !parseLevels(rules, it.Value(), &p.Notifications) && rules.NotificationLevels {
 				refuse(object)
 			}
 		default:

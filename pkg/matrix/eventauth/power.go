@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 )
 
 // PowerOf is a user's power level.
@@ -95,7 +96,7 @@ func (st *AuthState) CanRedactOthers(user id.UserID) bool {
 }
 
 // decidePower is the rule on power levels events; level is the sender's.
-func decidePower(e *Reduced, st *AuthState, level Level) Rule {
+func decidePower(rules *roomver.Rules, e *Reduced, st *AuthState, level Level) Rule {
 	next, now := e.PowerLevels(), st.Power
 	if next.invalid != Allowed {
 		return next.invalid
@@ -121,11 +122,14 @@ func decidePower(e *Reduced, st *AuthState, level Level) Rule {
 		}
 	}
 	current, raised := compareLevels(now.Events, next.Events, level, level+1, "")
-	alsoCurrent, alsoRaised := compareLevels(now.Notifications, next.Notifications, level, level+1, "")
-	if current || alsoCurrent {
+	if rules.NotificationLevels {
+		alsoCurrent, alsoRaised := compareLevels(now.Notifications, next.Notifications, level, level+1, "")
+		current, raised = current || alsoCurrent, raised || alsoRaised
+	}
+	if current {
 		return PowerEventsCurrent
 	}
-	if raised || alsoRaised {
+	if raised {
 		return PowerEventsNew
 	}
 	current, raised = compareLevels(now.Users, next.Users, level, level, string(e.Sender))

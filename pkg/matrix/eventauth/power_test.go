@@ -86,6 +86,17 @@ func TestLevelForms(t *testing.T) {
 	}
 }
 
+// What no rule reads is there for push rules, in every version.
+func TestNotificationLevel(t *testing.T) {
+	for _, rules := range roomver.All() {
+		e := reduce(t, rules, power("@alice:a", `{"notifications":{"room":20}}`))
+		st := eventauth.AuthState{Power: e.PowerLevels()}
+		require.Equal(t, eventauth.Level(20), st.NotificationLevel("room"))
+		require.Equal(t, eventauth.Level(50), st.NotificationLevel("other"))
+		require.Equal(t, eventauth.Level(50), (&eventauth.AuthState{}).NotificationLevel("room"))
+	}
+}
+
 // Users whose level is beyond int64 do not become creators, and cannot act on one another.
 func TestAbsurdLevels(t *testing.T) {
 	r := room{pl: `{"users":{"@mod:a":1e300,"@eq:a":1e301,"@bob:a":9223372036854775807}}`}
@@ -284,6 +295,20 @@ func BenchmarkMessage(b *testing.B) { benchmark(b, manyUsers(10), msg("@bob:a", 
 
 func BenchmarkMessage1000PowerUsers(b *testing.B) {
 	benchmark(b, manyUsers(1000), msg("@bob:a", "m.room.message"))
+}
+
+// BenchmarkSelectMessage fills in the state from a lookup and decides, as a room does for an event of its own.
+func BenchmarkSelectMessage(b *testing.B) {
+	rules := roomver.MustGet(roomver.V12)
+	state := manyUsers(10).state(b, rules)
+	e := reduce(b, rules, msg("@bob:a", "m.room.message"))
+	b.ReportAllocs()
+	for b.Loop() {
+		st, _ := eventauth.Select(rules, e, lookup(state))
+		if eventauth.Decide(rules, e, &st) != eventauth.Allowed {
+			b.Fatal("refused")
+		}
+	}
 }
 
 func BenchmarkJoin(b *testing.B) {

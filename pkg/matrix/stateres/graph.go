@@ -372,7 +372,9 @@ func (g *Graph) add(e *Entry, first int32, circle bool) {
 		}
 	}
 	if e.Event.IsState() {
-		n.slot = g.slotOf(e.Event)
+		if n.slot = n.sender; e.Event.Kind != eventauth.KindMember || e.Event.StateKey != string(e.Event.Sender) {
+			n.slot = g.slotOf(e.Event)
+		}
 		if g.slotKeys[n.slot] == (Key{}) {
 			g.slotKeys[n.slot] = e.Key
 		}

@@ -2,6 +2,7 @@ package stateres
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -212,14 +213,30 @@ func BenchmarkResolve(b *testing.B) {
 
 func BenchmarkAttack(b *testing.B) {
 	for _, v := range []roomver.Version{roomver.V1, roomver.V11, roomver.V12} {
-		for i, attack := range attacks {
+		for _, attack := range attacks {
 			for _, n := range []int{2000, 4000, 8000} {
-				b.Run(fmt.Sprintf("v%s/%d/%d", v, i, n), func(b *testing.B) {
+				b.Run(fmt.Sprintf("v%s/%s/%d", v, attack.name, n), func(b *testing.B) {
 					benchmarkResolve(b, v, false, func(w *world) []State { return attack.build(w, n) })
 				})
 			}
 		}
 	}
+}
+
+// What a graph holds beyond the reduced events, which it shares with whoever else keeps them.
+func TestGraphMemory(t *testing.T) {
+	const n = 50_000
+	w := newWorld(t, roomver.V11)
+	states := twoForks(w, n)
+	per := float64(heapOf(func() any {
+		g := w.graph()
+		_, err := g.Resolve(w, states)
+		require.NoError(t, err)
+		return g
+	})) / n
+	runtime.KeepAlive(w)
+	t.Logf("bytes an event: %.0f", per)
+	require.Less(t, per, 300.0)
 }
 
 // The graph of a room of 50,000 members, from nothing.

@@ -81,3 +81,28 @@ func merge(base []byte, members map[string]any) ([]byte, error) {
 }
 
 func decodeJSON(raw []byte, to any) error { return json.Unmarshal(raw, to) }
+
+// without gives an object, which is canonical, without some members.
+func without(object []byte, names ...string) ([]byte, error) {
+	all := map[string]jsontext.Value{}
+	if err := json.Unmarshal(object, &all); err != nil {
+		return nil, jsonError(err)
+	}
+	for _, n := range names {
+		delete(all, n)
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return nil, jsonError(err)
+	}
+	return canonjson.Canonical(b, canonjson.Options{})
+}
+
+// members gives the members of an object, none of anything else.
+func members(object []byte) map[string]jsontext.Value {
+	all := map[string]jsontext.Value{}
+	if err := json.Unmarshal(orEmpty(object), &all); err != nil {
+		return nil
+	}
+	return all
+}

@@ -1,0 +1,343 @@
+package room
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/matrix/relation"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// draft is what one command makes: the rows and entries of its proposal, and the head that the room has afterwards.
+type draft struct {
+	view
+	head     head
+	rows     []entry.Row
+	entries  []entry.Entry
+	made     []id.EventID // by index of their entries, which come first
+	receipts map[id.UserID][]roomdb.ReceiptRow
+	fresh    []string    // the names that are given nids with it
+	redacted []shard.Nid // events that it redacts
+}
+
+func newDraft(r *live, facts map[fact]any) *draft {
+	return &draft{view: view{r: r, facts: facts, now: r.term.host.Now().UnixMilli()}, head: r.head}
+}
+
+// errLacks says that the view was asked for something that has to be loaded.
+var errLacks = errors.New("not in memory")
+
+func (d *draft) empty() bool { return len(d.rows) == 0 && len(d.entries) == 0 }
+
+func (d *draft) answer(p *plan) Answer {
+	if len(p.events) == 0 {
+		return p.answer
+	}
+	return Answer{Event: d.made[p.reply], Room: d.r.id}
+}
+
+// realise makes what a plan wants.
+func (d *draft) realise(p *plan) error {
+	for i := range p.events {
+		if err := d.add(&p.events[i]); err != nil {
+			return err
+		}
+	}
+	for i := range p.receipts {
+		if err := d.move(&p.receipts[i]); err != nil {
+			return err
+		}
+	}
+	d.rows = append(d.rows, p.rows...)
+	return nil
+}
+
+// atom gives a name's nid, and brings the atom's row along if it is not known to be stored.
+func (d *draft) atom(name string) shard.Nid {
+	nid, stored, known := d.r.term.atoms.intern(name, d.r.term.nid)
+	switch {
+	case !known:
+		d.needs.names = append(d.needs.names, name)
+	case !stored && !slices.Contains(d.fresh, name):
+		d.fresh = append(d.fresh, name)
+		d.rows = append(d.rows, &roomdb.Atom{Nid: nid, Name: name})
+	}
+	return nid
+}
+
+// add makes an event: builds it on the forward extremities, authorises it by the state that it will have, hashes and signs
+// it, and moves the head on.
+func (d *draft) add(w *want) error {
+	e, auth, err := d.build(w)
+	if err != nil {
+		return err
+	}
+	row := &roomdb.Event{
+		Nid: d.r.term.nid(), Room: d.r.nid, Order: roomdb.Live(len(d.entries)), EventID: string(e.EventID()),
+		Type: d.atom(w.typ), Sender: d.atom(string(w.sender)), Depth: e.Depth(), TS: e.OriginServerTS(),
+		Prev: nidsOfTips(d.head.tips), SenderDevice: string(w.device), TxnID: w.txn, JSON: e.JSON(),
+	}
+	for _, h := range auth {
+		row.Auth = append(row.Auth, h.nid)
+	}
+	body := &entry.EventBody{
+		RoomId: string(d.r.id), RoomVersion: string(d.r.rules.Version), EventId: string(e.EventID()), Type: w.typ,
+		StateKey: w.key, Sender: string(w.sender), Ts: e.OriginServerTS(), Depth: e.Depth(), Membership: e.Membership(),
+		DeviceId: string(w.device), TxnId: w.txn,
+	}
+	if rel, ok := relation.Parse(e.Content()); ok && rel.Parent != "" {
+		row.RelatesTo, row.RelType = string(rel.Parent), d.atom(rel.Type)
+		body.RelatesTo, body.RelType = string(rel.Parent), rel.Type
+	}
+	row.StateBefore = d.stateBefore()
+	if w.key != nil {
+		d.setState(w, e, row, body)
+	}
+	row.StateAfter = d.head.snaps.nid()
+	body.StateBefore, body.StateAfter = int64(row.StateBefore), int64(row.StateAfter)
+	d.rows = append(d.rows, row)
+	if w.redacts != nil {
+		body.Redacts = string(w.redacts.id)
+		d.redact(w.redacts, row.Nid)
+	}
+	if d.lacks() {
+		return errLacks
+	}
+	logged, err := entry.Event(d.r.nid, row.Nid, body, e.JSON())
+	if err != nil {
+		return err
+	}
+	d.entries = append(d.entries, logged)
+	d.made = append(d.made, e.EventID())
+	d.head.depth = e.Depth()
+	d.head.tips = []tip{d.r.tipOf(row.Nid, e)}
+	return nil
+}
+
+// build makes the event itself, with its auth events.
+func (d *draft) build(w *want) (*event.Event, []*held, error) {
+	rules := d.r.rules
+	p := event.Proto{
+		RoomID: d.r.id, Type: w.typ, StateKey: w.key, Sender: w.sender, Content: w.content,
+		Depth: min(d.head.depth+1, canonjson.MaxInt), OriginServerTS: w.ts,
+	}
+	if w.ts == 0 {
+		p.OriginServerTS = d.now
+	}
+	if w.typ == event.TypeCreate && rules.RoomIDIsHash {
+		p.RoomID = ""
+	}
+	if w.redacts != nil {
+		p.Redacts = w.redacts.id
+	}
+	if rules.EventIDs == roomver.EventIDGiven {
+		var err error
+		if p.EventID, err = d.r.term.host.randomEventID(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if rules.LinksWithHashes {
+		p.LinkHashes = map[id.EventID]event.Hash{}
+	}
+	for _, t := range d.head.tips {
+		p.PrevEvents = append(p.PrevEvents, t.id)
+		if p.LinkHashes != nil {
+			p.LinkHashes[t.id] = t.hash
+		}
+	}
+	auth, err := d.authorise(&p)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := event.Build(rules, &p, d.server(), d.r.term.host.Key)
+	if err != nil {
+		return nil, nil, buildError(err)
+	}
+	return e, auth, nil
+}
+
+// authorise selects the auth events of an event that is being built, and checks whether the room's state allows it.
+func (d *draft) authorise(p *event.Proto) ([]*held, error) {
+	rules := d.r.rules
+	reduced, err := eventauth.ReduceProto(rules, p)
+	if err != nil {
+		return nil, buildError(err)
+	}
+	var looked [eventauth.MaxAuthEvents + 1]*held
+	n := 0
+	st, selected := eventauth.Select(rules, reduced, func(k eventauth.TypeKey) *eventauth.Reduced {
+		h := d.at(k.Type, k.StateKey)
+		if h == nil {
+			return nil
+		}
+		looked[n] = h
+		n++
+		return h.red
+	})
+	if d.lacks() {
+		return nil, errLacks
+	}
+	if rule := eventauth.Decide(rules, reduced, &st); rule != eventauth.Allowed {
+		return nil, mxerr.New(mxerr.Forbidden, rule.Reason())
+	}
+	auth := make([]*held, 0, len(selected))
+	for _, h := range looked[:n] {
+		if !slices.Contains(selected, h.red) {
+			continue
+		}
+		auth = append(auth, h)
+		p.AuthEvents = append(p.AuthEvents, h.ev.EventID())
+		if p.LinkHashes != nil {
+			p.LinkHashes[h.ev.EventID()] = h.ev.ReferenceHash()
+		}
+	}
+	return auth, nil
+}
+
+// stateBefore gives the snapshot of the state before the next event. It has to be made if the state is not that after any event: in a room
+// whose forks are being joined.
+func (d *draft) stateBefore() shard.Nid {
+	if d.head.state.Len() > 0 && !d.head.state.Same(d.head.snaps.state()) {
+		d.snapshot()
+	}
+	return d.head.snaps.nid()
+}
+
+// snapshot stores the state as it is.
+func (d *draft) snapshot() {
+	var row *roomdb.StateSnapshot
+	d.head.snaps, row = d.head.snaps.push(d.r.term.nid(), d.r.nid, d.head.state)
+	d.rows = append(d.rows, row)
+}
+
+// setState puts a state event into the state.
+func (d *draft) setState(w *want, e *event.Event, row *roomdb.Event, body *entry.EventBody) {
+	key := d.atom(*w.key)
+	row.StateKey = &key
+	if old := d.at(w.typ, *w.key); old != nil {
+		row.Replaces = old.nid
+		body.ReplacesNid, body.ReplacesEventId = int64(old.nid), string(old.ev.EventID())
+		body.ReplacesSender, body.ReplacesContent = string(old.ev.Sender()), old.ev.Content()
+		body.PrevMembership = old.ev.Membership()
+	}
+	if w.typ == event.TypeMember {
+		body.StrippedState = d.stripped(body.Membership, w.sender)
+		d.rows = append(d.rows, &roomdb.Member{
+			Room: d.r.nid, UserID: *w.key, Membership: roomdb.ParseMembership(body.Membership), Event: row.Nid,
+			Local: d.local(id.UserID(*w.key)), PushBase: roomdb.Live(len(d.entries)), Entry: len(d.entries),
+		})
+	}
+	if d.over == nil {
+		d.over = map[eventauth.TypeKey]*held{}
+	}
+	d.over[eventauth.TypeKey{Type: w.typ, StateKey: *w.key}] = &held{nid: row.Nid, ev: e, red: eventauth.Reduce(e)}
+	d.head.state = d.head.state.Set(stateres.Key{Type: int64(row.Type), StateKey: int64(key)}, int64(row.Nid))
+	d.snapshot()
+	d.rows = append(d.rows, &roomdb.CurrentState{
+		Room: d.r.nid, Type: row.Type, StateKey: key, Event: row.Nid, Entry: len(d.entries),
+	})
+}
+
+// strippedTypes are the state events that somebody who is invited, or knocks, may see.
+var strippedTypes = [...]string{
+	event.TypeCreate, event.TypeName, event.TypeAvatar, event.TypeTopic, event.TypeJoinRules, event.TypeCanonicalAlias,
+	event.TypeEncryption,
+}
+
+// stripped gives what an invited or knocking user is told of the room: a JSON array of stripped state events, the sender's
+// membership among them, but not the event itself.
+func (d *draft) stripped(membership string, sender id.UserID) []byte {
+	if membership != event.Invite && membership != event.Knock {
+		return nil
+	}
+	list := []byte{'['}
+	add := func(h *held) {
+		if h == nil {
+			return
+		}
+		if len(list) > 1 {
+			list = append(list, ',')
+		}
+		list = h.ev.AppendStripped(list)
+	}
+	for _, t := range strippedTypes {
+		add(d.at(t, ""))
+	}
+	if membership == event.Invite {
+		add(d.at(event.TypeMember, string(sender)))
+	}
+	return append(list, ']')
+}
+
+// redact marks an event as redacted, also where the state holds it.
+func (d *draft) redact(target *redactee, by shard.Nid) {
+	d.rows = append(d.rows, &roomdb.Redaction{Event: target.nid, By: by})
+	d.redacted = append(d.redacted, target.nid)
+	for k, h := range d.r.cached {
+		if h == nil || h.nid != target.nid {
+			continue
+		}
+		if _, ok := d.over[k]; ok {
+			continue
+		}
+		if d.over == nil {
+			d.over = map[eventauth.TypeKey]*held{}
+		}
+		d.over[k] = &held{nid: h.nid, ev: h.ev.Redact(), red: h.red}
+	}
+}
+
+// move makes a receipt's entry and row.
+func (d *draft) move(m *receiptMove) error {
+	body := &entry.ReceiptBody{
+		RoomId: string(d.r.id), UserId: string(m.user), Kind: m.kind, Thread: m.thread, EventId: string(m.event),
+		EventOrd: m.ord, Ts: m.ts,
+	}
+	var subject string
+	if m.kind == ReceiptReadPrivate {
+		subject = string(m.user)
+	}
+	logged, err := entry.Receipt(d.r.nid, subject, body)
+	if err != nil {
+		return err
+	}
+	d.rows = append(d.rows, &roomdb.Receipt{
+		Room: d.r.nid, UserID: string(m.user), Kind: m.kind, Thread: m.thread, EventID: string(m.event), EventOrd: m.ord,
+		TS: m.ts, Entry: len(d.entries),
+	})
+	d.entries = append(d.entries, logged)
+	if d.receipts == nil {
+		d.receipts = map[id.UserID][]roomdb.ReceiptRow{}
+	}
+	d.receipts[m.user] = m.rows
+	return nil
+}
+
+func nidsOfTips(tips []tip) []shard.Nid {
+	nids := make([]shard.Nid, len(tips))
+	for i, t := range tips {
+		nids[i] = t.nid
+	}
+	return nids
+}
+
+// randomEventID makes an event id for room versions 1 and 2.
+func (h *Host) randomEventID() (id.EventID, error) {
+	var b [18]byte
+	if _, err := io.ReadFull(h.Random, b[:]); err != nil {
+		return "", fmt.Errorf("read random: %w", err)
+	}
+	return id.EventID("$" + base64.RawURLEncoding.EncodeToString(b[:]) + ":" + string(h.Server)), nil
+}

@@ -1,0 +1,169 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/infra/cache"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/signing"
+	"github.com/heddle-im/heddle/pkg/shardlog/commit"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// Committer takes proposals. It is *commit.Committer.
+type Committer interface {
+	Submit(p *entry.Proposal) *commit.Ticket
+}
+
+// Ephemeral tells the workers what is not committed. It must not block, and may be called by any goroutine.
+type Ephemeral interface {
+	PublishTyping(TypingUsers)
+}
+
+// TypingUsers says who types in a room, all of them. N grows within an epoch of the shard; what has an older pair is void, and with
+// a new epoch nobody types.
+type TypingUsers struct {
+	Shard   shard.ID
+	Epoch   shard.Epoch
+	N       int64
+	RoomNid shard.Nid
+	Room    id.RoomID
+	Users   []id.UserID
+}
+
+// Options are what a Host needs. Metrics and Log may be nil.
+type Options struct {
+	Server    id.ServerName
+	Shards    shard.Map
+	Key       signing.Key // signs the events
+	Committer Committer
+	// DB reads the primary.
+	DB        *roomdb.Reader
+	Ephemeral Ephemeral
+	Budget    *cache.Budget
+	Now       func() time.Time
+	// Random makes event ids in room versions 1 and 2.
+	Random  io.Reader
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+}
+
+// Host does commands on the rooms of the shards that this process holds. It implements [Writer].
+type Host struct {
+	Options
+	account *cache.Account
+	metrics hostMetrics
+	clock   atomic.Int64 // counts uses of rooms, to know the least recent
+
+	mu    sync.RWMutex // guards terms; no I/O under it
+	terms map[shard.ID]*term
+}
+
+// NewHost makes a Host that holds no shard.
+func NewHost(o Options) *Host {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Host{Options: o, metrics: newHostMetrics(o.Metrics), terms: map[shard.ID]*term{}}
+	h.account = o.Budget.Account("rooms", h.evict)
+	return h
+}
+
+// Open begins to do commands on a shard's rooms, under an epoch. The committer must have the shard open. If the shard is open
+// under another epoch it is closed first.
+func (h *Host) Open(ctx context.Context, s shard.ID, e shard.Epoch) error {
+	if err := h.Close(ctx, s); err != nil {
+		return err
+	}
+	seq, err := h.DB.MaxSeq(ctx)
+	if err != nil {
+		return fmt.Errorf("open shard %s: %w", s, err)
+	}
+	t := newTerm(h, s, e, seq)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.terms[s] != nil {
+		t.typing.stop()
+		return fmt.Errorf("open shard %s: it was opened meanwhile", s)
+	}
+	h.terms[s] = t
+	return nil
+}
+
+// Close stops taking commands for a shard, and returns when those that were begun are answered. Closing a shard that is not open
+// does nothing.
+func (h *Host) Close(ctx context.Context, s shard.ID) error {
+	h.mu.RLock()
+	t := h.terms[s]
+	h.mu.RUnlock()
+	if t == nil {
+		return nil
+	}
+	drained := t.close()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		return fmt.Errorf("close shard %s: %w", s, ctx.Err())
+	}
+	t.typing.stop()
+	t.forgetAll()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.terms[s] == t {
+		delete(h.terms, s)
+	}
+	return nil
+}
+
+// Do implements [Writer] for the shards that are open here.
+func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
+	s := ShardOf(h.Shards, cmd)
+	h.mu.RLock()
+	t := h.terms[s]
+	h.mu.RUnlock()
+	if t == nil || !t.enter() {
+		return Answer{}, ErrNotOwner
+	}
+	defer t.leave()
+	if key == nil {
+		key = txnKey(cmd)
+	}
+	a, err := t.once(ctx, key, cmd)
+	h.metrics.done(cmd, err)
+	return a, err
+}
+
+// evict lets go of the rooms that were not used for longest, until about n bytes are free.
+func (h *Host) evict(n int64) int64 {
+	h.mu.RLock()
+	var all []*live
+	for _, t := range h.terms {
+		all = t.loaded(all)
+	}
+	h.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *live) int { return int(a.used.Load() - b.used.Load()) })
+	var freed int64
+	for _, r := range all {
+		if freed >= n {
+			break
+		}
+		freed += r.evict()
+	}
+	return freed
+}
+
+// lost tells that the shard turned out not to be ours under the term's epoch.
+func lost(err error) bool {
+	return errors.Is(err, commit.ErrFenced) || errors.Is(err, commit.ErrClosed) || errors.Is(err, commit.ErrUnknownOutcome)
+}

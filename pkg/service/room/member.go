@@ -1,0 +1,225 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+const authorisedVia = "join_authorised_via_users_server"
+
+func (c *SetMembership) room() id.RoomID { return c.Room }
+
+var memberships = map[Action]string{
+	ActionJoin: event.Join, ActionInvite: event.Invite, ActionLeave: event.Leave, ActionKick: event.Leave,
+	ActionBan: event.Ban, ActionUnban: event.Leave, ActionKnock: event.Knock,
+}
+
+func (c *SetMembership) decide(v *view) (plan, error) {
+	membership, ok := memberships[c.Action]
+	if !ok {
+		return plan{}, mxerr.New(mxerr.InvalidParam, "action is unknown")
+	}
+	old := v.at(event.TypeMember, string(c.Target))
+	var before string
+	if old != nil {
+		before = old.ev.Membership()
+	}
+	if err := c.check(v, before); err != nil {
+		return plan{}, err
+	}
+	members := map[string]any{"membership": membership}
+	if c.Reason != "" {
+		members["reason"] = c.Reason
+	}
+	switch c.Action {
+	case ActionJoin, ActionInvite, ActionKnock:
+		c.Profile.put(members)
+	}
+	if c.Action == ActionInvite && c.IsDirect {
+		members["is_direct"] = true
+	}
+	if c.Action == ActionJoin && before != event.Join && before != event.Invite {
+		via, err := authoriser(v, c.Target)
+		if err != nil {
+			return plan{}, err
+		}
+		if via != "" {
+			members[authorisedVia] = string(via)
+		}
+	}
+	extra := c.Content
+	if err := object(&extra); err != nil {
+		return plan{}, err
+	}
+	content, err := merge(extra, members)
+	if err != nil {
+		return plan{}, err
+	}
+	if old != nil && before == membership && old.ev.Sender() == c.By.User && sameMembership(old.ev.Content(), content) {
+		return plan{answer: Answer{Event: old.ev.EventID(), Room: c.Room, Unchanged: true}}, nil
+	}
+	target := string(c.Target)
+	p := plan{events: []want{want{typ: event.TypeMember, key: &target, content: content}.by(c.By)}}
+	if before == event.Join && membership != event.Join {
+		p.after = func(r *live) { r.term.typing.set(r.nid, r.id, c.Target, 0) }
+	}
+	return p, nil
+}
+
+// check refuses what the authorisation rules would allow, or refuse without saying why.
+func (c *SetMembership) check(v *view, before string) error {
+	self := c.Target == c.By.User
+	switch c.Action {
+	case ActionJoin, ActionLeave, ActionKnock:
+		if !self {
+			return mxerr.New(mxerr.Forbidden, "this is for the user to do")
+		}
+	}
+	switch c.Action {
+	case ActionInvite:
+		if !v.local(c.Target) {
+			// The user's server has to sign the event first.
+			return mxerr.New(mxerr.Unknown, "users of other servers cannot be invited yet")
+		}
+	case ActionKick:
+		if v.lacks() {
+			return errLacks
+		}
+		switch before {
+		case event.Join, event.Invite, event.Knock:
+		case event.Ban:
+			return mxerr.New(mxerr.Forbidden, "the user is banned")
+		default:
+			return mxerr.New(mxerr.Forbidden, "the user is not in the room")
+		}
+	case ActionUnban:
+		if before != event.Ban {
+			return &mxerr.Error{Code: mxerr.BadState, HTTPStatus: 403, Message: "the user is not banned"}
+		}
+	}
+	return nil
+}
+
+// sameMembership tells whether a member event's content says nothing new; by whose leave a user once joined is nothing that the
+// user says.
+func sameMembership(old, now []byte) bool {
+	if bytes.Equal(old, now) {
+		return true
+	}
+	stripped, err := without(old, authorisedVia)
+	return err == nil && bytes.Equal(stripped, now)
+}
+
+func (p *Profile) put(members map[string]any) {
+	if p.DisplayName != "" {
+		members["displayname"] = p.DisplayName
+	}
+	if p.AvatarURL != "" {
+		members["avatar_url"] = p.AvatarURL
+	}
+}
+
+// maxAllow bounds the rooms of a join rule that are looked at.
+const maxAllow = 50
+
+// joinedFact asks whether a user is in another room.
+type joinedFact struct {
+	room id.RoomID
+	user id.UserID
+}
+
+func (f joinedFact) load(ctx context.Context, r *live) (any, error) {
+	h := r.term.host
+	return h.DB.Joined(ctx, h.Shards.Of(string(f.room)), string(f.room), string(f.user))
+}
+
+// someMemberFact asks for users of this server who are in the room.
+type someMemberFact struct{}
+
+func (someMemberFact) load(ctx context.Context, r *live) (any, error) {
+	return r.term.host.DB.LocalMembers(ctx, r.nid, roomdb.MembershipJoin, 10)
+}
+
+// authoriser gives the user in whose name this server lets a user into a room whose join rule is restricted; "" if the
+// rule is another.
+func authoriser(v *view, user id.UserID) (id.UserID, error) {
+	rule := v.at(event.TypeJoinRules, "")
+	if rule == nil || rule.red.JoinRule != eventauth.JoinRuleRestricted && rule.red.JoinRule != eventauth.JoinRuleKnockRestricted {
+		return "", nil
+	}
+	allowed := false
+	for _, room := range allowedRooms(rule.ev.Content()) {
+		// All are asked for at once, so that they are loaded together.
+		allowed = ask[bool](v, joinedFact{room, user}) || allowed
+	}
+	if v.lacks() {
+		return "", errLacks
+	}
+	if !allowed {
+		return "", mxerr.New(mxerr.Forbidden, "you are in none of the rooms whose members may join")
+	}
+	return inviter(v)
+}
+
+// allowedRooms gives the rooms whose members may join.
+func allowedRooms(content []byte) []id.RoomID {
+	raw, ok := canonjson.Get(content, "allow")
+	if !ok {
+		return nil
+	}
+	var list []struct {
+		Type   string `json:"type"`
+		RoomID string `json:"room_id"`
+	}
+	if decodeJSON(raw, &list) != nil {
+		return nil
+	}
+	var rooms []id.RoomID
+	for _, a := range list {
+		room, err := id.ParseRoomID(a.RoomID)
+		if a.Type == "m.room_membership" && err == nil && len(rooms) < maxAllow && !slices.Contains(rooms, room) {
+			rooms = append(rooms, room)
+		}
+	}
+	return rooms
+}
+
+// inviter gives a user of this server who may invite.
+func inviter(v *view) (id.UserID, error) {
+	power := v.power()
+	if v.lacks() {
+		return "", errLacks
+	}
+	var candidates []id.UserID
+	if c := power.Create; c != nil {
+		candidates = append(append(candidates, c.Sender, c.Creator), c.Additional...)
+	}
+	if power.Power != nil {
+		for _, u := range power.Power.Users {
+			candidates = append(candidates, id.UserID(u.Name))
+		}
+	}
+	may := func(u id.UserID) bool {
+		return v.local(u) && power.CanInvite(u) && v.membership(u) == event.Join
+	}
+	if i := slices.IndexFunc(candidates, may); i >= 0 {
+		return candidates[i], nil
+	}
+	for _, u := range ask[[]string](v, someMemberFact{}) {
+		if may(id.UserID(u)) {
+			return id.UserID(u), nil
+		}
+	}
+	if v.lacks() {
+		return "", errLacks
+	}
+	return "", mxerr.New(mxerr.UnableToGrantJoin, "nobody of this server may let you in")
+}

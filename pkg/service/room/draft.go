@@ -1,10 +1,7 @@
 package room
 
 import (
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
@@ -335,9 +332,9 @@ func nidsOfTips(tips []tip) []shard.Nid {
 
 // randomEventID makes an event id for room versions 1 and 2.
 func (h *Host) randomEventID() (id.EventID, error) {
-	var b [18]byte
-	if _, err := io.ReadFull(h.Random, b[:]); err != nil {
-		return "", fmt.Errorf("read random: %w", err)
+	opaque, err := randomText(h.Random)
+	if err != nil {
+		return "", err
 	}
-	return id.EventID("$" + base64.RawURLEncoding.EncodeToString(b[:]) + ":" + string(h.Server)), nil
+	return id.EventID("$" + opaque + ":" + string(h.Server)), nil
 }

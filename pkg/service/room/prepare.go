@@ -2,10 +2,10 @@ package room
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"slices"
 	"time"
 
@@ -111,11 +111,11 @@ func Prepare(c *CreateRoom, server id.ServerName, now time.Time, random io.Reade
 	if rules.RoomIDIsHash {
 		return c.prepareHashID(rules, server)
 	}
-	opaque := make([]byte, 18)
-	if _, err := io.ReadFull(random, opaque); err != nil {
-		return fmt.Errorf("read random: %w", err)
+	opaque, err := randomText(random)
+	if err != nil {
+		return err
 	}
-	room, err := id.NewRoomID(base64.RawURLEncoding.EncodeToString(opaque), server)
+	room, err := id.NewRoomID(opaque, server)
 	if err != nil {
 		return fmt.Errorf("make room id: %w", err)
 	}
@@ -125,6 +125,15 @@ func Prepare(c *CreateRoom, server id.ServerName, now time.Time, random io.Reade
 		return err
 	}
 	return p.check(rules, server)
+}
+
+// randomText gives up to 25 letters and digits that nobody guesses.
+func randomText(random io.Reader) (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", fmt.Errorf("read random: %w", err)
+	}
+	return new(big.Int).SetBytes(b[:]).Text(36), nil
 }
 
 // prepareHashID builds the create event to learn its hash.

@@ -112,7 +112,43 @@ func (s State) Set(k Key, event int64) State {
 	if have, ok := s.Get(k); ok && have == event {
 		return s
 	}
+	if event != 0 && s.root != nil {
+		if root, added, ok := s.root.set(Pair{k, event}); ok {
+			return State{root: root, n: s.n + added}
+		}
+	}
 	return s.apply([]Pair{{k, event}})
+}
+
+// set copies the path to one entry; ok is false if that would split a leaf, which apply does.
+func (n *branch) set(p Pair) (copied *branch, added int, ok bool) {
+	if n.kids == nil {
+		i := n.search(p.Key)
+		if i < len(n.pairs) && n.pairs[i].Key == p.Key {
+			pairs := exact(n.pairs)
+			pairs[i] = p
+			return &branch{pairs: pairs}, 0, true
+		}
+		if len(n.pairs) == maxFan {
+			return nil, 0, false
+		}
+		pairs := make([]Pair, len(n.pairs)+1)
+		copy(pairs, n.pairs[:i])
+		pairs[i] = p
+		copy(pairs[i+1:], n.pairs[i:])
+		return &branch{pairs: pairs}, 1, true
+	}
+	i := n.find(p.Key)
+	below, added, ok := n.kids[i].node.set(p)
+	if !ok {
+		return nil, 0, false
+	}
+	kids := exact(n.kids)
+	kids[i].node = below
+	if p.less(kids[i].min) {
+		kids[i].min = p.Key
+	}
+	return &branch{kids: kids}, added, true
 }
 
 // Delete returns the state without k.

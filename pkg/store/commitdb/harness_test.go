@@ -142,3 +142,8 @@ func wait(t testing.TB, tk *commit.Ticket) (commit.Outcome, error) {
 	require.NoError(t, ctx.Err(), "no answer")
 	return out, err
 }
+
+const (
+	timeout = 20 * time.Second
+	tick    = 5 * time.Millisecond
+)

@@ -7,49 +7,7 @@ package commitdb
 
 import (
 	"context"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
-
-const bindShards = `-- name: BindShards :exec
-UPDATE shard_lease SET holder_pid = $1, holder_started = $2
-WHERE holder = $3 AND (holder_pid, holder_started) IS DISTINCT FROM ($1, $2)
-`
-
-type BindShardsParams struct {
-	Pid     int32
-	Started pgtype.Timestamptz
-	Holder  string
-}
-
-// The session that writes stands on the lease rows, so that a claimant can end it.
-func (q *Queries) BindShards(ctx context.Context, arg BindShardsParams) error {
-	_, err := q.db.Exec(ctx, bindShards, arg.Pid, arg.Started, arg.Holder)
-	return err
-}
-
-const getLease = `-- name: GetLease :one
-SELECT epoch, holder, holder_pid, holder_started FROM shard_lease WHERE shard = $1
-`
-
-type GetLeaseRow struct {
-	Epoch         int64
-	Holder        string
-	HolderPid     int32
-	HolderStarted pgtype.Timestamptz
-}
-
-func (q *Queries) GetLease(ctx context.Context, shard int16) (GetLeaseRow, error) {
-	row := q.db.QueryRow(ctx, getLease, shard)
-	var i GetLeaseRow
-	err := row.Scan(
-		&i.Epoch,
-		&i.Holder,
-		&i.HolderPid,
-		&i.HolderStarted,
-	)
-	return i, err
-}
 
 const lockShards = `-- name: LockShards :exec
 SELECT 1 FROM shard_lease WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR UPDATE
@@ -59,31 +17,4 @@ SELECT 1 FROM shard_lease WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR U
 func (q *Queries) LockShards(ctx context.Context, shard []int16) error {
 	_, err := q.db.Exec(ctx, lockShards, shard)
 	return err
-}
-
-const raiseEpoch = `-- name: RaiseEpoch :one
-UPDATE shard_lease SET epoch = epoch + 1, holder_pid = $1, holder_started = $2
-WHERE shard = $3 AND epoch = $4 AND holder = $5
-RETURNING epoch
-`
-
-type RaiseEpochParams struct {
-	Pid     int32
-	Started pgtype.Timestamptz
-	Shard   int16
-	Epoch   int64
-	Holder  string
-}
-
-func (q *Queries) RaiseEpoch(ctx context.Context, arg RaiseEpochParams) (int64, error) {
-	row := q.db.QueryRow(ctx, raiseEpoch,
-		arg.Pid,
-		arg.Started,
-		arg.Shard,
-		arg.Epoch,
-		arg.Holder,
-	)
-	var epoch int64
-	err := row.Scan(&epoch)
-	return epoch, err
 }

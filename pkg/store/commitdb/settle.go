@@ -9,10 +9,11 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 )
 
-// Settle implements commit.Store. On a new session it ends the one that was lost, raises the epoch of each shard that is still ours, which
+// Settle implements commit.Store. On a new session, which has ended the one that was lost, it raises the epoch of each shard that is still ours, which
 // waits until the old transaction holds its fence no more, and then looks whether the batches are there. It may be called again when
 // it failed.
 func (w *Writer) Settle(ctx context.Context, batches []commit.Batch) ([]commit.Verdict, error) {
@@ -36,10 +37,6 @@ func (w *Writer) Settle(ctx context.Context, batches []commit.Batch) ([]commit.V
 }
 
 func (w *Writer) settle(ctx context.Context, batches []commit.Batch) ([]commit.Verdict, error) {
-	old := w.settling.old
-	if _, err := w.conn.Exec(ctx, endSessionSQL, old.PID, timestamptz(old.Started)); err != nil {
-		return nil, fmt.Errorf("end the lost session: %w", err)
-	}
 	verdicts := make([]commit.Verdict, len(batches))
 	for i := range batches { // in ascending order, as all who lock lease rows do
 		s := batches[i].Shard
@@ -65,9 +62,9 @@ func (w *Writer) settle(ctx context.Context, batches []commit.Batch) ([]commit.V
 func (w *Writer) raise(ctx context.Context, s shard.ID, from shard.Epoch) (shard.Epoch, bool, error) {
 	_, tried := w.settling.raised[s]
 	w.settling.raised[s] = from + 1
-	q := New(w.conn)
-	epoch, err := q.RaiseEpoch(ctx, RaiseEpochParams{
-		Shard: int16(s), Epoch: int64(from), Holder: w.o.Holder(), Pid: w.session.PID, Started: timestamptz(w.session.Started),
+	q := leasedb.New(w.conn)
+	epoch, err := q.RaiseShard(ctx, leasedb.RaiseShardParams{
+		Slot: int16(s), Epoch: int64(from), Holder: w.o.Holder(), Pid: w.session.PID, Started: timestamptz(w.session.Started),
 	})
 	if err == nil {
 		return shard.Epoch(epoch), true, nil
@@ -75,7 +72,7 @@ func (w *Writer) raise(ctx context.Context, s shard.ID, from shard.Epoch) (shard
 	if !pg.IsNoRows(err) {
 		return 0, false, fmt.Errorf("raise the epoch of shard %s: %w", s, err)
 	}
-	lease, err := q.GetLease(ctx, int16(s))
+	lease, err := q.GetShardLease(ctx, int16(s))
 	if err != nil && !pg.IsNoRows(err) {
 		return 0, false, fmt.Errorf("read lease of shard %s: %w", s, err)
 	}

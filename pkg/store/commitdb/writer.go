@@ -18,14 +18,13 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 )
 
 var (
 	//go:embed sql/fence.sql
 	fenceSQL string
-	//go:embed sql/session.sql
-	sessionSQL string
 	//go:embed sql/end_session.sql
 	endSessionSQL string
 	//go:embed sql/transaction_status.sql
@@ -40,12 +39,6 @@ const (
 	clientTimeout = 12 * time.Second
 	closeTimeout  = time.Second
 )
-
-// Session names a session of the database: its pid, and when it began.
-type Session struct {
-	PID     int32
-	Started time.Time
-}
 
 // Options are what a Writer needs. Log may be nil.
 type Options struct {
@@ -63,7 +56,7 @@ type Writer struct {
 
 	mu          sync.Mutex // guards what follows; held while a transaction runs
 	conn        *pgx.Conn
-	session     Session
+	session     leasedb.Session // of conn, or of the one before
 	incarnation shard.Incarnation
 	tables      *tables
 	// settling is the transaction whose outcome is unknown: its id, and which of its shards have their new epoch already.
@@ -73,7 +66,6 @@ type Writer struct {
 
 type settlement struct {
 	xid    string
-	old    Session
 	raised map[shard.ID]shard.Epoch
 }
 
@@ -93,11 +85,11 @@ func (w *Writer) Close() {
 }
 
 // Session gives the session that writes, connecting if there is none: what a lease row must name before a shard is written.
-func (w *Writer) Session(ctx context.Context) (Session, error) {
+func (w *Writer) Session(ctx context.Context) (leasedb.Session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.connect(ctx); err != nil {
-		return Session{}, err
+		return leasedb.Session{}, err
 	}
 	return w.session, nil
 }
@@ -137,9 +129,17 @@ func (w *Writer) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.conn.QueryRow(ctx, sessionSQL).Scan(&w.session.PID, &w.session.Started); err != nil {
-		return fmt.Errorf("name the session: %w", err)
+	// What the session before left behind holds fences, for which all that follows would wait.
+	if w.session.PID != 0 {
+		if _, err := w.conn.Exec(ctx, endSessionSQL, w.session.PID, timestamptz(w.session.Started)); err != nil {
+			return fmt.Errorf("end the session before: %w", err)
+		}
 	}
+	session, err := leasedb.SessionOf(ctx, w.conn)
+	if err != nil {
+		return err
+	}
+	w.session = session
 	incarnation, err := logdb.OpenIncarnation(ctx, w.conn, w.o.Shards)
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func (w *Writer) prepare(ctx context.Context) error {
 }
 
 func (w *Writer) bind(ctx context.Context) error {
-	err := New(w.conn).BindShards(ctx, BindShardsParams{
+	err := leasedb.New(w.conn).BindShards(ctx, leasedb.BindShardsParams{
 		Pid: w.session.PID, Started: timestamptz(w.session.Started), Holder: w.o.Holder(),
 	})
 	if err != nil {
@@ -171,7 +171,7 @@ func (w *Writer) Open(ctx context.Context, s shard.ID, e shard.Epoch) (commit.He
 	if err := w.bind(ctx); err != nil {
 		return commit.Head{}, err
 	}
-	lease, err := New(w.conn).GetLease(ctx, int16(s))
+	lease, err := leasedb.New(w.conn).GetShardLease(ctx, int16(s))
 	switch {
 	case pg.IsNoRows(err):
 		return commit.Head{}, commit.ErrFenced
@@ -347,7 +347,7 @@ func (w *Writer) commitFailed(err error) error {
 		w.rollback(context.Background())
 		return classify(w.conn, err) // the server says that it did not commit
 	}
-	w.settling = &settlement{xid: w.xid, old: w.session, raised: map[shard.ID]shard.Epoch{}}
+	w.settling = &settlement{xid: w.xid, raised: map[shard.ID]shard.Epoch{}}
 	w.disconnect()
 	return fmt.Errorf("%w: %w", commit.ErrUnknownOutcome, err)
 }

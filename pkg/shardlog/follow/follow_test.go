@@ -203,7 +203,9 @@ func TestFilterSkipsAndAdvances(t *testing.T) {
 	r := &record{t: t}
 	f := follow.New(follow.Config{Poll: 50 * time.Millisecond}, follow.Options{
 		Source: h.log, Stream: follow.NewBusStream(h.bus), Consumer: r,
-		Filter: func(k entry.Kind, _ shard.Nid, subject []byte) bool { return k == entry.KindAccountData && string(subject) == "@u:x" },
+		Filter: func(k entry.Kind, _ shard.Nid, subject []byte) bool {
+			return k == entry.KindAccountData && string(subject) == "@u:x"
+		},
 	})
 	require.NoError(t, f.Start(context.Background()))
 	defer func() { require.NoError(t, f.Stop(context.Background())) }()

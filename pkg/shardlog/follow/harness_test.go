@@ -45,9 +45,9 @@ type house struct {
 
 type always struct{}
 
-func (always) Valid(shard.ID, shard.Epoch) bool           { return true }
+func (always) Valid(shard.ID, shard.Epoch) bool         { return true }
 func (always) Moved(shard.ID, shard.Epoch, shard.Epoch) {}
-func (always) Lost(shard.ID, shard.Epoch)                 {}
+func (always) Lost(shard.ID, shard.Epoch)               {}
 
 func newHouse(t testing.TB) *house {
 	h := &house{t: t, db: pgtest.New(t), nats: bustest.Listen(t)}

@@ -125,6 +125,7 @@ func (c *Committer) commit(group []*pending) {
 			c.metrics.failures.WithLabelValues("halved").Inc()
 			half := len(group) / 2
 			c.commit(group[:half])
+			c.orphan(group[:half], group[half:])
 			group = group[half:]
 		}
 	}
@@ -284,6 +285,17 @@ func (c *Committer) breakAfter(failed *pending, group []*pending) {
 			if w.proposal.Chain == chain && w.seq > failed.seq && !w.decided {
 				c.decide(w, Outcome{}, ErrChain)
 			}
+		}
+	}
+}
+
+// orphan fails what in the second part of a group was built on what failed in the first.
+func (c *Committer) orphan(first, second []*pending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range first {
+		if w.decided && (w.ticket.err != nil || w.ticket.outcome.Repeated) {
+			c.breakAfter(w, second)
 		}
 	}
 }

@@ -214,6 +214,13 @@ func (w *Writer) Commit(ctx context.Context, batches []commit.Batch) error {
 			w.o.Log.Error("a log is longer than its writer knows", "error", err)
 			return &commit.FencedError{Shards: missing(batches, nil)}
 		}
+		if done.Len() > 0 && pg.IsUniqueViolation(err) {
+			// A repeated command also repeats the rows that have to be new.
+			var repeated *commit.RepeatedError
+			if rerr := w.repeated(ctx, batches, &done); errors.As(rerr, &repeated) && len(repeated.Results) > 0 {
+				return rerr
+			}
+		}
 		return classify(w.conn, err)
 	}
 	if len(held.shards) != len(batches) {

@@ -104,7 +104,7 @@ fuzz: ## each fuzz target for FUZZTIME
 
 .PHONY: lint
 lint: $(GOFUMPT) $(GOLANGCI) $(BUF) ## formatting, vet, linters, protobuf lint and breaking changes, chart
-	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs ls 2>/dev/null | xargs $(GOFUMPT) -l); \
+	@out=$$($(GOFUMPT) -l cmd pkg); \
 		[ -z "$$out" ] || { echo "not formatted (run make fmt):"; echo "$$out"; exit 1; }
 	go vet ./...
 	$(GOLANGCI) run ./...
@@ -114,7 +114,7 @@ lint: $(GOFUMPT) $(GOLANGCI) $(BUF) ## formatting, vet, linters, protobuf lint a
 
 .PHONY: fmt
 fmt: $(GOFUMPT) ## format the Go files
-	@git ls-files -co --exclude-standard -- '*.go' | xargs ls 2>/dev/null | xargs $(GOFUMPT) -l -w
+	@$(GOFUMPT) -l -w cmd pkg
 
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(SQLC) ## make what is made from sources: protobuf, SQL, reference docs

@@ -121,8 +121,10 @@ func TestComparisons(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add((&token.Sync{Incarnation: 1, Positions: shard.Vector{1, 2}, Places: []token.Place{{Section: 1, Position: 7}},
-		Ephemeral: []token.Ephemeral{{Shard: 1, Epoch: 2, N: 3}}}).Encode())
+	f.Add((&token.Sync{
+		Incarnation: 1, Positions: shard.Vector{1, 2}, Places: []token.Place{{Section: 1, Position: 7}},
+		Ephemeral: []token.Ephemeral{{Shard: 1, Epoch: 2, N: 3}},
+	}).Encode())
 	f.Add(token.Room{Order: -7, Event: 300}.Encode())
 	f.Add("AQ")
 	f.Fuzz(func(t *testing.T, s string) {

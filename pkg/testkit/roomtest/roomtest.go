@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/infra/cache"
+	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
@@ -42,9 +43,10 @@ type World struct {
 	// Typing receives what was published about typing; what does not fit is dropped.
 	Typing chan room.TypingUsers
 
-	options options
-	epoch   shard.Epoch
-	stop    func()
+	options  options
+	sessions *pg.DB
+	epoch    shard.Epoch
+	stop     func()
 }
 
 type options struct {
@@ -80,6 +82,10 @@ func New(t testing.TB, opts ...Option) *World {
 		T: t, DB: pgtest.New(t), Shards: shard.NewMap(string(Server), o.shards), Key: key,
 		Typing: make(chan room.TypingUsers, 1024), options: o,
 	}
+	// The writer's session is not counted with the host's reading.
+	w.sessions, err = pg.Open(w.Ctx(), pg.Config{DSN: w.DB.DSN, MaxConns: 1}, pg.Options{})
+	require.NoError(t, err)
+	t.Cleanup(w.sessions.Close)
 	w.Reader = roomdb.NewReader(w.DB.Pool)
 	for s := range o.shards {
 		w.Exec(`INSERT INTO shard_lease (shard, epoch, holder) VALUES ($1, 0, '')`, s)
@@ -123,7 +129,7 @@ func (w *World) start() {
 	w.epoch++
 	w.Exec(`UPDATE shard_lease SET epoch = $1, holder = 'm'`, int64(w.epoch))
 	writer := commitdb.NewWriter(commitdb.Options{
-		Connect: w.DB.DB.Connect, Shards: w.options.shards, Holder: func() string { return "m" },
+		Connect: w.sessions.Connect, Shards: w.options.shards, Holder: func() string { return "m" },
 	})
 	var store commit.Store = writer
 	if w.options.store != nil {

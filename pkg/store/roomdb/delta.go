@@ -12,6 +12,9 @@ import (
 // deltaVersion is the first byte of a delta. Another form gets another number.
 const deltaVersion = 1
 
+// maxSeq is the largest number that a nid has room for.
+const maxSeq = 1<<55 - 1
+
 // ErrDelta is the error of reading a delta that is malformed.
 var ErrDelta = errors.New("state delta is malformed")
 
@@ -65,8 +68,8 @@ func DecodeDelta(s shard.ID, b []byte) ([]stateres.Pair, error) {
 		b = b[a+c+d:]
 		typ, key = typ+int64(dt), key+dk
 		e := event + de
-		if typ < 0 || key < 0 || e < 0 {
-			return nil, fmt.Errorf("%w: negative nid", ErrDelta)
+		if typ < 0 || key < 0 || e < 0 || max(typ, key, e) > maxSeq {
+			return nil, fmt.Errorf("%w: no such nid", ErrDelta)
 		}
 		p := stateres.Pair{Key: stateres.Key{Type: nid(s, typ), StateKey: nid(s, key)}}
 		if e != 0 {

@@ -1,0 +1,47 @@
+package room
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+type heard []TypingUsers
+
+func (h *heard) PublishTyping(u TypingUsers) { *h = append(*h, u) }
+
+func TestTypistsFallSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h heard
+		ty := newTypists(3, 7, &h)
+		nid := shard.MakeNid(3, 1)
+		ty.set(nid, "!r", "@a", 0) // nothing to say
+		ty.set(nid, "!r", "@a", 10*time.Second)
+		ty.set(nid, "!r", "@b", 30*time.Second)
+		time.Sleep(5 * time.Second)
+		ty.set(nid, "!r", "@a", 10*time.Second) // goes on: nothing new
+		synctest.Wait()
+		require.Len(t, h, 2)
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		require.Len(t, h, 3)
+		ty.set(nid, "!r", "@b", 0)
+		require.Len(t, h, 4)
+		want := [][]id.UserID{{"@a"}, {"@a", "@b"}, {"@b"}, nil}
+		for i, u := range h {
+			require.Equal(t, TypingUsers{Shard: 3, Epoch: 7, N: int64(i + 1), RoomNid: nid, Room: "!r", Users: want[i]}, u)
+		}
+		ty.set(nid, "!r", "@a", 10*time.Second)
+		ty.stop()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Len(t, h, 5)
+		ty.set(nid, "!r", "@c", time.Second)
+		require.Len(t, h, 5)
+	})
+}

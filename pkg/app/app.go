@@ -3,9 +3,23 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
 
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/forward"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/api/ops"
 	"github.com/heddle-im/heddle/pkg/app/buildinfo"
 	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/fleet/members"
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/store/schema"
 )
 
 // Kind is a kind of process.
@@ -23,16 +37,183 @@ const (
 type Options struct {
 	Kind  Kind
 	Build buildinfo.Info
+	// LogTo is where the log goes; nil: standard error.
+	LogTo io.Writer
+	// OwnsProcess lets the worker set what holds for the process as a whole, such as the collector's memory limit.
+	OwnsProcess bool
+	// NoShortCut sends requests for shards that this process itself holds over the wire too. For tests.
+	NoShortCut bool
+	// Counter counts the statements of the pools. For tests.
+	Counter *pg.QueryCounter
 }
 
 // App is one worker, or all kinds in one process.
-type App struct{}
+type App struct {
+	base  *base
+	group *lifecycle.Group
+	http  *listener
+}
 
-// ErrNotBuilt is returned for what this build cannot do yet.
-var ErrNotBuilt = errors.New("this build cannot do that yet")
+// New builds a worker, in reading order: what it stands on, what it does, where it answers. What was opened is closed again
+// if it fails.
+func New(ctx context.Context, cfg config.Config, opts Options) (*App, error) {
+	b, err := open(ctx, cfg, opts)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{base: b, group: lifecycle.NewGroup(b.log)}
+	if err := a.build(); err != nil {
+		b.close()
+		return nil, err
+	}
+	return a, nil
+}
 
-// New builds a worker. What it opened is closed again if it fails.
-func New(_ context.Context, _ config.Config, _ Options) (*App, error) { return nil, ErrNotBuilt }
+// part is what one kind of worker adds to a process: services, in the order in which they start, and handlers.
+type part struct {
+	kind     route.Kind
+	handlers httpx.Handlers
+	// internal answers what workers ask each other over HTTP.
+	internal http.Handler
+	// drain gives away, while requests are still answered, what another worker can take over.
+	drain func(ctx context.Context) error
+}
+
+func (a *App) build() error {
+	b := a.base
+	a.group.Add("budget", b.budget)
+	a.group.Add("register", b.renewer)
+	a.group.Add("members", b.members)
+	s, err := newShared(b)
+	if err != nil {
+		return err
+	}
+	a.group.Add("log", s)
+
+	var parts []part
+	for _, p := range []struct {
+		kind  Kind
+		build func(*shared, *lifecycle.Group) (part, error)
+	}{{Master, buildMaster}, {Synchrotron, buildSynchrotron}, {FederationReader, buildFederation}} {
+		if b.opts.Kind != p.kind && b.opts.Kind != AllInOne {
+			continue
+		}
+		built, err := p.build(s, a.group)
+		if err != nil {
+			return fmt.Errorf("build %s: %w", p.kind, err)
+		}
+		parts = append(parts, built)
+	}
+	return a.listen(s, parts)
+}
+
+// listen puts the parts' handlers behind one router and one gate, and adds the listeners: last to start, first to stop.
+func (a *App) listen(s *shared, parts []part) error {
+	b := a.base
+	handlers, kinds := httpx.Handlers{}, []route.Kind{}
+	mux := http.NewServeMux()
+	for _, p := range parts {
+		kinds = append(kinds, p.kind)
+		for name, h := range p.handlers {
+			handlers[name] = h
+		}
+		if p.internal != nil {
+			mux.Handle("/_heddle/", p.internal)
+		}
+	}
+	fwd, err := forward.New(forward.Options{
+		Members: b.members, Self: b.cfg.Instance, Secret: b.secret, Propagator: b.tel.Propagator,
+		Registerer: b.tel.Metrics.Registerer(), Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(fwd.Close)
+	var limiter auth.Limiter
+	if b.cfg.RateLimits.Enabled {
+		limiter = s.limiter
+	}
+	gate := auth.NewGate(s.sessions, limiter, nil, trustedProxies())
+	router, err := httpx.New(httpx.Options{
+		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
+		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
+		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,
+	})
+	if err != nil {
+		return err
+	}
+	mux.Handle("/", router)
+
+	opsHandler := ops.New(ops.Options{Ready: b.ready.Ready, Metrics: b.tel.Metrics.Handler(), Version: a.version()})
+	a.group.Add("ops", newListener("ops", b.cfg.Listen.Ops, nil, opsHandler, 0, b.log))
+	watch := lifecycle.NewTasks(context.Background())
+	a.group.Add("status", lifecycle.Funcs{
+		OnStart: func(context.Context) error { watch.Go(b.status.watch); return nil },
+		OnStop:  watch.StopWithin,
+	})
+	a.http = newListener("http", b.cfg.Listen.HTTP, nil, mux, lingering, b.log)
+	a.group.Add("http", a.http)
+	if b.tls != nil {
+		a.group.Add("tls", newListener("tls.address", b.cfg.Listen.TLS.Address, b.tls, mux, lingering, b.log))
+	}
+	a.group.Add("drain", lifecycle.Funcs{OnStop: func(ctx context.Context) error { return a.drain(ctx, parts) }})
+	return nil
+}
+
+// drain is the first step of stopping: the others learn that we go, and take over what they can, while every request is still
+// answered here.
+func (a *App) drain(ctx context.Context, parts []part) error {
+	b := a.base
+	b.ready.Drain()
+	errs := []error{b.renewer.Drain(ctx)}
+	for _, p := range parts {
+		if p.drain != nil && a.othersServe(p.kind) {
+			errs = append(errs, p.drain(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) othersServe(k route.Kind) bool {
+	live := a.base.members.Live()
+	return slices.ContainsFunc(live, func(w members.Worker) bool {
+		return w.Instance != a.base.cfg.Instance && w.Kind == k && !w.Status.Draining
+	})
+}
+
+// version is what /version answers.
+func (a *App) version() any {
+	b := a.base
+	type span struct {
+		Min int `json:"min"`
+		Max int `json:"max"`
+	}
+	return struct {
+		buildinfo.Info
+		Instance string `json:"instance"`
+		Kind     Kind   `json:"kind"`
+		Schema   span   `json:"schema"`
+		Protocol span   `json:"protocol"`
+	}{b.opts.Build, b.cfg.Instance, b.opts.Kind, span{schema.Min, schema.Max}, span{protocolMin, protocolMax}}
+}
 
 // Run serves until ctx ends, the process is told to stop, or a part fails.
-func (a *App) Run(_ context.Context) error { return ErrNotBuilt }
+func (a *App) Run(ctx context.Context) error {
+	defer a.base.close()
+	return lifecycle.Run(ctx, a.base.log, a.group)
+}
+
+// Start starts the worker without handling signals; Stop ends it. They are for those who run several in one process.
+func (a *App) Start(ctx context.Context) error { return a.group.Start(ctx) }
+
+// Stop drains and ends what Start began, and closes what New opened.
+func (a *App) Stop(ctx context.Context) error {
+	defer a.base.close()
+	return a.group.Stop(ctx)
+}
+
+// URL is where the worker answers, once it has started.
+func (a *App) URL() string { return "http://" + a.http.bound.String() }
+
+// Logger is the worker's log.
+func (a *App) Logger() *slog.Logger { return a.base.log }

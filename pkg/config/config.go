@@ -194,6 +194,8 @@ func Default(embedded bool) Config {
 	if embedded {
 		c.ServerName = "localhost"
 		c.SigningKeyPath = "./data/signing.key"
+		// It listens on the loopback address alone: whoever tries it out should be able to make users.
+		c.Registration.Enabled = true
 		c.Log.Format = "text"
 	}
 	return c

@@ -21,7 +21,7 @@ func TestDefaultsOfTheAllInOneNeedNothing(t *testing.T) {
 	require.Equal(t, 16, c.Shards)
 	require.Equal(t, Roles(), c.Roles)
 	require.True(t, c.Memory.Budget.Auto())
-	require.False(t, c.Registration.Enabled)
+	require.True(t, c.Registration.Enabled)
 	host, err := os.Hostname()
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(c.Instance, host+"-"), c.Instance)

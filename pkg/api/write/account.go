@@ -287,8 +287,9 @@ func (a *Accounts) setAccountData(w http.ResponseWriter, r *http.Request) error 
 			return mxerr.New(mxerr.InvalidParam, "Invalid room id").WithCause(err)
 		}
 	}
-	if err := settable(typ); err != nil {
-		return err
+	switch typ {
+	case "m.fully_read", "m.push_rules":
+		return mxerr.Newf(mxerr.BadJSON, "%s is set by endpoints of its own", typ).WithStatus(http.StatusMethodNotAllowed)
 	}
 	var content map[string]jsontext.Value
 	body, err := httpx.ReadBody(r)

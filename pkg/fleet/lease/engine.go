@@ -253,6 +253,21 @@ func (e *Engine) Raise(ctx context.Context, s shard.ID, epoch shard.Epoch, now l
 	return raised, nil
 }
 
+// Moved tells that the holder itself has raised a shard's epoch, as Raise would have: the shard is still ours, under the new
+// epoch. It does not block.
+func (e *Engine) Moved(s shard.ID, from, to shard.Epoch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.holds[leasedb.ShardKey(s)]
+	if h == nil || h.epoch != from || h.lapsed || h.revoked {
+		return
+	}
+	h.epoch = to
+	if g := e.shards[s].Load(); g != nil {
+		e.shards[s].Store(&grant{epoch: to, gen: g.gen})
+	}
+}
+
 // Drain gives all leases away and takes no more. It returns when none is left, or with ctx.
 func (e *Engine) Drain(ctx context.Context) error {
 	e.mu.Lock()

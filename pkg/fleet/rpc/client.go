@@ -215,6 +215,9 @@ func (c *Client) encode(ctx context.Context, r Request) ([]byte, error) {
 }
 
 func (c *Client) overBus(ctx context.Context, r Request) ([]byte, error) {
+	if c.bus == nil {
+		return nil, bus.ErrNotConnected
+	}
 	data, err := c.encode(ctx, r)
 	if err != nil {
 		return nil, err

@@ -123,3 +123,15 @@ func (c *sessionCache) forget(user string, u *cachedUser) {
 		delete(c.users, user)
 	}
 }
+
+func (c *sessionCache) clear() {
+	c.mu.Lock()
+	users := make([]string, 0, len(c.users))
+	for u := range c.users {
+		users = append(users, u)
+	}
+	c.mu.Unlock()
+	for _, u := range users {
+		c.drop(u)
+	}
+}

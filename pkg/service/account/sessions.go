@@ -72,3 +72,6 @@ func (s *Sessions) Apply(e *entry.At) {
 		s.cache.drop(e.Subject)
 	}
 }
+
+// Forget drops everything that is remembered.
+func (s *Sessions) Forget() { s.cache.clear() }

@@ -1,0 +1,241 @@
+package read
+
+import (
+	"net/http"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
+	"github.com/heddle-im/heddle/pkg/service/account"
+)
+
+// AccountsOptions are what the handlers of accounts answer from.
+type AccountsOptions struct {
+	Server   id.ServerName
+	Accounts *account.Reader
+	// BaseURL is where clients reach the homeserver; empty: it is not announced.
+	BaseURL string
+}
+
+// Accounts answers what is read of accounts, and what the server says of itself.
+type Accounts struct{ o AccountsOptions }
+
+// NewAccounts makes the handlers.
+func NewAccounts(o AccountsOptions) *Accounts { return &Accounts{o} }
+
+// Handlers gives the handlers by the names of their rows.
+func (a *Accounts) Handlers() httpx.Handlers {
+	return httpx.Handlers{
+		"getVersions":           versions,
+		"getCapabilities":       capabilities,
+		"getWellknown":          a.wellKnown,
+		"getTokenOwner":         a.whoami,
+		"getDevices":            a.devices,
+		"getDevice":             a.device,
+		"getUserProfile":        a.profile,
+		"getProfileField":       a.profileField,
+		"getAccountData":        a.accountData,
+		"getAccountDataPerRoom": a.accountData,
+		"getRoomTags":           a.tags,
+		"getFilter":             a.filter,
+		"getPushRules":          a.pushRules,
+		"getPushRulesGlobal":    a.pushRulesGlobal,
+		"getPushRule":           a.pushRule,
+		"getPushers":            pushers,
+		"getProtocols":          nothing,
+		"getTurnServer":         nothing,
+	}
+}
+
+func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }
+
+func pushers(w http.ResponseWriter, _ *http.Request) error {
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"pushers": {}})
+}
+
+// self gives the caller, after refusing a path that names another user.
+func self(r *http.Request) (*auth.Caller, error) {
+	c := auth.Must(r.Context())
+	if u := httpx.Var(r, "userId"); u != string(c.UserID) {
+		return nil, mxerr.New(mxerr.Forbidden, "You cannot read another user's data")
+	}
+	return c, nil
+}
+
+func (a *Accounts) wellKnown(w http.ResponseWriter, _ *http.Request) error {
+	if a.o.BaseURL == "" {
+		return mxerr.New(mxerr.NotFound, "This server does not announce where it is")
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]map[string]string{"m.homeserver": {"base_url": a.o.BaseURL}})
+}
+
+func (a *Accounts) whoami(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	return httpx.WriteJSON(w, http.StatusOK, struct {
+		UserID   id.UserID   `json:"user_id"`
+		DeviceID id.DeviceID `json:"device_id,omitempty"`
+		IsGuest  bool        `json:"is_guest"`
+	}{c.UserID, c.DeviceID, c.Guest()})
+}
+
+type deviceAnswer struct {
+	DeviceID    string `json:"device_id"`
+	DisplayName string `json:"display_name,omitempty"`
+	LastSeenIP  string `json:"last_seen_ip,omitempty"`
+	LastSeenTS  int64  `json:"last_seen_ts,omitempty"`
+}
+
+func asDevice(d account.Device) deviceAnswer {
+	return deviceAnswer{DeviceID: d.DeviceID, DisplayName: d.DisplayName, LastSeenIP: d.LastSeenIP, LastSeenTS: d.LastSeen}
+}
+
+func (a *Accounts) devices(w http.ResponseWriter, r *http.Request) error {
+	list, err := a.o.Accounts.Devices(r.Context(), auth.Must(r.Context()).UserID)
+	if err != nil {
+		return err
+	}
+	out := make([]deviceAnswer, len(list))
+	for i, d := range list {
+		out[i] = asDevice(d)
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]deviceAnswer{"devices": out})
+}
+
+func (a *Accounts) device(w http.ResponseWriter, r *http.Request) error {
+	d, ok, err := a.o.Accounts.Device(r.Context(), auth.Must(r.Context()).UserID, id.DeviceID(httpx.Var(r, "deviceId")))
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return mxerr.New(mxerr.NotFound, "Unknown device")
+	}
+	return httpx.WriteJSON(w, http.StatusOK, asDevice(d))
+}
+
+// profileOf gives the fields of a local user's profile; a user who is not there, or not of this server, is not found.
+func (a *Accounts) profileOf(r *http.Request) (map[string]jsontext.Value, error) {
+	u, err := id.ParseUserID(httpx.Var(r, "userId"))
+	if err != nil {
+		return nil, mxerr.New(mxerr.InvalidParam, "Invalid user id").WithCause(err)
+	}
+	unknown := mxerr.New(mxerr.NotFound, "Profile was not found")
+	if u.Server() != a.o.Server {
+		return nil, unknown
+	}
+	fields, err := a.o.Accounts.Profile(r.Context(), u)
+	if err != nil {
+		return nil, err
+	}
+	if len(fields) == 0 {
+		exists, err := a.o.Accounts.Exists(r.Context(), u)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			return nil, unknown
+		}
+	}
+	out := make(map[string]jsontext.Value, len(fields))
+	for f, v := range fields {
+		out[f] = v
+	}
+	return out, nil
+}
+
+func (a *Accounts) profile(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.profileOf(r)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, p)
+}
+
+func (a *Accounts) profileField(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.profileOf(r)
+	if err != nil {
+		return err
+	}
+	field := httpx.Var(r, "keyName")
+	v, ok := p[field]
+	if !ok {
+		if field == "displayname" || field == "avatar_url" {
+			return httpx.WriteEmpty(w)
+		}
+		return mxerr.New(mxerr.NotFound, "The profile has no such field")
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]jsontext.Value{field: v})
+}
+
+func (a *Accounts) accountData(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	typ, room := httpx.Var(r, "type"), httpx.Var(r, "roomId")
+	if room == "" && typ == "m.push_rules" {
+		return httpx.WriteJSON(w, http.StatusOK, map[string]*pushrule.Ruleset{"global": pushrule.Defaults(string(c.UserID))})
+	}
+	v, ok, err := a.o.Accounts.AccountData(r.Context(), c.UserID, room, typ)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return mxerr.New(mxerr.NotFound, "No account data of this type")
+	}
+	httpx.WriteRaw(w, http.StatusOK, v)
+	return nil
+}
+
+func (a *Accounts) tags(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	v, ok, err := a.o.Accounts.AccountData(r.Context(), c.UserID, httpx.Var(r, "roomId"), "m.tag")
+	if err != nil {
+		return err
+	}
+	if !ok {
+		v = []byte(`{"tags":{}}`)
+	}
+	httpx.WriteRaw(w, http.StatusOK, v)
+	return nil
+}
+
+func (a *Accounts) filter(w http.ResponseWriter, r *http.Request) error {
+	c, err := self(r)
+	if err != nil {
+		return err
+	}
+	v, ok, err := a.o.Accounts.Filter(r.Context(), c.UserID, httpx.Var(r, "filterId"))
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return mxerr.New(mxerr.NotFound, "Unknown filter")
+	}
+	httpx.WriteRaw(w, http.StatusOK, v)
+	return nil
+}
+
+func (a *Accounts) pushRules(w http.ResponseWriter, r *http.Request) error {
+	u := auth.Must(r.Context()).UserID
+	return httpx.WriteJSON(w, http.StatusOK, map[string]*pushrule.Ruleset{"global": pushrule.Defaults(string(u))})
+}
+
+func (a *Accounts) pushRulesGlobal(w http.ResponseWriter, r *http.Request) error {
+	return httpx.WriteJSON(w, http.StatusOK, pushrule.Defaults(string(auth.Must(r.Context()).UserID)))
+}
+
+func (a *Accounts) pushRule(w http.ResponseWriter, r *http.Request) error {
+	rules := pushrule.Defaults(string(auth.Must(r.Context()).UserID))
+	rule, ok := rules.Find(httpx.Var(r, "kind"), httpx.Var(r, "ruleId"))
+	if !ok {
+		return mxerr.New(mxerr.NotFound, "Unknown push rule")
+	}
+	return httpx.WriteJSON(w, http.StatusOK, rule)
+}

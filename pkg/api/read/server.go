@@ -1,0 +1,44 @@
+package read
+
+import (
+	"net/http"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+)
+
+// versions says which versions of the specification are spoken. Clients choose what they use by it, so it grows with what is
+// served: what is not served yet is not announced.
+func versions(w http.ResponseWriter, _ *http.Request) error {
+	return httpx.WriteJSON(w, http.StatusOK, struct {
+		Versions []string        `json:"versions"`
+		Unstable map[string]bool `json:"unstable_features"`
+	}{
+		Versions: []string{
+			"r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
+		},
+		Unstable: map[string]bool{
+			"org.matrix.label_based_filtering": true,
+			"org.matrix.msc2285.stable":        true,
+			"org.matrix.msc3827.stable":        true,
+			"uk.tcpip.msc4133":                 true,
+			"uk.tcpip.msc4133.stable":          true,
+			"org.matrix.msc4222":               true,
+		},
+	})
+}
+
+func capabilities(w http.ResponseWriter, _ *http.Request) error {
+	available := make(map[string]string)
+	for _, v := range roomver.All() {
+		available[string(v.Version)] = "stable"
+	}
+	type enabled struct {
+		Enabled bool `json:"enabled"`
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"capabilities": map[string]any{
+		"m.room_versions":   map[string]any{"default": roomver.Default, "available": available},
+		"m.change_password": enabled{true}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
+		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{false}, "m.profile_fields": enabled{true},
+	}})
+}

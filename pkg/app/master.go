@@ -1,0 +1,242 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/api/write"
+	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/fleet/lease"
+	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/commit"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/commitdb"
+	"github.com/heddle-im/heddle/pkg/store/leasedb"
+)
+
+// buildMaster builds what changes things: leases on shards, the committer over them, the hosts of rooms and accounts, and the
+// endpoints that clients use.
+func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
+	p := part{kind: route.Master}
+	if s.hasRole(config.RoleWriter) {
+		w, err := newWriting(s)
+		if err != nil {
+			return part{}, err
+		}
+		w.addTo(group)
+		p.internal, p.drain = w.server, w.engine.Drain
+		s.to = rpc.NewRouter(w.server, s.client, !s.opts.NoShortCut)
+		s.ready.Register("leases", w.engine.Check)
+	}
+	if !s.hasRole(config.RoleClient) {
+		return p, nil
+	}
+	passwords, err := account.NewPasswords(account.DefaultArgon2(), 2)
+	if err != nil {
+		return part{}, err
+	}
+	front := account.NewFront(s.server, s.shards, account.Config{
+		Enabled: s.cfg.Registration.Enabled, SharedSecret: s.cfg.Registration.SharedSecret,
+		RequireToken: s.cfg.Registration.RequireToken,
+	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
+	p.handlers = write.NewAccounts(front, nil).Handlers()
+	rooms, err := roomHandlers(s, front)
+	if err != nil {
+		return part{}, err
+	}
+	maps.Copy(p.handlers, rooms)
+	return p, nil
+}
+
+// writing is the writing side of a master: what it holds the leases for. It is the leases' owner, and tells the committer
+// which shards are ours.
+type writing struct {
+	*shared
+	writer    *commitdb.Writer
+	publisher *follow.BusPublisher
+	committer *commit.Committer
+	rooms     *room.Host
+	server    *rpc.Server
+	engine    *lease.Engine
+
+	mu      sync.Mutex // guards session
+	session leasedb.Session
+}
+
+func newWriting(s *shared) (*writing, error) {
+	w := &writing{shared: s}
+	w.writer = commitdb.NewWriter(commitdb.Options{
+		Connect: s.db.Connect, Shards: s.shards.Count(), Holder: func() string { return s.renewer.Boot().String() }, Log: s.log,
+	})
+	s.onClose(w.writer.Close)
+	w.publisher = follow.NewBusPublisher(s.bus)
+	w.committer = commit.New(commit.Config{}.WithDefaults(), commit.Options{
+		Store: w.writer, Publisher: w.publisher, Leases: (*leases)(w), Log: s.log, Registerer: s.tel.Metrics.Registerer(),
+	})
+	w.rooms = room.NewHost(room.Options{
+		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms,
+		Ephemeral: (*typing)(w), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
+	})
+	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)
+	handlers := accountHandlers(accounts)
+	maps.Copy(handlers, roomRPC(w.rooms))
+	w.server = rpc.NewServer(rpc.ServerConfig{
+		Bus: s.bus, Secret: s.secret, Handlers: handlers, Logger: s.log, Tracer: s.tel.Tracer, Propagator: s.tel.Propagator,
+		Metrics: s.tel.Metrics,
+	})
+	hint, err := newLeaseHint(s.base)
+	if err != nil {
+		return nil, err
+	}
+	w.engine = lease.NewEngine(s.leases, s.renewer, lease.Config{
+		Roles: []lease.Role{{
+			Name: leasedb.Writer, Slots: s.shards.Count(), Address: s.address, Session: w.sessionNow, Owner: w,
+		}},
+		Hint: hint, Logger: s.log, Metrics: s.tel.Metrics,
+	})
+	return w, nil
+}
+
+// addTo adds the services in the order in which they start.
+func (w *writing) addTo(g *lifecycle.Group) {
+	g.Add("publisher", w.publisher)
+	g.Add("committer", w.committer)
+	g.Add("writer's session", lifecycle.Funcs{OnStart: w.connect})
+	g.Add("leases", w.engine)
+}
+
+// connect opens the writing session, so that its name stands on the lease rows from the first claim on.
+func (w *writing) connect(ctx context.Context) error {
+	n, err := w.writer.Session(ctx)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.session = n
+	return nil
+}
+
+func (w *writing) sessionNow() leasedb.Session {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.session
+}
+
+// Opened implements lease.Owner.
+func (w *writing) Opened(ctx context.Context, slot int, epoch shard.Epoch) error {
+	s := shard.ID(slot)
+	if err := w.committer.Open(ctx, s, epoch); err != nil {
+		return fmt.Errorf("open shard %s: %w", s, err)
+	}
+	if err := w.connect(ctx); err != nil { // the session may be a new one
+		return err
+	}
+	if err := w.rooms.Open(ctx, s, epoch); err != nil {
+		w.committer.Drop(s)
+		return fmt.Errorf("open the rooms of shard %s: %w", s, err)
+	}
+	if err := w.server.Open(ctx, s); err != nil {
+		w.committer.Drop(s)
+		return errors.Join(fmt.Errorf("serve shard %s: %w", s, err), w.rooms.Close(ctx, s))
+	}
+	return nil
+}
+
+// Closing implements lease.Owner: no new request, then none in the rooms, then none in the committer.
+func (w *writing) Closing(ctx context.Context, slot int) {
+	s := shard.ID(slot)
+	w.server.Close(ctx, s)
+	if !w.engine.Valid(s, w.epochOf(s)) { // lost, not given away: what is in flight cannot commit
+		w.committer.Drop(s)
+	}
+	if err := w.rooms.Close(ctx, s); err != nil {
+		w.log.Warn("rooms of a shard did not close in time", "shard", int(s), "error", err)
+	}
+	if err := w.committer.Close(ctx, s); err != nil {
+		w.log.Warn("shard did not close in time", "shard", int(s), "error", err)
+		w.committer.Drop(s)
+	}
+}
+
+func (w *writing) epochOf(s shard.ID) shard.Epoch {
+	e, _ := w.engine.Epoch(s)
+	return e
+}
+
+// leases is what the committer and the hosts ask of the leases.
+type leases writing
+
+// Valid implements commit.Leases.
+func (l *leases) Valid(s shard.ID, e shard.Epoch) bool { return l.engine.Valid(s, e) }
+
+// Epoch implements account.Owners.
+func (l *leases) Epoch(s shard.ID) (shard.Epoch, bool) { return l.engine.Epoch(s) }
+
+// Moved implements commit.Leases.
+func (l *leases) Moved(s shard.ID, from, to shard.Epoch) { l.engine.Moved(s, from, to) }
+
+// Lost implements commit.Leases: the engine finds out by itself, sooner if it looks now.
+func (l *leases) Lost(shard.ID, shard.Epoch) { l.engine.Wake() }
+
+// typing tells the synchrotrons who types.
+type typing writing
+
+// PublishTyping implements room.Ephemeral.
+func (t *typing) PublishTyping(u room.TypingUsers) {
+	users := make([]string, len(u.Users))
+	for i, id := range u.Users {
+		users[i] = string(id)
+	}
+	data, err := entry.EncodeTyping(&entry.Typing{
+		Shard: uint32(u.Shard), Epoch: int64(u.Epoch), N: u.N, RoomNid: int64(u.RoomNid), RoomId: string(u.Room), UserIds: users,
+	})
+	if err == nil {
+		err = t.bus.Publish(bus.Message{Subject: entry.EphemeralSubject(u.Shard), Data: data})
+	}
+	if err != nil { // it may be lost: that is what ephemeral means
+		t.log.Debug("typing was not published", "error", err)
+	}
+}
+
+// leaseHint tells masters over NATS that a lease has changed.
+type leaseHint struct {
+	bus  *bus.Bus
+	told chan struct{}
+}
+
+const leaseSubject = "fleet.lease"
+
+func newLeaseHint(b *base) (*leaseHint, error) {
+	h := &leaseHint{bus: b.bus, told: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	sub, err := b.bus.Subscribe(ctx, leaseSubject, func(*bus.Incoming) {
+		select {
+		case h.told <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", leaseSubject, err)
+	}
+	b.onClose(sub.Stop)
+	return h, nil
+}
+
+// Tell implements lease.Hint.
+func (h *leaseHint) Tell() { _ = h.bus.Publish(bus.Message{Subject: leaseSubject}) }
+
+// Told implements lease.Hint.
+func (h *leaseHint) Told() <-chan struct{} { return h.told }

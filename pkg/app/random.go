@@ -1,0 +1,8 @@
+package app
+
+import (
+	"crypto/rand"
+	"io"
+)
+
+func randomSource() io.Reader { return rand.Reader }

@@ -1,0 +1,143 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/logdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// rememberedSessions is how many access tokens a worker remembers; one takes about 600 bytes.
+const rememberedSessions = 50_000
+
+// shared is what all parts of one process have in common: one follower of the log, one memory of sessions, one way to
+// the shards' writers. It is a service: it starts to follow when the parts have said what they want to hear.
+type shared struct {
+	*base
+	accounts *accountdb.Reader
+	rooms    *roomdb.Reader
+	logs     *logdb.DB
+	index    *follow.Index
+	sessions *account.Sessions
+	limiter  auth.Limiter
+	client   *rpc.Client
+	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
+	to caller
+
+	ears     []ear
+	follower *follow.Follower
+}
+
+// ear is a part that hears the log. Apply and Reset are called from the follower's goroutine, one at a time.
+type ear struct {
+	wants func(k entry.Kind, room shard.Nid, subject []byte) bool
+	apply func(ctx context.Context, b follow.Batch) error
+	reset func(ctx context.Context, at shard.Heads) error
+}
+
+func newShared(b *base) (*shared, error) {
+	s := &shared{
+		base: b, accounts: accountdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
+		logs: logdb.NewDB(b.db, b.shards.Count()),
+	}
+	s.index = follow.NewIndex(s.logs)
+	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, rememberedSessions, b.now)
+	s.hear(ear{
+		wants: func(k entry.Kind, _ shard.Nid, subject []byte) bool { return s.sessions.Concerned(k, string(subject)) },
+		apply: func(_ context.Context, batch follow.Batch) error {
+			for i := range batch.Entries {
+				s.sessions.Apply(&batch.Entries[i])
+			}
+			return nil
+		},
+		reset: func(context.Context, shard.Heads) error { s.sessions.Forget(); return nil },
+	})
+	s.client = rpc.NewClient(rpc.ClientConfig{
+		Bus: b.bus, Owners: b.leases, Secret: b.secret, Logger: b.log, Tracer: b.tel.Tracer, Propagator: b.tel.Propagator,
+		Metrics: b.tel.Metrics,
+	})
+	s.onClose(s.client.Close)
+	s.to = s.client
+	s.follower = follow.New(follow.Config{}, follow.Options{
+		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
+	})
+	s.ready.Register("log", s.follower.Ready)
+	b.status.lag = func() map[int]int64 {
+		if n, _ := s.follower.Lag(); n > 0 {
+			return map[int]int64{-1: n}
+		}
+		return nil
+	}
+	var err error
+	if s.limiter, err = newLimiter(b); err != nil {
+		return nil, fmt.Errorf("rate limits: %w", err)
+	}
+	return s, nil
+}
+
+// hear adds a part that hears the log; it must be called before Start.
+func (s *shared) hear(e ear) { s.ears = append(s.ears, e) }
+
+func (s *shared) wants(k entry.Kind, room shard.Nid, subject []byte) bool {
+	for _, e := range s.ears {
+		if e.wants(k, room, subject) {
+			return true
+		}
+	}
+	return false
+}
+
+// Start implements lifecycle.Service.
+func (s *shared) Start(ctx context.Context) error { return s.follower.Start(ctx) }
+
+// Stop implements lifecycle.Service.
+func (s *shared) Stop(ctx context.Context) error {
+	err := s.follower.Stop(ctx)
+	s.index.Stop()
+	return err
+}
+
+// Failed implements lifecycle.Failing.
+func (s *shared) Failed() <-chan error { return s.follower.Failed() }
+
+// fan hands what the follower applies to all parts.
+type fan shared
+
+// Apply implements follow.Consumer.
+func (f *fan) Apply(ctx context.Context, b follow.Batch) error {
+	for _, e := range f.ears {
+		if err := e.apply(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reset implements follow.Resetter.
+func (f *fan) Reset(ctx context.Context, at shard.Heads) error {
+	for _, e := range f.ears {
+		if err := e.reset(ctx, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trustedProxies are the networks whose X-Forwarded-For is believed: a proxy on the same machine, and private networks, where
+// balancers and the other workers are.
+func trustedProxies() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"} {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}

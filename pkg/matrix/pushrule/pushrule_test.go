@@ -1,0 +1,38 @@
+package pushrule_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
+)
+
+func TestDefaultsAreOfTheUserAndWellFormed(t *testing.T) {
+	s := pushrule.Defaults(`@a"b:example.org`)
+	b, err := json.Marshal(s)
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"value":"@a\"b:example.org"`)
+	seen := map[string]bool{}
+	for _, kind := range []string{"override", "content", "room", "sender", "underride"} {
+		rules, ok := s.Of(kind)
+		require.True(t, ok)
+		require.NotNil(t, rules, "an empty kind is an empty list")
+		for _, r := range rules {
+			require.True(t, strings.HasPrefix(r.ID, ".m.rule."), r.ID)
+			require.False(t, seen[r.ID], r.ID)
+			seen[r.ID] = true
+			require.Equal(t, r.ID != ".m.rule.master", r.Enabled)
+			got, ok := s.Find(kind, r.ID)
+			require.True(t, ok)
+			require.Equal(t, r, got)
+		}
+	}
+	require.Len(t, seen, 15)
+	// a pattern that is the empty string must be there: it is not the same as none
+	require.Contains(t, string(b), `"key":"state_key","pattern":""`)
+	_, ok := s.Of("global")
+	require.False(t, ok)
+}

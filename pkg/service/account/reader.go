@@ -1,0 +1,55 @@
+package account
+
+import (
+	"context"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+)
+
+// Device is a device as it is stored.
+type Device = accountdb.Device
+
+// Reader reads what belongs to users, from the primary: each answer holds what was committed before the call.
+type Reader struct {
+	shards shard.Map
+	db     *accountdb.Reader
+}
+
+// NewReader makes a Reader.
+func NewReader(shards shard.Map, db *accountdb.Reader) *Reader {
+	return &Reader{shards: shards, db: db}
+}
+
+func (r *Reader) of(u id.UserID) shard.ID { return r.shards.OfUser(string(u)) }
+
+// Exists tells whether there is an account.
+func (r *Reader) Exists(ctx context.Context, u id.UserID) (bool, error) {
+	return r.db.AccountExists(ctx, r.of(u), string(u))
+}
+
+// Devices gives a user's devices in the order of their ids.
+func (r *Reader) Devices(ctx context.Context, u id.UserID) ([]Device, error) {
+	return r.db.Devices(ctx, r.of(u), string(u))
+}
+
+// Device gives one device.
+func (r *Reader) Device(ctx context.Context, u id.UserID, d id.DeviceID) (Device, bool, error) {
+	return r.db.Device(ctx, r.of(u), string(u), string(d))
+}
+
+// Profile gives all fields of a profile as JSON values.
+func (r *Reader) Profile(ctx context.Context, u id.UserID) (map[string][]byte, error) {
+	return r.db.Profile(ctx, r.of(u), string(u))
+}
+
+// AccountData gives account data of one type as JSON, of a room or global (room empty).
+func (r *Reader) AccountData(ctx context.Context, u id.UserID, room, typ string) ([]byte, bool, error) {
+	return r.db.AccountData(ctx, r.of(u), string(u), room, typ)
+}
+
+// Filter gives a stored filter as JSON.
+func (r *Reader) Filter(ctx context.Context, u id.UserID, filterID string) ([]byte, bool, error) {
+	return r.db.Filter(ctx, r.of(u), string(u), filterID)
+}

@@ -1,0 +1,107 @@
+package auth
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+
+	"github.com/heddle-im/heddle/pkg/infra/soft"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/account"
+)
+
+// Rates are the figures of the rate limits by class.
+type Rates map[route.RateClass]soft.Rate
+
+// LimitsConfig says how much one client may ask for. A class that has no figure has no limit.
+type LimitsConfig struct {
+	// Enabled is rate_limits.enabled.
+	Enabled bool
+	// Client are the allowances of one user, or of one address where nobody is logged in.
+	Client Rates
+	// Room are the allowances of one room, all users of this server together.
+	Room Rates
+}
+
+// DefaultLimits gives figures that a person with several devices does not meet, and that one client cannot harm others within.
+func DefaultLimits() LimitsConfig {
+	return LimitsConfig{
+		Enabled: true,
+		Client: Rates{
+			route.RateRead:       {PerSecond: 50, Burst: 300},
+			route.RateSync:       {PerSecond: 20, Burst: 100},
+			route.RateSearch:     {PerSecond: 2, Burst: 20},
+			route.RateWrite:      {PerSecond: 10, Burst: 100},
+			route.RateMessage:    {PerSecond: 10, Burst: 60},
+			route.RateEphemeral:  {PerSecond: 20, Burst: 100},
+			route.RateToDevice:   {PerSecond: 20, Burst: 200},
+			route.RateJoin:       {PerSecond: 2, Burst: 60},
+			route.RateInvite:     {PerSecond: 2, Burst: 100},
+			route.RateCreateRoom: {PerSecond: 0.5, Burst: 30},
+			route.RateLogin:      {PerSecond: 1, Burst: 30},
+			route.RateRegister:   {PerSecond: 0.5, Burst: 30},
+			route.RateThreepid:   {PerSecond: 0.02, Burst: 5},
+			route.RateUpload:     {PerSecond: 2, Burst: 50},
+			route.RateDownload:   {PerSecond: 50, Burst: 300},
+			route.RateKeys:       {PerSecond: 20, Burst: 100},
+			route.RateAdmin:      {PerSecond: 50, Burst: 300},
+			route.RateFederation: {PerSecond: 50, Burst: 300}, // of addresses: what servers sign is not counted here
+		},
+		Room: Rates{
+			route.RateMessage: {PerSecond: 100, Burst: 500},
+		},
+	}
+}
+
+// Limits keeps the rate limits in the soft store, where all workers count together; without Redis each worker counts for itself.
+// It is a [Limiter]. It is safe for concurrent use.
+type Limits struct {
+	cfg   LimitsConfig
+	store *soft.Store
+}
+
+// NewLimits makes Limits.
+func NewLimits(cfg LimitsConfig, store *soft.Store) *Limits {
+	cfg.Client, cfg.Room = maps.Clone(cfg.Client), maps.Clone(cfg.Room)
+	return &Limits{cfg: cfg, store: store}
+}
+
+// Take implements [Limiter]. Application services are not limited: they speak for many.
+func (l *Limits) Take(ctx context.Context, class route.RateClass, c *Caller) error {
+	if c.Kind == account.KindAppservice && c.UserID != "" {
+		return nil
+	}
+	return l.take(ctx, l.cfg.Client, class, client(c))
+}
+
+// TakeRoom takes one from a room's allowance, for endpoints of which all in the room bear the cost.
+func (l *Limits) TakeRoom(ctx context.Context, class route.RateClass, room id.RoomID) error {
+	return l.take(ctx, l.cfg.Room, class, "r:"+string(room))
+}
+
+func (l *Limits) take(ctx context.Context, rates Rates, class route.RateClass, who string) error {
+	rate, ok := rates[class]
+	if !l.cfg.Enabled || !ok {
+		return nil
+	}
+	a := l.store.Take(ctx, "ratelimit:"+string(class)+":"+who, rate, 1)
+	if a.OK {
+		return nil
+	}
+	// A whole millisecond more, so that whoever waits exactly as long as told is let in.
+	return mxerr.Limited(a.RetryAfter.Milliseconds() + 1)
+}
+
+// client names who is counted. One subscriber of IPv6 has a network of 64 bits to choose addresses from.
+func client(c *Caller) string {
+	if c.UserID != "" {
+		return "u:" + string(c.UserID)
+	}
+	addr := c.Addr
+	if addr.Is6() {
+		addr = netip.PrefixFrom(addr.WithZone(""), 64).Masked().Addr()
+	}
+	return "a:" + addr.String()
+}

@@ -30,7 +30,9 @@ func limits(t *testing.T, url string, cfg auth.LimitsConfig) *auth.Limits {
 	return auth.NewLimits(cfg, s)
 }
 
-func user(name string) *auth.Caller { return &auth.Caller{UserID: id.UserID("@" + name + ":a.example")} }
+func user(name string) *auth.Caller {
+	return &auth.Caller{UserID: id.UserID("@" + name + ":a.example")}
+}
 
 func from(addr string) *auth.Caller { return &auth.Caller{Addr: netip.MustParseAddr(addr)} }
 

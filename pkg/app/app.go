@@ -129,11 +129,7 @@ func (a *App) listen(s *shared, parts []part) error {
 		return err
 	}
 	b.onClose(fwd.Close)
-	var limiter auth.Limiter
-	if b.cfg.RateLimits.Enabled {
-		limiter = s.limiter
-	}
-	gate := auth.NewGate(s.sessions, limiter, nil, trustedProxies())
+	gate := auth.NewGate(s.sessions, s.limiter, nil, trustedProxies())
 	router, err := httpx.New(httpx.Options{
 		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),

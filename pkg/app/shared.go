@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
@@ -28,7 +27,7 @@ type shared struct {
 	logs     *logdb.DB
 	index    *follow.Index
 	sessions *account.Sessions
-	limiter  auth.Limiter
+	limiter  *auth.Limits
 	client   *rpc.Client
 	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
 	to caller
@@ -77,10 +76,7 @@ func newShared(b *base) (*shared, error) {
 		}
 		return nil
 	}
-	var err error
-	if s.limiter, err = newLimiter(b); err != nil {
-		return nil, fmt.Errorf("rate limits: %w", err)
-	}
+	s.limiter = newLimiter(b)
 	return s, nil
 }
 

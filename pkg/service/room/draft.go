@@ -247,10 +247,12 @@ func (d *draft) setState(w *want, e *event.Event, row *roomdb.Event, body *entry
 	})
 }
 
-// strippedTypes are the state events that somebody who is invited, or knocks, may see.
-var strippedTypes = [...]string{
-	event.TypeCreate, event.TypeName, event.TypeAvatar, event.TypeTopic, event.TypeJoinRules, event.TypeCanonicalAlias,
-	event.TypeEncryption,
+// strippedTypes gives the state events that somebody who is invited, or knocks, may see.
+func strippedTypes() []string {
+	return []string{
+		event.TypeCreate, event.TypeName, event.TypeAvatar, event.TypeTopic, event.TypeJoinRules, event.TypeCanonicalAlias,
+		event.TypeEncryption,
+	}
 }
 
 // stripped gives what an invited or knocking user is told of the room: a JSON array of stripped state events, the sender's
@@ -269,7 +271,7 @@ func (d *draft) stripped(membership string, sender id.UserID) []byte {
 		}
 		list = h.ev.AppendStripped(list)
 	}
-	for _, t := range strippedTypes {
+	for _, t := range strippedTypes() {
 		add(d.at(t, ""))
 	}
 	if membership == event.Invite {

@@ -17,14 +17,26 @@ const authorisedVia = "join_authorised_via_users_server"
 
 func (c *SetMembership) room() id.RoomID { return c.Room }
 
-var memberships = map[Action]string{
-	ActionJoin: event.Join, ActionInvite: event.Invite, ActionLeave: event.Leave, ActionKick: event.Leave,
-	ActionBan: event.Ban, ActionUnban: event.Leave, ActionKnock: event.Knock,
+// membership is what an action makes of the target; "" for an action that there is not.
+func (a Action) membership() string {
+	switch a {
+	case ActionJoin:
+		return event.Join
+	case ActionInvite:
+		return event.Invite
+	case ActionLeave, ActionKick, ActionUnban:
+		return event.Leave
+	case ActionBan:
+		return event.Ban
+	case ActionKnock:
+		return event.Knock
+	}
+	return ""
 }
 
 func (c *SetMembership) decide(v *view) (plan, error) {
-	membership, ok := memberships[c.Action]
-	if !ok {
+	membership := c.Action.membership()
+	if membership == "" {
 		return plan{}, mxerr.New(mxerr.InvalidParam, "action is unknown")
 	}
 	old := v.at(event.TypeMember, string(c.Target))

@@ -325,3 +325,12 @@ type storedAnswer struct {
 	Unchanged bool   `json:"u,omitempty"`
 	Data      []byte `json:"d,omitempty"`
 }
+
+// KeyOf gives the key that a writer takes for a command that it was given none for: from the client's transaction id, or a
+// random one.
+func KeyOf(cmd Command) []byte {
+	if key := txnKey(cmd); key != nil {
+		return key
+	}
+	return NewKey()
+}

@@ -84,10 +84,7 @@ func (a *App) build() error {
 	a.group.Add("budget", b.budget)
 	a.group.Add("register", b.renewer)
 	a.group.Add("members", b.members)
-	s, err := newShared(b)
-	if err != nil {
-		return err
-	}
+	s := newShared(b)
 	a.group.Add("log", s)
 
 	var parts []part

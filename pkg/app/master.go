@@ -70,12 +70,14 @@ type writing struct {
 	server    *rpc.Server
 	engine    *lease.Engine
 
-	mu      sync.Mutex // guards session
+	tasks   *lifecycle.Tasks // rooms that begin anew under another epoch
+	mu      sync.Mutex       // guards session
 	session leasedb.Session
 }
 
 func newWriting(s *shared) (*writing, error) {
-	w := &writing{shared: s}
+	w := &writing{shared: s, tasks: lifecycle.NewTasks(context.Background())}
+	s.onClose(w.tasks.Stop)
 	w.writer = commitdb.NewWriter(commitdb.Options{
 		Connect: s.db.Connect, Shards: s.shards.Count(), Holder: func() string { return s.renewer.Boot().String() }, Log: s.log,
 	})
@@ -184,8 +186,17 @@ func (l *leases) Valid(s shard.ID, e shard.Epoch) bool { return l.engine.Valid(s
 // Epoch implements account.Owners.
 func (l *leases) Epoch(s shard.ID) (shard.Epoch, bool) { return l.engine.Epoch(s) }
 
-// Moved implements commit.Leases.
-func (l *leases) Moved(s shard.ID, from, to shard.Epoch) { l.engine.Moved(s, from, to) }
+// Moved implements commit.Leases. What the rooms hold in memory was prepared under the old epoch and fails; they begin anew.
+func (l *leases) Moved(s shard.ID, from, to shard.Epoch) {
+	l.engine.Moved(s, from, to)
+	l.tasks.Go(func(ctx context.Context) {
+		if err := l.rooms.Open(ctx, s, to); err != nil {
+			l.log.Error("rooms of a shard did not begin anew; the shard is given up", "shard", int(s), "error", err)
+			l.committer.Drop(s)
+			l.engine.Wake()
+		}
+	})
+}
 
 // Lost implements commit.Leases: the engine finds out by itself, sooner if it looks now.
 func (l *leases) Lost(shard.ID, shard.Epoch) { l.engine.Wake() }

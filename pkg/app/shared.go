@@ -43,7 +43,7 @@ type ear struct {
 	reset func(ctx context.Context, at shard.Heads) error
 }
 
-func newShared(b *base) (*shared, error) {
+func newShared(b *base) *shared {
 	s := &shared{
 		base: b, accounts: accountdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
 		logs: logdb.NewDB(b.db, b.shards.Count()),
@@ -77,7 +77,7 @@ func newShared(b *base) (*shared, error) {
 		return nil
 	}
 	s.limiter = newLimiter(b)
-	return s, nil
+	return s
 }
 
 // hear adds a part that hears the log; it must be called before Start.

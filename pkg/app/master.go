@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
@@ -29,6 +30,7 @@ import (
 // endpoints that clients use.
 func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Master}
+	writer := &roomWriter{wire: roomrpc.NewClient(s.client, s.shards), shards: s.shards}
 	if s.hasRole(config.RoleWriter) {
 		w, err := newWriting(s)
 		if err != nil {
@@ -37,6 +39,9 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		w.addTo(group)
 		p.internal, p.drain = w.server, w.engine.Drain
 		s.to = rpc.NewRouter(w.server, s.client, !s.opts.NoShortCut)
+		if !s.opts.NoShortCut {
+			writer.host, writer.server = w.rooms, w.server
+		}
 		s.ready.Register("leases", w.engine.Check)
 	}
 	if !s.hasRole(config.RoleClient) {
@@ -51,7 +56,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		RequireToken: s.cfg.Registration.RequireToken,
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	p.handlers = write.NewAccounts(front, nil).Handlers()
-	rooms, err := roomHandlers(s, front)
+	rooms, err := roomHandlers(s, front, writer)
 	if err != nil {
 		return part{}, err
 	}
@@ -92,7 +97,7 @@ func newWriting(s *shared) (*writing, error) {
 	})
 	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)
 	handlers := accountHandlers(accounts)
-	maps.Copy(handlers, roomRPC(w.rooms))
+	maps.Copy(handlers, roomrpc.Handlers(retrying{w.rooms}))
 	w.server = rpc.NewServer(rpc.ServerConfig{
 		Bus: s.bus, Secret: s.secret, Handlers: handlers, Logger: s.log, Tracer: s.tel.Tracer, Propagator: s.tel.Propagator,
 		Metrics: s.tel.Metrics,

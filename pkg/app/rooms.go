@@ -1,12 +1,53 @@
 package app
 
 import (
+	"context"
+	"errors"
+	"fmt"
+
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
-func roomHandlers(_ *shared, _ *account.Front) (httpx.Handlers, error) { return nil, nil }
+// roomWriter has commands on rooms done: here, if the room's shard is held here, or else by whoever holds it. What is done
+// here is not encoded.
+type roomWriter struct {
+	host   *room.Host // nil: every command goes over the wire
+	server *rpc.Server
+	wire   *roomrpc.Client
+	shards shard.Map
+}
 
-func roomRPC(_ *room.Host) map[string]rpc.Handler { return nil }
+// Do implements room.Writer.
+func (w *roomWriter) Do(ctx context.Context, key []byte, cmd room.Command) (room.Answer, error) {
+	if key == nil {
+		key = room.KeyOf(cmd)
+	}
+	if w.host != nil && w.server.Serves(room.ShardOf(w.shards, cmd)) {
+		a, err := w.host.Do(ctx, key, cmd)
+		if err == nil || (!errors.Is(err, room.ErrNotOwner) && !passing(err)) {
+			return a, err
+		}
+	}
+	return w.wire.Do(ctx, key, cmd)
+}
+
+// retrying tells an rpc caller which failures of a host may pass.
+type retrying struct{ room.Writer }
+
+// Do implements room.Writer.
+func (r retrying) Do(ctx context.Context, key []byte, cmd room.Command) (room.Answer, error) {
+	a, err := r.Writer.Do(ctx, key, cmd)
+	if passing(err) {
+		err = fmt.Errorf("%w: %w", rpc.ErrRetry, err)
+	}
+	return a, err
+}
+
+func roomHandlers(_ *shared, _ *account.Front, _ room.Writer) (httpx.Handlers, error) {
+	return nil, nil
+}

@@ -35,9 +35,9 @@ func (n *nowhere) Commit(ctx context.Context, b []commit.Batch) error {
 // BenchmarkSend is a warm message send: with a store that does nothing, and with PostgreSQL; by one sender, and by many into one
 // room and into 100.
 func BenchmarkSend(b *testing.B) {
-	for _, real := range []bool{false, true} {
+	for _, durable := range []bool{false, true} {
 		for _, c := range []struct{ rooms, senders int }{{1, 1}, {1, 64}, {100, 64}} {
-			b.Run(fmt.Sprintf("postgres=%t/rooms=%d/senders=%d", real, c.rooms, c.senders), func(b *testing.B) {
+			b.Run(fmt.Sprintf("postgres=%t/rooms=%d/senders=%d", durable, c.rooms, c.senders), func(b *testing.B) {
 				n := &nowhere{}
 				w := roomtest.New(b, roomtest.WithStore(n.wrap))
 				var rooms []id.RoomID
@@ -46,7 +46,7 @@ func BenchmarkSend(b *testing.B) {
 					w.Send(r, alice, "warm")
 					rooms = append(rooms, r)
 				}
-				n.on.Store(!real)
+				n.on.Store(!durable)
 				var at atomic.Int64
 				ctx := context.Background()
 				b.ReportAllocs()

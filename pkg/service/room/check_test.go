@@ -72,7 +72,7 @@ func checkRoom(t *testing.T, w *roomtest.World, r id.RoomID) {
 		require.Equal(t, r, ev.RoomID())
 		require.Equal(t, ev.Type(), name(e.Type))
 		require.Equal(t, string(ev.Sender()), name(e.Sender))
-		require.Equal(t, len(ev.AuthEvents()), len(e.Auth))
+		require.Len(t, e.Auth, len(ev.AuthEvents()))
 		for j, a := range ev.AuthEvents() {
 			require.Equal(t, byID[string(a)].Nid, e.Auth[j])
 		}
@@ -98,7 +98,7 @@ func checkRoom(t *testing.T, w *roomtest.World, r id.RoomID) {
 	}
 	pairs, err := w.Reader.CurrentState(ctx, ref.Nid)
 	require.NoError(t, err)
-	require.Equal(t, len(naive), len(pairs))
+	require.Len(t, pairs, len(naive))
 	for _, p := range pairs {
 		at := roomdb.StateName{Type: name(shard.Nid(p.Type)), StateKey: name(shard.Nid(p.StateKey))}
 		require.Equal(t, naive[at], shard.Nid(p.Event))

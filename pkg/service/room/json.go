@@ -13,14 +13,15 @@ import (
 
 // jsonError says what is wrong with JSON that a client sent.
 func jsonError(err error) error {
-	switch canonjson.Reason(err) {
-	case canonjson.ErrSize:
+	reason := canonjson.Reason(err)
+	is := func(target error) bool { return errors.Is(reason, target) }
+	switch {
+	case is(canonjson.ErrSize):
 		return mxerr.New(mxerr.TooLarge, "content is too large")
-	case canonjson.ErrNumber, canonjson.ErrDuplicate, canonjson.ErrDepth, canonjson.ErrSurrogate:
-		return mxerr.New(mxerr.BadJSON, "content is not canonical JSON: "+canonjson.Reason(err).Error())
-	default:
-		return mxerr.New(mxerr.NotJSON, "content is not JSON")
+	case is(canonjson.ErrNumber), is(canonjson.ErrDuplicate), is(canonjson.ErrDepth), is(canonjson.ErrSurrogate):
+		return mxerr.New(mxerr.BadJSON, "content is not canonical JSON: "+reason.Error())
 	}
+	return mxerr.New(mxerr.NotJSON, "content is not JSON")
 }
 
 // buildError says why an event cannot be built of what a client sent.

@@ -101,8 +101,8 @@ func TestCreateRoomInEveryVersion(t *testing.T) {
 			_, err := w.Host.Do(w.Ctx(), nil, &room.Send{Room: r, By: roomtest.As(bob), Type: "m.room.message"})
 			require.True(t, mxerr.Is(err, mxerr.Forbidden), "%v", err)
 			state := currentState(t, w, r)
-			require.Equal(t, `{"name":"The room"}`, state[roomdb.StateName{Type: "m.room.name"}])
-			require.Equal(t, `{"membership":"leave"}`, state[roomdb.StateName{Type: "m.room.member", StateKey: string(bob)}])
+			require.JSONEq(t, `{"name":"The room"}`, state[roomdb.StateName{Type: "m.room.name"}])
+			require.JSONEq(t, `{"membership":"leave"}`, state[roomdb.StateName{Type: "m.room.member", StateKey: string(bob)}])
 		})
 	}
 }

@@ -15,6 +15,11 @@ type heard []TypingUsers
 
 func (h *heard) PublishTyping(u TypingUsers) { *h = append(*h, u) }
 
+// pass lets time go by in a bubble.
+func pass(d time.Duration) {
+	<-time.After(d)
+}
+
 func TestTypistsFallSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h heard
@@ -23,11 +28,11 @@ func TestTypistsFallSilent(t *testing.T) {
 		ty.set(nid, "!r", "@a", 0) // nothing to say
 		ty.set(nid, "!r", "@a", 10*time.Second)
 		ty.set(nid, "!r", "@b", 30*time.Second)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		ty.set(nid, "!r", "@a", 10*time.Second) // goes on: nothing new
 		synctest.Wait()
 		require.Len(t, h, 2)
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		synctest.Wait()
 		require.Len(t, h, 3)
 		ty.set(nid, "!r", "@b", 0)
@@ -38,7 +43,7 @@ func TestTypistsFallSilent(t *testing.T) {
 		}
 		ty.set(nid, "!r", "@a", 10*time.Second)
 		ty.stop()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		require.Len(t, h, 5)
 		ty.set(nid, "!r", "@c", time.Second)

@@ -155,7 +155,7 @@ func TestMembershipGoesItsWays(t *testing.T) {
 		Room: r, By: by(alice), Target: bob, Action: room.ActionInvite, Profile: room.Profile{DisplayName: "Bob"}, IsDirect: true,
 		Reason: "come",
 	})
-	require.Equal(t, `{"displayname":"Bob","is_direct":true,"membership":"invite","reason":"come"}`, member(bob))
+	require.JSONEq(t, `{"displayname":"Bob","is_direct":true,"membership":"invite","reason":"come"}`, member(bob))
 	// Said again, nothing happens.
 	again := w.Do(&room.SetMembership{
 		Room: r, By: by(alice), Target: bob, Action: room.ActionInvite, Profile: room.Profile{DisplayName: "Bob"}, IsDirect: true,
@@ -166,7 +166,7 @@ func TestMembershipGoesItsWays(t *testing.T) {
 	w.Join(r, bob)
 	require.True(t, w.Do(set(r, bob, bob, room.ActionJoin)).Unchanged)
 	w.Do(&room.SetProfile{Room: r, User: bob, Profile: room.Profile{DisplayName: "Bobby", AvatarURL: "mxc://heddle.test/a"}})
-	require.Equal(t, `{"avatar_url":"mxc://heddle.test/a","displayname":"Bobby","membership":"join"}`, member(bob))
+	require.JSONEq(t, `{"avatar_url":"mxc://heddle.test/a","displayname":"Bobby","membership":"join"}`, member(bob))
 	require.True(t, w.Do(&room.SetProfile{Room: r, User: bob, Profile: room.Profile{DisplayName: "Bobby", AvatarURL: "mxc://heddle.test/a"}}).Unchanged)
 	w.Membership(r, bob, bob, room.ActionLeave)
 	require.True(t, w.Do(set(r, bob, bob, room.ActionLeave)).Unchanged)
@@ -185,7 +185,7 @@ func TestMembershipGoesItsWays(t *testing.T) {
 	require.False(t, row.Forgotten)
 	w.State(r, alice, "m.room.member", string(bob), `{"membership":"ban"}`)
 	w.State(r, alice, "m.room.member", string(bob), `{"membership":"leave"}`)
-	require.Equal(t, `{"membership":"leave"}`, member(bob))
+	require.JSONEq(t, `{"membership":"leave"}`, member(bob))
 	w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"knock"}`)
 	w.Membership(r, carol, carol, room.ActionKnock)
 	w.Membership(r, alice, carol, room.ActionInvite)
@@ -208,7 +208,7 @@ func TestRestrictedJoins(t *testing.T) {
 		require.True(t, mxerr.Is(err, mxerr.Forbidden), "%v", err)
 		w.Join(home, bob)
 		w.Join(r, bob)
-		require.Equal(t, `{"join_authorised_via_users_server":"@alice:heddle.test","membership":"join"}`,
+		require.JSONEq(t, `{"join_authorised_via_users_server":"@alice:heddle.test","membership":"join"}`,
 			currentState(t, w, r)[roomdb.StateName{Type: "m.room.member", StateKey: string(bob)}])
 		require.True(t, w.Do(set(r, bob, bob, room.ActionJoin)).Unchanged)
 		w.Send(r, bob, "in")
@@ -254,7 +254,7 @@ func TestRedaction(t *testing.T) {
 func TestAliasesAndDirectory(t *testing.T) {
 	w := roomtest.New(t)
 	r := w.Create(room.CreateRoom{Creator: by(alice), Alias: "#home:heddle.test", Public: true})
-	require.Equal(t, `{"alias":"#home:heddle.test"}`, currentState(t, w, r)[roomdb.StateName{Type: "m.room.canonical_alias"}])
+	require.JSONEq(t, `{"alias":"#home:heddle.test"}`, currentState(t, w, r)[roomdb.StateName{Type: "m.room.canonical_alias"}])
 	a, ok, err := w.Reader.Alias(w.Ctx(), w.Shards.Of("#home:heddle.test"), "#home:heddle.test")
 	require.NoError(t, err)
 	require.True(t, ok)

@@ -48,7 +48,8 @@ func ask[T any](v *view, f fact) (answer T) {
 		v.needs.facts = append(v.needs.facts, f)
 		return answer
 	}
-	return a.(T)
+	answer, _ = a.(T) // what a type of fact loads is of one type
+	return answer
 }
 
 func (v *view) rules() *roomver.Rules { return v.r.rules }

@@ -34,21 +34,29 @@ const (
 	MembershipBan    Membership = 5
 )
 
-var memberships = [...]string{"", "leave", "invite", "knock", "join", "ban"}
-
 // String gives the membership as it stands in events; "" for none.
 func (m Membership) String() string {
-	if m < 0 || int(m) >= len(memberships) {
-		return ""
+	switch m {
+	case MembershipLeave:
+		return "leave"
+	case MembershipInvite:
+		return "invite"
+	case MembershipKnock:
+		return "knock"
+	case MembershipJoin:
+		return "join"
+	case MembershipBan:
+		return "ban"
+	case MembershipNone:
 	}
-	return memberships[m]
+	return ""
 }
 
 // ParseMembership reads a membership as it stands in events; None for any other string.
 func ParseMembership(s string) Membership {
-	for i, name := range memberships {
-		if name == s {
-			return Membership(i)
+	for m := MembershipLeave; m <= MembershipBan; m++ {
+		if m.String() == s {
+			return m
 		}
 	}
 	return MembershipNone

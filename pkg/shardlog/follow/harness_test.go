@@ -2,6 +2,7 @@ package follow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -260,4 +261,51 @@ func (w *wild) Subscribe(ctx context.Context, deliver func(follow.Message)) erro
 			held = nil
 		}
 	})
+}
+
+// switching is a source that can be away, and come back as another.
+type switching struct {
+	follow.Source
+	mu sync.Mutex
+}
+
+var errAway = errors.New("database is away")
+
+func (s *switching) set(src follow.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Source = src
+}
+
+func (s *switching) get() (follow.Source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Source == nil {
+		return nil, errAway
+	}
+	return s.Source, nil
+}
+
+func (s *switching) Heads(ctx context.Context) (shard.Heads, error) {
+	src, err := s.get()
+	if err != nil {
+		return shard.Heads{}, err
+	}
+	return src.Heads(ctx)
+}
+
+func (s *switching) Read(ctx context.Context, from shard.Heads, piece func(shard.ID, []entry.At) error) (shard.Heads, error) {
+	src, err := s.get()
+	if err != nil {
+		return shard.Heads{}, err
+	}
+	return src.Read(ctx, from, piece)
+}
+
+func (s *switching) History(ctx context.Context) (shard.History, error) {
+	src, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return src.History(ctx)
 }

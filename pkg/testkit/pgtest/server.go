@@ -16,6 +16,8 @@ import (
 type OwnServer struct {
 	// DSN reaches the database, migrated, across restarts.
 	DSN string
+	// Dir is the data directory, for tests that back it up and restore it while the server is stopped.
+	Dir string
 
 	t        testing.TB
 	launcher *pg.Launcher
@@ -28,9 +30,10 @@ func Server(t testing.TB, opts ...Option) *OwnServer {
 	for _, f := range opts {
 		f(&o)
 	}
-	l, err := pg.NewLauncher(pg.LauncherConfig{DataDir: filepath.Join(t.TempDir(), "data"), Mode: pg.Crashable})
+	dir := filepath.Join(t.TempDir(), "data")
+	l, err := pg.NewLauncher(pg.LauncherConfig{DataDir: dir, Mode: pg.Crashable})
 	require.NoError(t, err)
-	s := &OwnServer{t: t, launcher: l}
+	s := &OwnServer{t: t, launcher: l, Dir: dir}
 	t.Cleanup(s.Stop)
 	s.Start()
 	s.DSN = l.DSN("")

@@ -44,9 +44,11 @@ type Committer struct {
 	stopped bool
 	seq     uint64
 	queue   []*pending
-	shards  map[shard.ID]*shardState
-	held    []*pending // answers that wait until their lease is valid again
-	recheck *time.Timer
+	// inFlight is what was last taken from the queue.
+	inFlight []*pending
+	shards   map[shard.ID]*shardState
+	held     []*pending // answers that wait until their lease is valid again
+	recheck  *time.Timer
 }
 
 // shardState is a shard that is open. Its fields are guarded by Committer.mu; head is changed by the committing goroutine only.

@@ -69,6 +69,7 @@ func (c *Committer) take() (group []*pending, stopped bool) {
 	}
 	c.queue = slices.Delete(c.queue, 0, n)
 	c.metrics.queue.Set(float64(len(c.queue)))
+	c.inFlight = group
 	return group, c.stopped && len(c.queue) == 0
 }
 
@@ -148,11 +149,15 @@ func (c *Committer) pause(d *time.Duration) bool {
 func (c *Committer) build(group []*pending) ([]*pending, []Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var stale []*pending // whose shard was given up, or has a new epoch, since they were queued
+	for _, w := range group {
+		if c.shards[w.state.id] != w.state || w.state.epoch != w.proposal.Epoch {
+			stale = append(stale, w)
+		}
+	}
+	c.refuse(stale, ErrFenced)
 	living := make([]*pending, 0, len(group))
 	for _, w := range group {
-		if !w.decided && (c.shards[w.state.id] != w.state || w.state.epoch != w.proposal.Epoch) {
-			c.decide(w, Outcome{}, ErrFenced) // the shard was given up, or has a new epoch, since it was queued
-		}
 		if !w.decided {
 			living = append(living, w)
 		}
@@ -231,13 +236,12 @@ func (c *Committer) launch(group []*pending, b *Batch, now time.Time) {
 	}
 }
 
-// decide settles a proposal's fate before any commit, and that of what was built on it if it failed.
+// decide settles a proposal's fate without a commit.
 func (c *Committer) decide(w *pending, out Outcome, err error) {
-	if w.decided {
-		return
-	}
 	w.decided = true
 	w.ticket.outcome, w.ticket.err = out, err
+	// Either way nothing was committed now, so nothing more may be built on it.
+	breakChain(w.proposal)
 	if err != nil {
 		c.tell(w)
 		return
@@ -249,40 +253,61 @@ func (c *Committer) decide(w *pending, out Outcome, err error) {
 func (c *Committer) fail(group []*pending, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, w := range group {
+	c.refuse(group, err)
+}
+
+// refuse fails proposals, and what was built on them. mu is held.
+func (c *Committer) refuse(failed []*pending, err error) {
+	var now []*pending
+	for _, w := range failed {
 		if !w.decided {
 			c.decide(w, Outcome{}, err)
-			c.breakAfter(w, group)
+			now = append(now, w)
 		}
 	}
+	c.breakAfter(now)
 }
 
 // repeat answers the proposals of a group whose commands had been done before.
 func (c *Committer) repeat(group []*pending, e *RepeatedError) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	any := false
+	var now []*pending
 	for _, w := range group {
 		if result, ok := e.Results[w.proposal]; ok && !w.decided {
-			any = true
 			c.decide(w, Outcome{Repeated: true, Result: bytes.Clone(result)}, nil)
-			c.breakAfter(w, group)
+			now = append(now, w)
 		}
 	}
-	return any
+	c.breakAfter(now)
+	return len(now) > 0
 }
 
-// breakAfter breaks a proposal's chain: what follows it in the chain, in its group or in the queue, was built on something that was not
+// breakAfter fails what follows proposals in their chains, in flight or in the queue: it was built on something that was not
 // committed.
-func (c *Committer) breakAfter(failed *pending, group []*pending) {
-	chain := failed.proposal.Chain
-	if chain == nil {
+func (c *Committer) breakAfter(gone []*pending) {
+	var from map[*entry.Chain]uint64
+	for _, w := range gone {
+		chain := w.proposal.Chain
+		if chain == nil {
+			continue
+		}
+		if from == nil {
+			from = map[*entry.Chain]uint64{}
+		}
+		if seq, ok := from[chain]; !ok || w.seq < seq {
+			from[chain] = w.seq
+		}
+	}
+	if from == nil {
 		return
 	}
-	chain.Break()
-	for _, list := range [][]*pending{group, c.queue} {
+	for _, list := range [][]*pending{c.inFlight, c.queue} {
 		for _, w := range list {
-			if w.proposal.Chain == chain && w.seq > failed.seq && !w.decided {
+			if w.decided || w.proposal.Chain == nil {
+				continue
+			}
+			if seq, ok := from[w.proposal.Chain]; ok && w.seq > seq {
 				c.decide(w, Outcome{}, ErrChain)
 			}
 		}
@@ -312,16 +337,22 @@ func (c *Committer) lose(group []*pending, batches []Batch, lost []shard.ID) boo
 		if st := c.shards[batches[i].Shard]; st != nil && st.epoch == batches[i].Epoch {
 			c.drop(st)
 		}
-		for _, w := range group {
-			if w.proposal.Shard == batches[i].Shard {
-				c.decide(w, Outcome{}, ErrFenced)
-			}
-		}
+		c.refuse(ofShard(group, batches[i].Shard), ErrFenced)
 		c.mu.Unlock()
 		c.log.Warn("a shard is held by another writer", "shard", batches[i].Shard, "epoch", batches[i].Epoch)
 		c.leases.Lost(batches[i].Shard, batches[i].Epoch)
 	}
 	return any
+}
+
+func ofShard(group []*pending, s shard.ID) []*pending {
+	var of []*pending
+	for _, w := range group {
+		if w.proposal.Shard == s {
+			of = append(of, w)
+		}
+	}
+	return of
 }
 
 // settle finds out what became of a group. Until it is known nothing else is committed.
@@ -351,17 +382,11 @@ func (c *Committer) settled(group []*pending, batches []Batch, verdicts []Verdic
 		if v.Committed && ours {
 			c.launch(group, b, now)
 		}
-		for _, w := range group {
-			if w.proposal.Shard != b.Shard || w.decided {
-				continue
-			}
-			err := ErrFenced
-			if v.Committed {
-				err = ErrUnknownOutcome // it is there, but no longer ours to tell
-			}
-			c.decide(w, Outcome{}, err)
-			c.breakAfter(w, group)
+		err := ErrFenced
+		if v.Committed {
+			err = ErrUnknownOutcome // it is there, but no longer ours to tell
 		}
+		c.refuse(ofShard(group, b.Shard), err)
 		if ours {
 			c.adopt(st, v.Epoch)
 		} else if st != nil && st.epoch == b.Epoch {
@@ -381,7 +406,6 @@ func (c *Committer) adopt(st *shardState, e shard.Epoch) {
 	st.epoch = e
 	for _, w := range c.queue {
 		if w.state == st && !w.decided {
-			breakChain(w.proposal)
 			c.decide(w, Outcome{}, ErrFenced)
 		}
 	}

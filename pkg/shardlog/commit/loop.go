@@ -126,7 +126,6 @@ func (c *Committer) commit(group []*pending) {
 			c.metrics.failures.WithLabelValues("halved").Inc()
 			half := len(group) / 2
 			c.commit(group[:half])
-			c.orphan(group[:half], group[half:])
 			group = group[half:]
 		}
 	}
@@ -310,17 +309,6 @@ func (c *Committer) breakAfter(gone []*pending) {
 			if seq, ok := from[w.proposal.Chain]; ok && w.seq > seq {
 				c.decide(w, Outcome{}, ErrChain)
 			}
-		}
-	}
-}
-
-// orphan fails what in the second part of a group was built on what failed in the first.
-func (c *Committer) orphan(first, second []*pending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, w := range first {
-		if w.decided && (w.ticket.err != nil || w.ticket.outcome.Repeated) {
-			c.breakAfter(w, second)
 		}
 	}
 }

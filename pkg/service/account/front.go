@@ -82,8 +82,10 @@ type NewUser struct {
 	Device       NewDevice
 }
 
-// CheckLocalpart refuses a user name that may not be registered.
+// CheckLocalpart refuses a user name that may not be registered. Capitals are taken for small letters: user ids are made of
+// these alone, and people write their names as they like.
 func (f *Front) CheckLocalpart(localpart string) (id.UserID, error) {
+	localpart = strings.ToLower(localpart)
 	u, err := id.ParseUserIDStrict("@" + localpart + ":" + string(f.server))
 	if err != nil {
 		return "", mxerr.New(mxerr.InvalidUsername, "A user name may hold a-z, 0-9, and the characters . _ = - / +").WithCause(err)
@@ -116,7 +118,7 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: n.Localpart}
+	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: u.Localpart()}
 	if n.Password != "" {
 		if cmd.PasswordHash, err = f.hash(ctx, n.Password); err != nil {
 			return LoggedIn{}, err
@@ -124,7 +126,7 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	}
 	out := LoggedIn{UserID: string(u)}
 	if !n.InhibitLogin {
-		if cmd.Session, out.AccessToken, err = f.session(n.Localpart, n.Device); err != nil {
+		if cmd.Session, out.AccessToken, err = f.session(u.Localpart(), n.Device); err != nil {
 			return LoggedIn{}, err
 		}
 		out.DeviceID = cmd.Session.DeviceID
@@ -146,11 +148,19 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	return out, nil
 }
 
-// LoginPassword makes a session for whoever knows the password. The answer does not tell whether the account exists.
+// LoginPassword makes a session for whoever knows the password. The answer does not tell whether the account exists. A name
+// that nobody has as it was written is looked for in small letters.
 func (f *Front) LoginPassword(ctx context.Context, user, password string, d NewDevice) (LoggedIn, error) {
 	u, err := f.localUser(user)
 	if err != nil {
 		return LoggedIn{}, err
+	}
+	if lower := id.UserID(strings.ToLower(string(u))); lower != u {
+		if exists, err := f.db.AccountExists(ctx, f.shards.OfUser(string(u)), string(u)); err != nil {
+			return LoggedIn{}, err
+		} else if !exists {
+			u = lower
+		}
 	}
 	a, err := f.verify(ctx, u, password)
 	if err != nil {

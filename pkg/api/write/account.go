@@ -287,9 +287,8 @@ func (a *Accounts) setAccountData(w http.ResponseWriter, r *http.Request) error 
 			return mxerr.New(mxerr.InvalidParam, "Invalid room id").WithCause(err)
 		}
 	}
-	switch typ {
-	case "m.fully_read", "m.push_rules":
-		return mxerr.Newf(mxerr.BadJSON, "%s is set by endpoints of its own", typ).WithStatus(http.StatusMethodNotAllowed)
+	if err := settable(typ); err != nil {
+		return err
 	}
 	var content map[string]jsontext.Value
 	body, err := httpx.ReadBody(r)

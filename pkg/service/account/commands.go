@@ -85,6 +85,16 @@ type SetAccountData struct {
 	Content []byte `json:"content"`
 }
 
+// SetTag sets a tag of a room, or removes it if Content is empty. The tags are one piece of account data, m.tag, of which
+// the others stay as they are.
+type SetTag struct {
+	UserID string `json:"user_id"`
+	RoomID string `json:"room_id"`
+	Tag    string `json:"tag"`
+	// Content is the tag's own object.
+	Content []byte `json:"content,omitempty"`
+}
+
 // PutFilter stores a filter. Its id is derived from its content, so that the same filter is stored once.
 type PutFilter struct {
 	UserID string `json:"user_id"`
@@ -112,6 +122,7 @@ func (c *SetPassword) shardKey() (string, bool)          { return c.UserID, true
 func (c *SetDevice) shardKey() (string, bool)            { return c.UserID, true }
 func (c *SetProfile) shardKey() (string, bool)           { return c.UserID, true }
 func (c *SetAccountData) shardKey() (string, bool)       { return c.UserID, true }
+func (c *SetTag) shardKey() (string, bool)               { return c.UserID, true }
 func (c *PutFilter) shardKey() (string, bool)            { return c.UserID, true }
 func (c *UseRegistrationToken) shardKey() (string, bool) { return c.Token, false }
 func (c *PutRegistrationToken) shardKey() (string, bool) { return c.Token, false }
@@ -138,6 +149,9 @@ func (c *SetProfile) Method() string { return "account.set_profile" }
 func (c *SetAccountData) Method() string { return "account.set_account_data" }
 
 // Method implements [Command].
+func (c *SetTag) Method() string { return "account.set_tag" }
+
+// Method implements [Command].
 func (c *PutFilter) Method() string { return "account.put_filter" }
 
 // Method implements [Command].
@@ -157,8 +171,8 @@ type Answer struct {
 // all gives an empty command of each kind.
 func all() []Command {
 	return []Command{
-		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &PutFilter{},
-		&UseRegistrationToken{}, &PutRegistrationToken{},
+		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &SetTag{},
+		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{},
 	}
 }
 

@@ -5,6 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -53,6 +57,55 @@ func (h *Host) setAccountData(d *SetAccountData) (change, error) {
 	c.entries = append(c.entries, e)
 	c.rows = append(c.rows, &accountdb.AccountData{UserID: d.UserID, RoomID: d.RoomID, Type: d.Type, Content: d.Content})
 	return c, nil
+}
+
+// typeTag is the account data of a room that holds its tags.
+const typeTag = "m.tag"
+
+func (h *Host) setTag(ctx context.Context, s shard.ID, t *SetTag) (change, error) {
+	old, _, err := h.db.AccountData(ctx, s, t.UserID, t.RoomID, typeTag)
+	if err != nil {
+		return change{}, err
+	}
+	content, changed, err := withTag(old, t.Tag, t.Content)
+	switch {
+	case err != nil:
+		return change{}, fmt.Errorf("set tag: %w", err)
+	case !changed:
+		return change{answer: Answer{Unchanged: true}}, nil
+	case len(content) > MaxAccountData:
+		return change{}, mxerr.Newf(mxerr.TooLarge, "Account data of one type may be %d bytes long", MaxAccountData)
+	}
+	return h.setAccountData(&SetAccountData{UserID: t.UserID, RoomID: t.RoomID, Type: typeTag, Content: content})
+}
+
+// withTag gives the content of m.tag with a tag set, or removed if its value is empty. What is no object of tags, which a client
+// may have set, is replaced.
+func withTag(content []byte, tag string, value []byte) (_ []byte, changed bool, err error) {
+	all, tags := map[string]jsontext.Value{}, map[string]jsontext.Value{}
+	if json.Unmarshal(content, &all) != nil || all == nil {
+		all = map[string]jsontext.Value{}
+	}
+	if json.Unmarshal(all["tags"], &tags) != nil || tags == nil {
+		tags = map[string]jsontext.Value{}
+	}
+	old, had := tags[tag]
+	if len(value) == 0 {
+		if !had {
+			return nil, false, nil
+		}
+		delete(tags, tag)
+	} else {
+		if bytes.Equal(old, value) {
+			return nil, false, nil
+		}
+		tags[tag] = value
+	}
+	if all["tags"], err = json.Marshal(tags, json.Deterministic(true)); err != nil {
+		return nil, false, err
+	}
+	out, err := json.Marshal(all, json.Deterministic(true))
+	return out, true, err
 }
 
 func (h *Host) putFilter(f *PutFilter) (change, error) {

@@ -1,0 +1,216 @@
+package write
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/room"
+)
+
+// reasonRequest is the body of what a user does to the own membership; many clients send none.
+type reasonRequest struct {
+	Reason string `json:"reason"`
+	// ThirdPartySigned is an identity server's token for an invitation by address.
+	ThirdPartySigned jsontext.Value `json:"third_party_signed"`
+}
+
+// own changes the caller's own membership.
+func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string) (room.Answer, error) {
+	by, err := origin(r, c)
+	if err != nil {
+		return room.Answer{}, err
+	}
+	cmd := &room.SetMembership{Room: target, By: by, Target: c.UserID, Action: action, Reason: reason}
+	if action != room.ActionLeave {
+		if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
+			return room.Answer{}, err
+		}
+	}
+	return h.do(r.Context(), cmd)
+}
+
+func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
+	c, err := active(r)
+	if err != nil {
+		return err
+	}
+	var q reasonRequest
+	if err := httpx.DecodeOptional(r, &q); err != nil {
+		return err
+	}
+	if len(q.ThirdPartySigned) > 0 && !canonjson.IsNull(q.ThirdPartySigned) {
+		return mxerr.New(mxerr.ThreepidDenied, "This server does not invite by address")
+	}
+	target, err := h.target(r)
+	if err != nil {
+		return err
+	}
+	if _, err := h.own(r, c, target, room.ActionJoin, q.Reason); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
+}
+
+func (h *Rooms) knock(w http.ResponseWriter, r *http.Request) error {
+	c, err := active(r)
+	if err != nil {
+		return err
+	}
+	var q reasonRequest
+	if err := httpx.DecodeOptional(r, &q); err != nil {
+		return err
+	}
+	target, err := h.target(r)
+	if err != nil {
+		return err
+	}
+	if _, err := h.own(r, c, target, room.ActionKnock, q.Reason); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
+}
+
+// target gives the room that the path names by its id or by an alias.
+func (h *Rooms) target(r *http.Request) (id.RoomID, error) {
+	s := httpx.Var(r, "roomIdOrAlias")
+	switch {
+	case s == "":
+		return pathRoom(r)
+	case strings.HasPrefix(s, "#"):
+		alias, err := parseAlias(s)
+		if err != nil {
+			return "", err
+		}
+		return h.resolve(r.Context(), alias)
+	}
+	return parseRoom(s)
+}
+
+// resolve gives the room of an alias. Aliases of other servers are answered by these, over federation.
+func (h *Rooms) resolve(ctx context.Context, alias id.RoomAlias) (id.RoomID, error) {
+	if alias.Server() == h.o.Server {
+		found, _, ok, err := h.o.Directory.Resolve(ctx, alias)
+		if err != nil || ok {
+			return found, err
+		}
+	}
+	return "", noAlias(alias)
+}
+
+func noAlias(alias id.RoomAlias) error {
+	return mxerr.Newf(mxerr.NotFound, "Room alias %s not found", alias)
+}
+
+func (h *Rooms) leave(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context()) // also while suspended
+	var q reasonRequest
+	if err := httpx.DecodeOptional(r, &q); err != nil {
+		return err
+	}
+	target, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	if _, err := h.own(r, c, target, room.ActionLeave, q.Reason); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (h *Rooms) forget(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	target, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	if _, err := h.do(r.Context(), &room.Forget{Room: target, User: c.UserID}); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
+	c, err := active(r)
+	if err != nil {
+		return err
+	}
+	var q struct {
+		invite3PID
+		UserID *string `json:"user_id"`
+		Reason string  `json:"reason"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	target, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case q.UserID == nil && q.invite3PID == invite3PID{}:
+		return mxerr.New(mxerr.MissingParam, "The request names no user_id")
+	case q.UserID == nil:
+		return q.refuse()
+	}
+	user, err := h.invitee(*q.UserID)
+	if err != nil {
+		return err
+	}
+	cmd := &room.SetMembership{Room: target, Target: user, Action: room.ActionInvite, Reason: q.Reason}
+	if cmd.By, err = origin(r, c); err != nil {
+		return err
+	}
+	if cmd.Profile, err = h.profile(r.Context(), user); err != nil {
+		return err
+	}
+	if _, err := h.do(r.Context(), cmd); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// other gives the handler of what one user does to another's membership.
+func (h *Rooms) other(action room.Action) httpx.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		c, err := active(r)
+		if err != nil {
+			return err
+		}
+		var q struct {
+			UserID *string `json:"user_id"`
+			Reason string  `json:"reason"`
+		}
+		if err := httpx.Decode(r, &q); err != nil {
+			return err
+		}
+		target, err := pathRoom(r)
+		if err != nil {
+			return err
+		}
+		if q.UserID == nil {
+			return mxerr.New(mxerr.MissingParam, "The request names no user_id")
+		}
+		user, err := parseUser(*q.UserID)
+		if err != nil {
+			return err
+		}
+		by, err := origin(r, c)
+		if err != nil {
+			return err
+		}
+		if _, err := h.do(r.Context(), &room.SetMembership{
+			Room: target, By: by, Target: user, Action: action, Reason: q.Reason,
+		}); err != nil {
+			return err
+		}
+		return httpx.WriteJSON(w, http.StatusOK, empty)
+	}
+}

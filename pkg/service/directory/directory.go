@@ -1,0 +1,123 @@
+// Package directory answers what must be known of rooms before a command on one is sent, by whoever serves a request: where an
+// alias of this server points, who may manage it, and a few facts of a room for which its writer is not asked.
+//
+// It reads what is committed and decides nothing for good: a room's writer judges each command by its own state. It keeps
+// nothing and is safe for concurrent use. It is imported by api/ and the composition root.
+package directory
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// Directory reads the directory and the rooms.
+type Directory struct {
+	shards shard.Map
+	db     *roomdb.Reader
+}
+
+// New makes a Directory. db reads the primary: what a client has just written must be seen.
+func New(shards shard.Map, db *roomdb.Reader) *Directory { return &Directory{shards: shards, db: db} }
+
+// Resolve gives the room that an alias of this server points to, and who made the alias; ok is false if there is no such alias.
+func (d *Directory) Resolve(ctx context.Context, alias id.RoomAlias) (room id.RoomID, creator id.UserID, ok bool, err error) {
+	a, ok, err := d.db.Alias(ctx, d.shards.Of(string(alias)), string(alias))
+	if err != nil || !ok {
+		return "", "", false, err
+	}
+	return id.RoomID(a.RoomID), id.UserID(a.Creator), true, nil
+}
+
+// Joined tells whether a user is joined to a room.
+func (d *Directory) Joined(ctx context.Context, room id.RoomID, user id.UserID) (bool, error) {
+	return d.db.Joined(ctx, d.shards.Of(string(room)), string(room), string(user))
+}
+
+// Sender tells who sent an event of a room; ok is false if the room has no such event that a client could have seen.
+func (d *Directory) Sender(ctx context.Context, room id.RoomID, eventID id.EventID) (sender id.UserID, ok bool, err error) {
+	ref, rules, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return "", false, err
+	}
+	rows, err := d.db.EventsByID(ctx, ref.Nid, []string{string(eventID)})
+	if err != nil || len(rows) == 0 || !rows[0].Placed {
+		return "", false, err
+	}
+	e, err := event.ParseTrusted(rules, rows[0].JSON, eventID)
+	if err != nil {
+		return "", false, fmt.Errorf("read event %s: %w", eventID, err)
+	}
+	return e.Sender(), true, nil
+}
+
+// MayManage tells whether a user is joined to a room and has the power to change its canonical alias, and so how it is found.
+func (d *Directory) MayManage(ctx context.Context, room id.RoomID, user id.UserID) (bool, error) {
+	joined, err := d.Joined(ctx, room, user)
+	if err != nil || !joined {
+		return false, err
+	}
+	ref, rules, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return false, err
+	}
+	create, levels := roomdb.StateName{Type: event.TypeCreate}, roomdb.StateName{Type: event.TypePowerLevels}
+	at, err := d.db.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{create, levels})
+	if err != nil {
+		return false, err
+	}
+	var st eventauth.AuthState
+	for name, e := range at {
+		parsed, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
+		if err != nil {
+			return false, fmt.Errorf("read event %s: %w", e.EventID, err)
+		}
+		switch reduced := eventauth.Reduce(parsed); name {
+		case create:
+			st.Create = reduced.Create()
+		case levels:
+			st.Power = reduced.PowerLevels()
+		}
+	}
+	return st.CanSend(user, event.TypeCanonicalAlias, true), nil
+}
+
+// CanonicalAlias gives the content of a room's m.room.canonical_alias; ok is false if it has none.
+func (d *Directory) CanonicalAlias(ctx context.Context, room id.RoomID) (content []byte, ok bool, err error) {
+	ref, rules, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	name := roomdb.StateName{Type: event.TypeCanonicalAlias}
+	at, err := d.db.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{name})
+	if err != nil {
+		return nil, false, err
+	}
+	e, ok := at[name]
+	if !ok {
+		return nil, false, nil
+	}
+	parsed, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
+	if err != nil {
+		return nil, false, fmt.Errorf("read event %s: %w", e.EventID, err)
+	}
+	return parsed.Content(), true, nil
+}
+
+func (d *Directory) room(ctx context.Context, room id.RoomID) (roomdb.RoomRef, *roomver.Rules, bool, error) {
+	ref, ok, err := d.db.Room(ctx, d.shards.Of(string(room)), string(room))
+	if err != nil || !ok {
+		return ref, nil, false, err
+	}
+	rules, ok := roomver.Get(roomver.Version(ref.Version))
+	if !ok {
+		return ref, nil, false, fmt.Errorf("room %s: unknown version %q", room, ref.Version)
+	}
+	return ref, rules, true, nil
+}

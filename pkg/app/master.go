@@ -56,11 +56,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		RequireToken: s.cfg.Registration.RequireToken,
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	p.handlers = write.NewAccounts(front, nil).Handlers()
-	rooms, err := roomHandlers(s, front, writer)
-	if err != nil {
-		return part{}, err
-	}
-	maps.Copy(p.handlers, rooms)
+	maps.Copy(p.handlers, roomHandlers(s, front, writer))
 	return p, nil
 }
 

@@ -6,8 +6,10 @@ import (
 	"fmt"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -48,6 +50,10 @@ func (r retrying) Do(ctx context.Context, key []byte, cmd room.Command) (room.An
 	return a, err
 }
 
-func roomHandlers(_ *shared, _ *account.Front, _ room.Writer) (httpx.Handlers, error) {
-	return nil, nil
+// roomHandlers are the endpoints that change rooms.
+func roomHandlers(s *shared, front *account.Front, writer room.Writer) httpx.Handlers {
+	return write.NewRooms(write.RoomOptions{
+		Server: s.base.server, Writer: writer, Accounts: front, Profiles: front, Directory: directory.New(s.shards, s.rooms),
+		Limits: s.limiter, Now: s.now, Random: randomSource(),
+	}).Handlers()
 }

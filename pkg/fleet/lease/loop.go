@@ -164,6 +164,9 @@ func (e *Engine) act(ctx context.Context, role string) {
 			e.log.Warn("cannot name the writing session", "error", err)
 		}
 	}
+	for _, row := range p.leave {
+		e.release(ctx, row.Key, row.Epoch)
+	}
 	for _, row := range p.claim {
 		if !e.claim(ctx, r, row, session) {
 			break
@@ -361,26 +364,34 @@ func (e *Engine) releaseAll(ctx context.Context) {
 	}
 	e.mu.Unlock()
 	for _, d := range todo {
-		if e.conn == nil || e.conn.Closed() {
-			return
-		}
-		rctx, cancel := context.WithTimeout(ctx, e.timing.Valid/2)
-		ok, err := e.conn.Release(rctx, d.k, e.renewer.Boot().String(), d.epoch)
-		cancel()
-		if err != nil {
-			e.log.Warn("cannot release a lease", "lease", d.k.String(), "error", err)
+		if !e.release(ctx, d.k, d.epoch) {
 			continue // the next step tries again
-		}
-		if ok {
-			e.log.Info("lease given away", "lease", d.k.String(), "epoch", int64(d.epoch))
-			e.metrics.changes.WithLabelValues(d.k.Role, "given").Inc()
 		}
 		e.mu.Lock()
 		d.h.release = false
 		e.revoke(d.k, d.h)
 		e.mu.Unlock()
+	}
+}
+
+// release gives a row away, if it is still ours; false if that is not known.
+func (e *Engine) release(ctx context.Context, k leasedb.Key, epoch shard.Epoch) bool {
+	if e.conn == nil || e.conn.Closed() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.timing.Valid/2)
+	defer cancel()
+	ok, err := e.conn.Release(ctx, k, e.renewer.Boot().String(), epoch)
+	if err != nil {
+		e.log.Warn("cannot release a lease", "lease", k.String(), "error", err)
+		return false
+	}
+	if ok {
+		e.log.Info("lease given away", "lease", k.String(), "epoch", int64(epoch))
+		e.metrics.changes.WithLabelValues(k.Role, "given").Inc()
 		e.tell()
 	}
+	return true
 }
 
 func (e *Engine) tell() {

@@ -49,8 +49,11 @@ type state struct {
 
 // plan is what to do about the leases of one role.
 type plan struct {
-	lost  []leasedb.Key // held no longer: stop at once
-	give  []leasedb.Key // close and release
+	lost []leasedb.Key // held no longer: stop at once
+	give []leasedb.Key // close and release
+	// leave are rows that name us without our knowing of it (the answer to a claim was lost, or they lapsed) and that we do
+	// not want: release.
+	leave []leasedb.Row
 	claim []leasedb.Row
 	// late are workers that left a lease of their share lying until somebody else had to take it.
 	late []string
@@ -80,8 +83,12 @@ func decide(s state) plan {
 	workers := s.eligible()
 	if !slices.Contains(workers, s.me) {
 		for _, r := range rows {
-			if h, ok := s.holds[r.Key]; ok && h.phase == open && !slices.Contains(p.lost, r.Key) {
+			h, busy := s.holds[r.Key]
+			switch {
+			case busy && h.phase == open && !slices.Contains(p.lost, r.Key):
 				p.give = append(p.give, r.Key)
+			case !busy && r.Holder == s.me:
+				p.leave = append(p.leave, r)
 			}
 		}
 		return p

@@ -113,14 +113,38 @@ func fromWire(r *wire.Response) ([]byte, error) {
 		}
 		if len(w.GetExtra()) > 0 {
 			d := json.NewDecoder(bytes.NewReader(w.GetExtra()))
-			d.UseNumber() // an int64 keeps its digits
+			d.UseNumber()
 			if err := d.Decode(&e.Extra); err != nil {
 				return nil, fmt.Errorf("read a refusal: %w", err)
+			}
+			for k, v := range e.Extra {
+				e.Extra[k] = numbers(v)
 			}
 		}
 		return nil, e
 	}
 	return nil, fmt.Errorf("answer has status %d: %w", r.GetStatus(), ErrRetry)
+}
+
+// numbers turns what UseNumber left into Go's numbers, integers with all their digits.
+func numbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64() // out of range: as near as there is
+		return f
+	case []any:
+		for i := range v {
+			v[i] = numbers(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = numbers(v[k])
+		}
+	}
+	return v
 }
 
 // final tells whether an outcome is the writer's word, so that nobody asks again.

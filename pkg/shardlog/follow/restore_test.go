@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
@@ -74,11 +75,16 @@ func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 	require.NoError(t, os.WriteFile(conf, append(b, "restore_command = 'false'\n"...), 0o600))
 	run(t, "chown", "--reference="+dir, signal, conf)
 	server.Start()
-	db = server.Open()
 	require.Eventually(t, func() bool {
+		conn, err := pgx.Connect(ctx, server.DSN)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = conn.Close(ctx) }()
 		var recovering bool
-		return db.Pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
-	}, timeout, tick)
+		return conn.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
+	}, timeout, 10*tick)
+	db = server.Open()
 
 	src = logdb.NewDB(db.DB, shards)
 	after := master(t, db)

@@ -55,11 +55,14 @@ func BenchmarkCommit(b *testing.B) {
 // A long snapshot, such as a dump takes, open beside the load: nothing that every commit updates piles up behind it.
 func TestLongSnapshotBesideTheLoad(t *testing.T) {
 	h := newHouse(t)
-	c := h.committer(h.writer("m1", nil), &leases{}, 1)
+	w := h.writer("m1", nil)
+	c := h.committer(w, &leases{}, 1)
 	ctx := context.Background()
 	snapshot, err := h.db.Pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	require.NoError(t, err)
 	defer func() { _ = snapshot.Rollback(ctx) }()
+	_, err = snapshot.Exec(ctx, `SET LOCAL idle_in_transaction_session_timeout = 0`)
+	require.NoError(t, err)
 	var before int
 	require.NoError(t, snapshot.QueryRow(ctx, `SELECT count(*) FROM log`).Scan(&before))
 	var tickets []*commit.Ticket
@@ -74,7 +77,8 @@ func TestLongSnapshotBesideTheLoad(t *testing.T) {
 		_, err := wait(t, tk)
 		require.NoError(t, err)
 	}
-	h.exec(`SELECT pg_stat_force_next_flush()`)
+	require.NoError(t, c.Stop(ctx))
+	w.Close() // a session that ends tells its statistics
 	require.Eventually(t, func() bool {
 		var inserted int
 		h.one(&inserted, `SELECT coalesce(sum(n_tup_ins), 0) FROM pg_stat_user_tables WHERE relname = 'log'`)

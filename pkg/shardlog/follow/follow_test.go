@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
@@ -44,6 +45,11 @@ func TestNoStreamAtAll(t *testing.T) {
 	f := h.follower(nil, r, follow.Config{})
 	h.load(50)
 	r.equalsDatabase(h, f)
+	reg := prometheus.NewPedanticRegistry()
+	require.NoError(t, reg.Register(f.Metrics("test")))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	require.Len(t, families, 4)
 }
 
 func TestLittleRoomForMessages(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
@@ -72,12 +73,13 @@ type Follower struct {
 	failed   chan error       // capacity 1
 	ended    chan struct{}    // closed when the follower has stopped
 
+	fills atomic.Int64 // gaps filled from the database
+
 	// Owned by the following goroutine.
 	nextSeq  uint64
 	lastSeen time.Time    // of the last message
 	wanted   shard.Vector // heads that were read and are not reached
 	due      *time.Timer  // when the gap to wanted is filled
-	scratch  []entry.At
 
 	mu      sync.Mutex // guards what follows; written by the following goroutine, and by the polling one where said
 	at      shard.Heads
@@ -356,6 +358,7 @@ func (f *Follower) apply(ctx context.Context, b Batch) error {
 // fill reads what is missing from the database. Nothing newer is applied meanwhile. It is tried until it succeeds, or what
 // was applied turns out not to be true any more.
 func (f *Follower) fill(ctx context.Context) error {
+	f.fills.Add(1)
 	for {
 		f.due.Stop()
 		from := shard.Heads{Incarnation: f.at.Incarnation, Positions: f.at.Positions.Clone()}

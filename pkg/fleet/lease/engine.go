@@ -34,8 +34,8 @@ type Role struct {
 	Slots int
 	// Address is where the holder answers requests; it stands on the lease rows.
 	Address string
-	// Session names the database session that the holder writes with, so that a claimant can end it. Nil if there is none
-	// that could hold locks for long. It must not block.
+	// Session names the database session that the holder writes with, so that a claimant can end it. It must not block.
+	// Nil if there is none that could hold locks for long, or if the holder writes it to the rows itself, as commitdb does.
 	Session func() leasedb.Session
 	Owner   Owner
 }
@@ -217,55 +217,27 @@ func (e *Engine) Wake() {
 	}
 }
 
-// Raise raises the epoch of a shard that this process owns, after a COMMIT of unknown outcome under the given one: it ends the
-// session that sent it, waits until that session's locks are gone, and makes the new epoch valid here. From now on the
-// holder writes with the given session. Opened and Closing are not called. It fails with leasedb.ErrNotHolder if the shard
-// has been lost; other errors leave it open whether the epoch was raised, and the lease is then opened anew by itself.
-func (e *Engine) Raise(ctx context.Context, s shard.ID, epoch shard.Epoch, now leasedb.Session) (shard.Epoch, error) {
-	k := leasedb.ShardKey(s)
-	gen := e.renewer.term.Load().gen
-	e.mu.Lock()
-	h := e.holds[k]
-	if h == nil || h.epoch != epoch || h.lapsed || h.raising {
-		e.mu.Unlock()
-		return 0, fmt.Errorf("raise the epoch of shard %s: %w", s, leasedb.ErrNotHolder)
-	}
-	h.raising = true
-	e.mu.Unlock()
-
-	raised, err := e.db.RaiseEpoch(ctx, s, e.renewer.Boot().String(), epoch, now)
-
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h.raising = false
-	if err != nil {
-		// Whether it was raised is not known, so nothing may be believed under either epoch.
-		if !h.lapsed && !h.revoked {
-			e.lose(k, h)
-		}
-		e.Wake()
-		return 0, err
-	}
-	h.epoch = raised
-	if !h.lapsed && e.shards[s].Load() != nil {
-		e.shards[s].Store(&grant{epoch: raised, gen: gen})
-	}
-	return raised, nil
-}
-
-// Moved tells that the holder itself has raised a shard's epoch, as Raise would have: the shard is still ours, under the new
-// epoch. It does not block.
+// Moved tells that the committer has raised the epoch of a shard that this process owns, after a COMMIT of unknown outcome.
+// The new epoch is valid at once, and the old one no more; Opened and Closing are not called.
 func (e *Engine) Moved(s shard.ID, from, to shard.Epoch) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := e.holds[leasedb.ShardKey(s)]
-	if h == nil || h.epoch != from || h.lapsed || h.revoked {
-		return
+	if h := e.holds[leasedb.ShardKey(s)]; h != nil && h.epoch == from {
+		e.move(leasedb.ShardKey(s), to)
 	}
-	h.epoch = to
-	if g := e.shards[s].Load(); g != nil {
-		e.shards[s].Store(&grant{epoch: to, gen: g.gen})
+}
+
+// Lost tells that a fence found a shard not to be ours under the epoch any more. It is closed, and taken anew if it turns
+// out to be free or ours.
+func (e *Engine) Lost(s shard.ID, epoch shard.Epoch) {
+	k := leasedb.ShardKey(s)
+	e.mu.Lock()
+	// A raised epoch may have been seen on the row before this is told: what counts is that it is the same tenure.
+	if h := e.holds[k]; h != nil && h.claimed <= epoch && !h.lapsed && !h.revoked {
+		e.lose(k, h)
 	}
+	e.mu.Unlock()
+	e.Wake()
 }
 
 // Drain gives all leases away and takes no more. It returns when none is left, or with ctx.

@@ -12,9 +12,10 @@ import (
 // done. Guarded by Engine.mu.
 type held struct {
 	hold
-	gen    uint64
-	calls  context.CancelFunc // ends the callback that runs
-	active bool               // a callback runs
+	claimed shard.Epoch // with which it began
+	gen     uint64
+	calls   context.CancelFunc // ends the callback that runs
+	active  bool               // a callback runs
 	// revoked: the lease is to be released, or was lost; nothing is valid any more.
 	revoked bool
 	// release: the row is still ours and is to be given away once revoked.
@@ -100,7 +101,7 @@ func (e *Engine) lapse() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, h := range e.holds {
-		if h.lapsed || h.revoked || h.raising || (t.gen == h.gen && t.live(now)) {
+		if h.lapsed || h.revoked || (t.gen == h.gen && t.live(now)) {
 			continue
 		}
 		e.lose(k, h)
@@ -156,13 +157,13 @@ func (e *Engine) act(ctx context.Context, role string) {
 	for _, k := range p.give {
 		e.give(k)
 	}
-	unbound := e.unbound(role, session)
+	for _, row := range p.moved {
+		e.move(row.Key, row.Epoch)
+	}
 	e.mu.Unlock()
 
-	if unbound && e.conn != nil {
-		if err := e.conn.Bind(ctx, role, e.renewer.Boot().String(), session); err != nil {
-			e.log.Warn("cannot name the writing session", "error", err)
-		}
+	for _, row := range p.leave {
+		e.release(ctx, row.Key, row.Epoch)
 	}
 	for _, row := range p.leave {
 		e.release(ctx, row.Key, row.Epoch)
@@ -199,17 +200,6 @@ func (e *Engine) state(role string, now time.Duration) state {
 	return s
 }
 
-// unbound tells whether rows of ours name another session than the one we write with. Under mu.
-func (e *Engine) unbound(role string, s leasedb.Session) bool {
-	me := e.renewer.Boot().String()
-	for _, r := range e.watch.snap.Leases {
-		if h := e.holds[r.Key]; r.Role == role && r.Holder == me && h != nil && !h.raising && !r.Session.Same(s) {
-			return true
-		}
-	}
-	return false
-}
-
 // claim takes a lease and begins to open it; false if the session is broken.
 func (e *Engine) claim(ctx context.Context, r *Role, row leasedb.Row, s leasedb.Session) bool {
 	if e.conn == nil || e.conn.Closed() {
@@ -234,7 +224,7 @@ func (e *Engine) claim(ctx context.Context, r *Role, row leasedb.Row, s leasedb.
 	e.log.Info("lease taken", "lease", row.Key.String(), "epoch", int64(epoch), "from", row.Holder)
 	e.metrics.changes.WithLabelValues(r.Name, "taken").Inc()
 	e.mu.Lock()
-	h := &held{hold: hold{epoch: epoch, phase: opening}, gen: t.gen}
+	h := &held{hold: hold{epoch: epoch, phase: opening}, claimed: epoch, gen: t.gen}
 	e.holds[row.Key] = h
 	e.grants[row.Key].Store(&grant{epoch: epoch, gen: t.gen})
 	e.call(h, 0, func(ctx context.Context) {
@@ -307,6 +297,17 @@ func (e *Engine) lose(k leasedb.Key, h *held) {
 	}
 }
 
+// move goes on with a lease under a later epoch. Under mu.
+func (e *Engine) move(k leasedb.Key, to shard.Epoch) {
+	h := e.holds[k]
+	if h == nil || h.lapsed || h.revoked || h.epoch >= to {
+		return
+	}
+	h.epoch = to
+	// The generation stays: it is as good as when the lease was claimed, since the row has been ours ever since.
+	e.grants[k].Store(&grant{epoch: to, gen: h.gen})
+}
+
 // give begins to give a lease away. Under mu.
 func (e *Engine) give(k leasedb.Key) {
 	h := e.holds[k]
@@ -358,7 +359,7 @@ func (e *Engine) releaseAll(ctx context.Context) {
 	var todo []due
 	e.mu.Lock()
 	for k, h := range e.holds {
-		if h.revoked && h.release && !h.raising {
+		if h.revoked && h.release {
 			todo = append(todo, due{k, h, h.epoch})
 		}
 	}

@@ -48,6 +48,7 @@ type proc struct {
 
 	renew, look, claim, release message
 	todo, leave                 []leasedb.Row
+	raised                      shard.Epoch // how often, since it last looked
 }
 
 type world struct {
@@ -103,11 +104,12 @@ func (w *world) valid(p *proc, k leasedb.Key) (shard.Epoch, bool) {
 	return h.epoch, ok && h.granted && live && !p.dead
 }
 
-// safe is the promise: whoever is valid is the one that the row names; so there are never two.
+// safe is the promise: whoever is valid is the one that the row names, so there are never two; and under the epoch of the row,
+// but for those that it has itself raised a moment ago.
 func (w *world) safe() error {
 	for _, l := range w.leases {
 		for _, p := range w.procs {
-			if epoch, ok := w.valid(p, l.Key); ok && (l.Holder != p.id || l.Epoch != epoch) {
+			if epoch, ok := w.valid(p, l.Key); ok && (l.Holder != p.id || l.Epoch < epoch || l.Epoch > epoch+p.raised) {
 				return fmt.Errorf("%s believes in %s under epoch %d; the row says %q, %d", p.id, l.Key, epoch, l.Holder, l.Epoch)
 			}
 		}
@@ -177,7 +179,14 @@ func (w *world) lookArrive(p *proc) bool {
 	}
 	plan := decide(s)
 	for _, k := range plan.lost {
+		p.raised = 0
 		delete(p.holds, k)
+	}
+	for _, r := range plan.moved {
+		h := p.holds[r.Key]
+		p.raised -= r.Epoch - h.epoch
+		h.epoch = r.Epoch
+		p.holds[r.Key] = h
 	}
 	for _, k := range plan.give {
 		h := p.holds[k]
@@ -266,6 +275,19 @@ func (w *world) releaseArrive(p *proc) bool {
 	return true
 }
 
+// raise is what the committer does after a COMMIT of unknown outcome, without telling.
+func (w *world) raise(p *proc) bool {
+	for i := range w.leases {
+		l := &w.leases[i]
+		if h, ok := p.holds[l.Key]; ok && h.phase == open && l.Holder == p.id && p.raised == 0 && l.Epoch == h.epoch {
+			l.Epoch++
+			p.raised++
+			return true
+		}
+	}
+	return false
+}
+
 // cut loses the session: what is under way has its effect or not, and is never answered.
 func (w *world) cut(p *proc) bool {
 	if p.claim.on && !p.claim.effected {
@@ -298,6 +320,7 @@ var steps = []struct {
 	{"claimSend", (*world).claimSend}, {"claimEffect", (*world).claimEffect}, {"claimArrive", (*world).claimArrive},
 	{"releaseSend", (*world).releaseSend}, {"releaseEffect", (*world).releaseEffect}, {"releaseArrive", (*world).releaseArrive},
 	{"cut", (*world).cut}, {"loseRenewal", (*world).loseRenewal},
+	{"raise", (*world).raise},
 }
 
 // calm lets everybody who lives run as it should for some time.
@@ -496,7 +519,7 @@ func (w *world) key() string {
 		}
 	}
 	for _, p := range w.procs {
-		fmt.Fprintf(&b, "\nT%d,%v;", min(ago(p, p.term.sent), 3), p.term.gen == 0)
+		fmt.Fprintf(&b, "\nT%d,%v,%d;", min(ago(p, p.term.sent), 3), p.term.gen == 0, p.raised)
 		for _, m := range []message{p.renew, p.look, p.claim, p.release} {
 			fmt.Fprintf(&b, "%v%v", m.on, m.effected)
 			if m.on {

@@ -28,8 +28,6 @@ type hold struct {
 	phase phase
 	// lapsed: the term under which it was taken has ended; it is ours no more, whatever the row says.
 	lapsed bool
-	// raising: the epoch is being raised by ourselves; the row and epoch may differ.
-	raising bool
 }
 
 // state is all that a plan rests on.
@@ -49,8 +47,9 @@ type state struct {
 
 // plan is what to do about the leases of one role.
 type plan struct {
-	lost []leasedb.Key // held no longer: stop at once
-	give []leasedb.Key // close and release
+	lost  []leasedb.Key // held no longer: stop at once
+	moved []leasedb.Row // ours under a new epoch, which the committer raised
+	give  []leasedb.Key // close and release
 	// leave are rows that name us without our knowing of it (the answer to a claim was lost, or they lapsed) and that we do
 	// not want: release.
 	leave []leasedb.Row
@@ -70,11 +69,14 @@ func decide(s state) plan {
 	rows := s.rows()
 	for _, r := range rows {
 		h, ok := s.holds[r.Key]
-		if !ok || h.phase == closing || h.raising {
+		if !ok || h.phase == closing {
 			continue
 		}
-		if h.lapsed || !s.live || r.Epoch > h.epoch || (r.Epoch == h.epoch && r.Holder != s.me) {
+		switch {
+		case h.lapsed, !s.live, r.Holder != s.me && r.Epoch >= h.epoch:
 			p.lost = append(p.lost, r.Key)
+		case r.Holder == s.me && r.Epoch > h.epoch:
+			p.moved = append(p.moved, r) // nobody but ourselves can have done that
 		}
 	}
 	if !s.live {
@@ -232,7 +234,7 @@ func (s state) surplus(rows []leasedb.Row, workers []string) (leasedb.Key, bool)
 		if ours && h.phase != open {
 			return last, false // one at a time
 		}
-		if ours && r.Holder == s.me && !h.raising {
+		if ours && r.Holder == s.me {
 			last, found = r.Key, true
 		}
 	}

@@ -508,3 +508,24 @@ func TestTheShortCutStaysInTheProcess(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "k", key)
 }
+
+func BenchmarkCall(b *testing.B) {
+	srv := bus.NewServer(bus.ServerConfig{})
+	require.NoError(b, srv.Start(context.Background()))
+	defer func() { _ = srv.Stop(context.Background()) }()
+	connect := func() *bus.Bus { return must(bus.Connect(context.Background(), bus.Config{}, bus.Options{Server: srv})) }
+	sb, cb := connect(), connect()
+	defer sb.Close()
+	defer cb.Close()
+	s := rpc.NewServer(rpc.ServerConfig{Bus: sb, Secret: secret, Handlers: map[string]rpc.Handler{"do": echo}})
+	require.NoError(b, s.Open(context.Background(), 1))
+	defer s.Close(context.Background(), 1)
+	c := rpc.NewClient(rpc.ClientConfig{Bus: cb, Secret: secret})
+	req := rpc.Request{Shard: 1, Method: "do", Key: []byte("0123456789abcdef"), Payload: make([]byte, 900)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Call(context.Background(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

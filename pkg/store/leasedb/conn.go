@@ -219,17 +219,3 @@ func (c *Conn) Release(ctx context.Context, k Key, holder string, epoch shard.Ep
 	}
 	return n == 1, nil
 }
-
-// Bind writes the session by which the holder now writes to the leases of a role that it holds.
-func (c *Conn) Bind(ctx context.Context, role, holder string, s Session) error {
-	var err error
-	if role == Writer {
-		err = New(c.conn).BindShards(ctx, BindShardsParams{Pid: s.PID, Started: timestamptz(s.Started), Holder: holder})
-	} else {
-		err = New(c.conn).BindRole(ctx, BindRoleParams{Role: role, Pid: s.PID, Started: timestamptz(s.Started), Holder: holder})
-	}
-	if err != nil {
-		return fmt.Errorf("bind the leases of %s to a session: %w", role, err)
-	}
-	return nil
-}

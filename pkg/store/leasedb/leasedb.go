@@ -95,49 +95,6 @@ func FenceSlot(ctx context.Context, tx pgx.Tx, k Key, epoch shard.Epoch) error {
 	return nil
 }
 
-// RaiseEpoch fences the holder of a shard off from its own past: after a COMMIT of unknown outcome it ends the session that
-// sent it, waits until that session's locks are gone, and raises the epoch. Then the outcome is settled and can be read. It
-// must run on another connection than the one that was lost; now is the session that writes from here on. It fails
-// with [ErrNotHolder] if the shard has been taken.
-func RaiseEpoch(ctx context.Context, db DBTX, s shard.ID, holder string, epoch shard.Epoch, now Session) (shard.Epoch, error) {
-	row, ok, err := readLease(ctx, db, ShardKey(s))
-	if err != nil {
-		return 0, err
-	}
-	if !ok || row.Holder != holder || row.Epoch != epoch {
-		return 0, fmt.Errorf("raise the epoch of shard %s: %w", s, ErrNotHolder)
-	}
-	if !row.Session.Same(now) {
-		if err := terminate(ctx, db, row.Session); err != nil {
-			return 0, err
-		}
-	}
-	raised, err := New(db).RaiseShard(ctx, RaiseShardParams{
-		Slot: int16(s), Epoch: int64(epoch), Holder: holder, Pid: now.PID, Started: timestamptz(now.Started),
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = ErrNotHolder
-	}
-	if err != nil {
-		return 0, fmt.Errorf("raise the epoch of shard %s: %w", s, err)
-	}
-	return shard.Epoch(raised), nil
-}
-
-// RaiseEpoch is the function of that name on a new connection.
-func (d *DB) RaiseEpoch(ctx context.Context, s shard.ID, holder string, epoch shard.Epoch, now Session) (shard.Epoch, error) {
-	conn, err := d.pg.Connect(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		_ = conn.Close(cctx)
-	}()
-	return RaiseEpoch(ctx, conn, s, holder, epoch, now)
-}
-
 // terminateWait bounds how long a claim waits for a session to end; if it has not, the next attempt finds it again.
 const terminateWait = "300"
 

@@ -69,10 +69,6 @@ WHERE role = @role AND slot = @slot AND epoch = @epoch AND holder = @holder;
 UPDATE shard_lease SET holder_pid = @pid, holder_started = @started
 WHERE holder = @holder AND (holder_pid, holder_started) IS DISTINCT FROM (@pid, @started);
 
--- name: BindRole :exec
-UPDATE role_lease SET holder_pid = @pid, holder_started = @started
-WHERE role = @role AND holder = @holder AND (holder_pid, holder_started) IS DISTINCT FROM (@pid, @started);
-
 -- name: RaiseShard :one
 UPDATE shard_lease SET epoch = epoch + 1, holder_pid = @pid, holder_started = @started
 WHERE shard = @slot AND epoch = @epoch AND holder = @holder

@@ -11,28 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const bindRole = `-- name: BindRole :exec
-UPDATE role_lease SET holder_pid = $1, holder_started = $2
-WHERE role = $3 AND holder = $4 AND (holder_pid, holder_started) IS DISTINCT FROM ($1, $2)
-`
-
-type BindRoleParams struct {
-	Pid     int32
-	Started pgtype.Timestamptz
-	Role    string
-	Holder  string
-}
-
-func (q *Queries) BindRole(ctx context.Context, arg BindRoleParams) error {
-	_, err := q.db.Exec(ctx, bindRole,
-		arg.Pid,
-		arg.Started,
-		arg.Role,
-		arg.Holder,
-	)
-	return err
-}
-
 const bindShards = `-- name: BindShards :exec
 UPDATE shard_lease SET holder_pid = $1, holder_started = $2
 WHERE holder = $3 AND (holder_pid, holder_started) IS DISTINCT FROM ($1, $2)

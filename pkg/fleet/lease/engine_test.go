@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/fleet/lease"
+	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
@@ -107,6 +108,28 @@ type master struct {
 	owner   *owner
 }
 
+// hint carries hints over NATS, as a worker's does.
+type hint struct {
+	bus  *bus.Bus
+	told chan struct{}
+}
+
+func newHint(t *testing.T, b *bus.Bus) *hint {
+	h := &hint{bus: b, told: make(chan struct{}, 1)}
+	sub, err := b.Subscribe(context.Background(), "fleet.lease", func(*bus.Incoming) {
+		select {
+		case h.told <- struct{}{}:
+		default:
+		}
+	})
+	require.NoError(t, err)
+	t.Cleanup(sub.Stop)
+	return h
+}
+
+func (h *hint) Tell()                 { _ = h.bus.Publish(bus.Message{Subject: "fleet.lease"}) }
+func (h *hint) Told() <-chan struct{} { return h.told }
+
 type options struct {
 	roles  []lease.Role
 	status func() leasedb.Status
@@ -134,10 +157,7 @@ func start(t *testing.T, db *leasedb.DB, name string, o options) *master {
 	m.renewer = lease.NewRenewer(db, lease.RenewerConfig{Worker: w, Status: o.status, Logger: log})
 	cfg := lease.Config{Roles: o.roles, Logger: log}
 	if o.nats != nil {
-		hint, err := lease.NewBusHint(context.Background(), o.nats.Connect(), name)
-		require.NoError(t, err)
-		t.Cleanup(hint.Stop)
-		cfg.Hint = hint
+		cfg.Hint = newHint(t, o.nats.Connect())
 	}
 	m.Engine = lease.NewEngine(db, m.renewer, cfg)
 	ctx, cancel := context.WithTimeout(context.Background(), patient)

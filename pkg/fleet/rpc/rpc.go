@@ -28,7 +28,7 @@ var (
 // Request is what is asked of a shard's writer.
 type Request struct {
 	Shard  shard.ID
-	Method string // letters, digits, dots, dashes and underscores
+	Method string // words of letters, digits, dashes and underscores, with dots in between
 	// Key makes the request safe to repeat: the handler gives the same key its effect once.
 	Key     []byte
 	Payload []byte
@@ -53,15 +53,23 @@ const (
 func subject(s shard.ID, method string) string { return "rpc." + s.String() + "." + method }
 
 func (r Request) check(maxBytes int) error {
-	if r.Method == "" || strings.ContainsFunc(r.Method, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
-	}) {
-		return fmt.Errorf("method %q cannot be sent", r.Method)
+	for part := range strings.SplitSeq(r.Method, ".") { // each is a token of the subject
+		if part == "" || strings.ContainsFunc(part, notOfToken) {
+			return fmt.Errorf("method %q cannot be sent", r.Method)
+		}
 	}
 	if len(r.Payload)+len(r.Key)+len(r.Method)+64 > maxBytes {
 		return fmt.Errorf("%s: %w", r.Method, ErrTooLarge)
 	}
 	return nil
+}
+
+func notOfToken(c rune) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		return false
+	}
+	return true
 }
 
 // toWire makes the answer to a request.

@@ -120,7 +120,7 @@ func (s *Server) Open(ctx context.Context, id shard.ID) error {
 	if s.bus == nil {
 		return nil
 	}
-	sub, err := s.bus.Subscribe(ctx, subject(id, "*"), func(in *bus.Incoming) { s.incoming(id, in) })
+	sub, err := s.bus.Subscribe(ctx, subject(id, ">"), func(in *bus.Incoming) { s.incoming(id, in) })
 	if err != nil {
 		s.forget(id)
 		sv.cancel()

@@ -47,6 +47,9 @@ func (c *SetMembership) decide(v *view) (plan, error) {
 	if err := c.check(v, before); err != nil {
 		return plan{}, err
 	}
+	if c.Action == ActionLeave && before == event.Leave { // whatever was said then
+		return plan{answer: Answer{Event: old.ev.EventID(), Room: c.Room, Unchanged: true}}, nil
+	}
 	members := map[string]any{"membership": membership}
 	if c.Reason != "" {
 		members["reason"] = c.Reason

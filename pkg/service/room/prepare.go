@@ -191,8 +191,14 @@ func (c *CreateRoom) createEvent(rules *roomver.Rules) (*unsigned, error) {
 
 func (c *CreateRoom) createContent(rules *roomver.Rules) ([]byte, error) {
 	members := map[string]any{"room_version": string(rules.Version)}
+	given := c.CreationContent
 	if rules.Creator == roomver.CreatorInContent {
 		members["creator"] = string(c.Creator.User)
+	} else { // the request may not name somebody else there
+		var err error
+		if given, err = without(orEmpty(given), "creator"); err != nil {
+			return nil, err
+		}
 	}
 	if rules.PrivilegedCreators {
 		also, err := c.additionalCreators()
@@ -203,7 +209,7 @@ func (c *CreateRoom) createContent(rules *roomver.Rules) ([]byte, error) {
 			members["additional_creators"] = also
 		}
 	}
-	return merge(c.CreationContent, members)
+	return merge(given, members)
 }
 
 // additionalCreators gives those that creation_content names and, in a trusted private chat, the invited users.

@@ -40,6 +40,8 @@ type World struct {
 	Key    signing.Key
 	Reader *roomdb.Reader
 	Host   *room.Host
+	// Committer is the master's, for what else is to be written.
+	Committer *commit.Committer
 	// Typing receives what was published about typing; what does not fit is dropped.
 	Typing chan room.TypingUsers
 
@@ -137,7 +139,7 @@ func (w *World) start() {
 	}
 	master := &master{world: w}
 	committer := commit.New(commit.Config{}, commit.Options{Store: store, Publisher: master, Leases: master})
-	master.committer = committer
+	master.committer, w.Committer = committer, committer
 	require.NoError(w.T, committer.Start(w.Ctx()))
 	w.Host = room.NewHost(room.Options{
 		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Ephemeral: master,

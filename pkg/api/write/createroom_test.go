@@ -1,0 +1,136 @@
+package write_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	alice = "@alice:heddle.test"
+	bob   = "@bob:heddle.test"
+	carol = "@carol:heddle.test"
+)
+
+func TestCreateRoom(t *testing.T) {
+	s := newStack(t)
+	s.users("alice", "bob", "carol")
+	s.call("bob", "PUT", "/profile/"+bob+"/displayname", `{"displayname":"Bob"}`).ok("")
+	s.call("bob", "PUT", "/profile/"+bob+"/avatar_url", `{"avatar_url":"mxc://heddle.test/bob"}`).ok("")
+
+	t.Run("empty request", func(t *testing.T) {
+		s := s.in(t)
+		r := s.create("alice", `{}`)
+		require.Equal(t, "invite", s.state(r, "m.room.join_rules", "")["join_rule"])
+		require.Equal(t, "join", s.state(r, "m.room.member", alice)["membership"])
+		require.Nil(t, s.state(r, "m.room.name", ""))
+	})
+	t.Run("everything", func(t *testing.T) {
+		s := s.in(t)
+		r := s.create("alice", `{"visibility":"public","room_alias_name":"all","name":"All","topic":"of it",
+			"invite":["`+bob+`","`+carol+`","`+bob+`"],"room_version":"11","creation_content":{"m.federate":false,"creator":"@x:y"},
+			"initial_state":[{"type":"com.example","state_key":"k","content":{"a":1}},
+				{"type":"m.room.history_visibility","content":{"history_visibility":"joined"}}],
+			"preset":"trusted_private_chat","is_direct":true,"power_level_content_override":{"ban":99}}`)
+		create := s.state(r, "m.room.create", "")
+		require.Equal(t, false, create["m.federate"])
+		require.NotContains(t, create, "creator")
+		require.Equal(t, "11", create["room_version"])
+		require.Equal(t, "#all:heddle.test", s.state(r, "m.room.canonical_alias", "")["alias"])
+		require.Equal(t, "All", s.state(r, "m.room.name", "")["name"])
+		require.Equal(t, "of it", s.state(r, "m.room.topic", "")["topic"])
+		require.Equal(t, "joined", s.state(r, "m.room.history_visibility", "")["history_visibility"])
+		require.InDelta(t, 1, s.state(r, "com.example", "k")["a"], 0)
+		levels := s.state(r, "m.room.power_levels", "")
+		require.InDelta(t, 99, levels["ban"], 0)
+		require.InDelta(t, 100, levels["users"].(map[string]any)[bob], 0)
+		require.Equal(t, map[string]any{
+			"membership": "invite", "is_direct": true, "displayname": "Bob", "avatar_url": "mxc://heddle.test/bob",
+		}, s.state(r, "m.room.member", bob))
+		require.Equal(t, "invite", s.state(r, "m.room.member", carol)["membership"])
+		room, ok, err := s.Reader.Room(s.Ctx(), s.Shards.Of(string(r)), string(r))
+		require.NoError(t, err)
+		require.True(t, ok)
+		listed, err := s.Reader.Published(s.Ctx(), room.Nid)
+		require.NoError(t, err)
+		require.True(t, listed)
+		s.call("bob", "POST", "/join/%23all:heddle.test", "").ok("room_id")
+	})
+	t.Run("every version", func(t *testing.T) {
+		s := s.in(t)
+		for v := 1; v <= 12; v++ {
+			r := s.create("alice", fmt.Sprintf(`{"room_version":"%d"}`, v))
+			require.Equal(t, fmt.Sprint(v), s.state(r, "m.room.create", "")["room_version"])
+		}
+	})
+	t.Run("nulls stand for nothing", func(t *testing.T) {
+		s.in(t).create("alice", `{"creation_content":null,"power_level_content_override":null,"invite":null,"room_version":null}`)
+	})
+
+	s.create("alice", `{"room_alias_name":"taken"}`)
+	many := strings.TrimSuffix(strings.Repeat(`"@u:heddle.test",`, 101), ",")
+	bad := func(body, code string) refusal { return refusal{"alice", "POST", "/createRoom", body, 400, code} }
+	s.refuse(t, map[string]refusal{
+		"nobody":                    {"", "POST", "/createRoom", `{}`, 401, "M_MISSING_TOKEN"},
+		"no body":                   bad(``, "M_NOT_JSON"),
+		"no JSON":                   bad(`{`, "M_NOT_JSON"),
+		"no object":                 bad(`[]`, "M_BAD_JSON"),
+		"null":                      bad(`null`, "M_BAD_JSON"),
+		"version is a number":       bad(`{"room_version":1}`, "M_BAD_JSON"),
+		"unknown version":           bad(`{"room_version":"999"}`, "M_UNSUPPORTED_ROOM_VERSION"),
+		"empty version":             bad(`{"room_version":""}`, "M_UNSUPPORTED_ROOM_VERSION"),
+		"unknown visibility":        bad(`{"visibility":"secret"}`, "M_BAD_JSON"),
+		"unknown preset":            bad(`{"preset":"party"}`, "M_BAD_JSON"),
+		"name is a number":          bad(`{"name":1}`, "M_BAD_JSON"),
+		"topic is an object":        bad(`{"topic":{}}`, "M_BAD_JSON"),
+		"invite is a string":        bad(`{"invite":"`+bob+`"}`, "M_BAD_JSON"),
+		"invite holds no user id":   bad(`{"invite":["bob"]}`, "M_INVALID_PARAM"),
+		"invite of oneself":         bad(`{"invite":["`+alice+`"]}`, "M_INVALID_PARAM"),
+		"too many invites":          bad(`{"invite":[`+many+`]}`, "M_INVALID_PARAM"),
+		"alias taken":               bad(`{"room_alias_name":"taken"}`, "M_ROOM_IN_USE"),
+		"alias with a colon":        bad(`{"room_alias_name":"a:b"}`, "M_INVALID_PARAM"),
+		"alias empty":               bad(`{"room_alias_name":""}`, "M_INVALID_PARAM"),
+		"alias with a space":        bad(`{"room_alias_name":"a b"}`, "M_INVALID_PARAM"),
+		"alias too long":            bad(`{"room_alias_name":"`+strings.Repeat("a", 255)+`"}`, "M_INVALID_PARAM"),
+		"creation_content a list":   bad(`{"creation_content":[]}`, "M_BAD_JSON"),
+		"override a string":         bad(`{"power_level_content_override":"x"}`, "M_BAD_JSON"),
+		"initial_state an object":   bad(`{"initial_state":{}}`, "M_BAD_JSON"),
+		"initial_state no type":     bad(`{"initial_state":[{"content":{}}]}`, "M_BAD_JSON"),
+		"initial_state no content":  bad(`{"initial_state":[{"type":"m.x"}]}`, "M_BAD_JSON"),
+		"initial_state bad content": bad(`{"initial_state":[{"type":"m.x","content":1}]}`, "M_BAD_JSON"),
+		"initial_state a member":    bad(`{"initial_state":[{"type":"m.room.member","state_key":"`+bob+`","content":{"membership":"join"}}]}`, "M_BAD_JSON"),
+		"initial_state a float":     bad(`{"initial_state":[{"type":"m.x","content":{"a":1.5}}]}`, "M_BAD_JSON"),
+		"name above one's power":    bad(`{"name":"x","room_version":"11","power_level_content_override":{"users":{"`+alice+`":10},"events":{"m.room.name":50}}}`, "M_INVALID_ROOM_STATE"),
+		"invite by address, short":  bad(`{"invite_3pid":[{"medium":"email"}]}`, "M_MISSING_PARAM"),
+		"invite by address": {
+			"alice", "POST", "/createRoom",
+			`{"invite_3pid":[{"medium":"email","address":"a@b.c","id_server":"is.example","id_access_token":"x"}]}`, 403, "M_THREEPID_DENIED",
+		},
+		"invite to another server": {"alice", "POST", "/createRoom", `{"invite":["@x:other.example"]}`, 403, "M_FORBIDDEN"},
+	})
+
+	t.Run("a refused request leaves nothing", func(t *testing.T) {
+		s := s.in(t)
+		var rooms, aliases int
+		count := func() {
+			require.NoError(t, s.DB.Pool.QueryRow(s.Ctx(), `SELECT count(*) FROM room`).Scan(&rooms))
+			require.NoError(t, s.DB.Pool.QueryRow(s.Ctx(), `SELECT count(*) FROM alias`).Scan(&aliases))
+		}
+		count()
+		r, a := rooms, aliases
+		s.call("alice", "POST", "/createRoom", `{"room_alias_name":"ghost","name":"x","room_version":"11",
+			"power_level_content_override":{"users":{"`+alice+`":10}}}`).refused(400, "M_INVALID_ROOM_STATE")
+		s.call("alice", "POST", "/createRoom", `{"room_alias_name":"ghost","invite":["@x:other.example"]}`).refused(403, "M_FORBIDDEN")
+		count()
+		require.Equal(t, r, rooms)
+		require.Equal(t, a, aliases)
+		s.create("alice", `{"room_alias_name":"ghost"}`)
+	})
+	t.Run("suspended", func(t *testing.T) {
+		s := s.in(t)
+		s.Exec(`UPDATE account SET suspended = true WHERE user_id = $1`, carol)
+		s.call("carol", "POST", "/createRoom", `{}`).refused(403, "M_USER_SUSPENDED")
+	})
+}

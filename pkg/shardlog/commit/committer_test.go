@@ -22,7 +22,6 @@ type easy struct {
 	delay   time.Duration // of acknowledgements; below zero: none
 	gate    chan struct{} // a commit waits for it, if not nil
 	batches [][]commit.Batch
-	heads   map[shard.ID]shard.Pos
 }
 
 func (e *easy) Open(context.Context, shard.ID, shard.Epoch) (commit.Head, error) {
@@ -76,6 +75,9 @@ func one(size int) *entry.Proposal {
 	return &entry.Proposal{Epoch: 1, Entries: []entry.Entry{{Kind: entry.KindEvent, Body: make([]byte, size)}}}
 }
 
+// pass lets the bubble's clock go on.
+func pass(d time.Duration) { <-time.After(d) }
+
 func isDone(tk *commit.Ticket) bool {
 	select {
 	case <-tk.Done():
@@ -109,7 +111,7 @@ func TestNothingIsAnsweredWithoutAValidLease(t *testing.T) {
 		e := &easy{}
 		c := started(t, e, commit.Config{})
 		tk := c.Submit(one(1))
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		e.mu.Lock()
 		require.Len(t, e.batches, 1, "it is committed")
 		e.mu.Unlock()
@@ -120,7 +122,7 @@ func TestNothingIsAnsweredWithoutAValidLease(t *testing.T) {
 
 		e.set(false)
 		tk = c.Submit(one(1))
-		time.Sleep(time.Second)
+		pass(time.Second)
 		c.Drop(0)
 		_, err = tk.Wait(t.Context())
 		require.ErrorIs(t, err, commit.ErrUnknownOutcome)
@@ -138,7 +140,7 @@ func TestCloseDrains(t *testing.T) {
 				closed.Store(true)
 			}
 		}()
-		time.Sleep(time.Millisecond)
+		pass(time.Millisecond)
 		_, err := c.Submit(one(1)).Wait(t.Context())
 		require.ErrorIs(t, err, commit.ErrFenced, "closing")
 		require.False(t, closed.Load())

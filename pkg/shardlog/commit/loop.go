@@ -315,12 +315,12 @@ func (c *Committer) breakAfter(gone []*pending) {
 
 // lose gives up shards of a batch that the fence did not find.
 func (c *Committer) lose(group []*pending, batches []Batch, lost []shard.ID) bool {
-	any := false
+	found := false
 	for i := range batches {
 		if !slices.Contains(lost, batches[i].Shard) {
 			continue
 		}
-		any = true
+		found = true
 		c.mu.Lock()
 		if st := c.shards[batches[i].Shard]; st != nil && st.epoch == batches[i].Epoch {
 			c.drop(st)
@@ -330,7 +330,7 @@ func (c *Committer) lose(group []*pending, batches []Batch, lost []shard.ID) boo
 		c.log.Warn("a shard is held by another writer", "shard", batches[i].Shard, "epoch", batches[i].Epoch)
 		c.leases.Lost(batches[i].Shard, batches[i].Epoch)
 	}
-	return any
+	return found
 }
 
 func ofShard(group []*pending, s shard.ID) []*pending {

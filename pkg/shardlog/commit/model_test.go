@@ -45,7 +45,7 @@ type model struct {
 }
 
 // rates are in percent.
-type rates struct{ unavailable, unknown, steal, lapse, noAck, bad, settleFails int }
+type rates struct{ unavailable, unknown, steal, lapse, noAck, settleFails int }
 
 type placed struct {
 	pos shard.Pos
@@ -102,7 +102,7 @@ func op(p *entry.Proposal) (name, on string, bad bool) {
 }
 
 func (m *model) Commit(_ context.Context, batches []commit.Batch) error {
-	time.Sleep(time.Duration(m.rndN(3)) * time.Millisecond)
+	pass(time.Duration(m.rndN(3)) * time.Millisecond)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lost != nil {
@@ -281,7 +281,7 @@ func (m *model) chaos(stop <-chan struct{}) {
 		if !steal {
 			continue
 		}
-		time.Sleep(10 * time.Millisecond)
+		pass(10 * time.Millisecond)
 		m.mu.Lock()
 		m.epoch[s]++
 		m.ours[s] = true
@@ -333,7 +333,7 @@ func (m *model) room(name string, s shard.ID, ops int, badAt int) {
 		if len(out) == 0 { // the chain broke before anything could be submitted
 			next = committed + 1
 			chain, on = &entry.Chain{}, before(name, committed)
-			time.Sleep(3 * time.Millisecond)
+			pass(3 * time.Millisecond)
 			continue
 		}
 		f := out[0]
@@ -416,7 +416,7 @@ func TestCommitterAgainstModel(t *testing.T) {
 			chaos.Wait()
 			require.NoError(t, m.committer.Stop(ctx))
 			synctest.Wait()
-			time.Sleep(time.Second) // acknowledgements that nobody waits for
+			pass(time.Second) // acknowledgements that nobody waits for
 		})
 		for i := range rooms {
 			for n := range 12 {

@@ -112,8 +112,8 @@ func TestStreamDeletedUnderLoad(t *testing.T) {
 	f := h.follower(follow.NewBusStream(h.bus), r, follow.Config{})
 	var wg sync.WaitGroup
 	wg.Go(func() { h.load(300) })
-	time.Sleep(50 * time.Millisecond) // somewhere in the middle
-	h.nats.Stop()                     // the streams are in memory
+	h.midway(40)
+	h.nats.Stop() // the streams are in memory
 	h.nats.Start()
 	wg.Wait()
 	h.load(100)
@@ -150,7 +150,7 @@ func TestConsumerRestartedInTheMiddle(t *testing.T) {
 			Stream: follow.NewBusStream(h.bus), Consumer: r, SaveEvery: 10 * time.Millisecond,
 		})
 		require.NoError(t, d.Start(ctx))
-		time.Sleep(60 * time.Millisecond) // somewhere in the middle
+		h.midway(40)
 		require.NoError(t, d.Stop(ctx))
 	}
 	wg.Wait()

@@ -279,9 +279,12 @@ func (f *Follower) onMessage(ctx context.Context, m Message) error {
 	}
 	f.nextSeq = m.Seq + 1
 	h, err := parseHeader(m.Data)
-	if err != nil || int(h.shard) >= len(f.at.Positions) {
-		f.log.Warn("message on the log's stream is no batch", "seq", m.Seq)
-		f.askNow()
+	if err == nil && int(h.shard) >= len(f.at.Positions) {
+		err = errMalformed
+	}
+	if err != nil {
+		f.log.Warn("message on the log's stream is no batch", "seq", m.Seq, "error", err)
+		f.askNow() // whatever it was, the database knows
 		return nil
 	}
 	at := f.at.Positions[h.shard]

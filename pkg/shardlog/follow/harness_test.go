@@ -132,6 +132,19 @@ func (h *house) load(n int) {
 	wg.Wait()
 }
 
+// midway waits until the load has made so many more entries, or has ended.
+func (h *house) midway(entries int64) {
+	want := h.next.Load() + entries
+	deadline := time.After(time.Second)
+	for h.next.Load() < want {
+		select {
+		case <-deadline:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // record is a consumer that writes down what it is told, and checks the order.
 type record struct {
 	t  testing.TB
@@ -227,9 +240,9 @@ func (h *house) follower(stream follow.Stream, r *record, cfg follow.Config) *fo
 
 // wild is a stream that does to messages what a network might.
 type wild struct {
-	inner                     follow.Stream
-	lose, repeat, swap, delay int // one of so many; 0: none
-	renumber                  bool
+	inner              follow.Stream
+	lose, repeat, swap int // one of so many; 0: none
+	renumber           bool
 }
 
 func (w *wild) Subscribe(ctx context.Context, deliver func(follow.Message)) error {

@@ -20,7 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
 
-// A database is restored to an earlier moment while clients hold tokens of what came after it: PostgreSQL goes on on another
+// A database is restored to an earlier moment while clients hold tokens of what came after it: PostgreSQL writes on, on another
 // timeline, the writer opens an incarnation, and no token of the future is taken for one of the present.
 func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*timeout)

@@ -67,7 +67,9 @@ func table[R entry.Row](write func(*pgx.Batch, []entry.Placed[R])) tableWriter {
 func (t *rows[R]) rowType() reflect.Type { return reflect.TypeFor[R]() }
 
 func (t *rows[R]) add(r entry.Row, at entry.Place) {
-	t.held = append(t.held, entry.Placed[R]{Place: at, Row: r.(R)})
+	if row, ok := r.(R); ok { // as the index says
+		t.held = append(t.held, entry.Placed[R]{Place: at, Row: row})
+	}
 }
 
 func (t *rows[R]) queue(b *pgx.Batch) {

@@ -98,6 +98,7 @@ func (w *Writer) disconnect() {
 	if w.conn == nil {
 		return
 	}
+	//nolint:forbidigo // saying good-bye has to be tried whatever became of the caller
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = w.conn.Close(ctx) // the server ends the session by itself too
@@ -234,7 +235,7 @@ func (w *Writer) Commit(ctx context.Context, batches []commit.Batch) error {
 	w.xid = held.xid
 	tag, err := w.conn.Exec(ctx, "COMMIT", pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
-		return w.commitFailed(err)
+		return w.commitFailed(ctx, err)
 	}
 	if tag.String() != "COMMIT" {
 		return fmt.Errorf("COMMIT was answered %q", tag.String())
@@ -348,10 +349,10 @@ func (w *Writer) repeated(ctx context.Context, batches []commit.Batch, done *log
 
 // commitFailed tells what a failed COMMIT means. pgconn.SafeToRetry says of a connection that is lost while the answer is awaited
 // that nothing was sent, which is not so.
-func (w *Writer) commitFailed(err error) error {
+func (w *Writer) commitFailed(ctx context.Context, err error) error {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && !pg.IsConnection(err) {
-		w.rollback(context.Background())
+		w.rollback(ctx)
 		return classify(w.conn, err) // the server says that it did not commit
 	}
 	w.settling = &settlement{xid: w.xid, raised: map[shard.ID]shard.Epoch{}}

@@ -79,7 +79,7 @@ func roleHeld(ctx context.Context, q *Queries, role shard.Role) (bool, error) {
 	return len(rows) == 1, nil
 }
 
-// Trim removes at most most entries from the front of a shard's log, none that a durable consumer has not passed, and none
+// Trim removes entries, a bounded number (most), from the front of a shard's log, none that a durable consumer has not passed, and none
 // of the newest keep positions, which followers may still ask for. It tells how many were removed; held is false, and nothing
 // was, if the role is not held under the epoch.
 func (d *DB) Trim(ctx context.Context, role shard.Role, s shard.ID, keep int64, most int) (removed int64, held bool, err error) {
@@ -124,7 +124,7 @@ func (d *DB) Trim(ctx context.Context, role shard.Role, s shard.ID, keep int64, 
 	return removed, held, nil
 }
 
-// SweepDone forgets at most most commands that were done longer ago than age, which must be longer than any command is
+// SweepDone forgets commands, a bounded number (most), that were done longer ago than age, which must be longer than any command is
 // tried again.
 func (d *DB) SweepDone(ctx context.Context, age time.Duration, most int) (int64, error) {
 	n, err := New(d.db.Primary).SweepDone(ctx, SweepDoneParams{AgeSeconds: age.Seconds(), Most: int32(most)})

@@ -165,9 +165,6 @@ func (e *Engine) act(ctx context.Context, role string) {
 	for _, row := range p.leave {
 		e.release(ctx, row.Key, row.Epoch)
 	}
-	for _, row := range p.leave {
-		e.release(ctx, row.Key, row.Epoch)
-	}
 	for _, row := range p.claim {
 		if !e.claim(ctx, r, row, session) {
 			break

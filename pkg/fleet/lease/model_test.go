@@ -315,11 +315,20 @@ var steps = []struct {
 	name string
 	do   func(*world, *proc) bool
 }{
-	{"renewSend", (*world).renewSend}, {"renewEffect", (*world).renewEffect}, {"renewArrive", (*world).renewArrive},
-	{"lookSend", (*world).lookSend}, {"lookEffect", (*world).lookEffect}, {"lookArrive", (*world).lookArrive},
-	{"claimSend", (*world).claimSend}, {"claimEffect", (*world).claimEffect}, {"claimArrive", (*world).claimArrive},
-	{"releaseSend", (*world).releaseSend}, {"releaseEffect", (*world).releaseEffect}, {"releaseArrive", (*world).releaseArrive},
-	{"cut", (*world).cut}, {"loseRenewal", (*world).loseRenewal},
+	{"renewSend", (*world).renewSend},
+	{"renewEffect", (*world).renewEffect},
+	{"renewArrive", (*world).renewArrive},
+	{"lookSend", (*world).lookSend},
+	{"lookEffect", (*world).lookEffect},
+	{"lookArrive", (*world).lookArrive},
+	{"claimSend", (*world).claimSend},
+	{"claimEffect", (*world).claimEffect},
+	{"claimArrive", (*world).claimArrive},
+	{"releaseSend", (*world).releaseSend},
+	{"releaseEffect", (*world).releaseEffect},
+	{"releaseArrive", (*world).releaseArrive},
+	{"cut", (*world).cut},
+	{"loseRenewal", (*world).loseRenewal},
 	{"raise", (*world).raise},
 }
 

@@ -269,3 +269,42 @@ func (c *DeleteAlias) Method() string { return "room.delete_alias" }
 
 // Method implements [Command].
 func (c *SetVisibility) Method() string { return "room.set_visibility" }
+
+// Accept takes events of a room that this server is in, as other servers sent them: each has passed event.Parse and the check of its
+// signatures, and comes after those of the others that it names. What they name must be known here, or be among them; what is missing
+// is told, for the caller to fetch. Each is authorised by its auth events, by the state before it and by the current state, and
+// forks are resolved. Answers Data: a list of [Verdict] as JSON.
+//
+// How a room is entered by way of another server, whose state comes from there, is another command.
+type Accept struct {
+	Room   id.RoomID
+	Events [][]byte // PDUs
+}
+
+// Verdict is what became of one event.
+type Verdict struct {
+	Event id.EventID `json:"event_id,omitempty"`
+	Fate  Fate       `json:"fate"`
+	// Missing are the events that have to be there first.
+	Missing []id.EventID `json:"missing,omitempty"`
+	// Reason says why it was refused.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Fate is what an event's checks came to.
+type Fate string
+
+// The fates.
+const (
+	FateAccepted   Fate = "accepted"
+	FateKnown      Fate = "known"       // it was there already
+	FateSoftFailed Fate = "soft_failed" // the current state does not allow it: kept, and shown to nobody
+	FateRejected   Fate = "rejected"    // its auth events or the state before it do not allow it: kept, and of no effect
+	FateMissing    Fate = "missing"     // nothing was done: see Missing
+	FateMalformed  Fate = "malformed"   // it is no event of this room: dropped
+)
+
+func (c *Accept) shardKey() string { return string(c.Room) }
+
+// Method implements [Command].
+func (c *Accept) Method() string { return "room.accept" }

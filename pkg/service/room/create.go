@@ -43,7 +43,7 @@ func (t *term) tryCreate(key []byte, c *CreateRoom, rules *roomver.Rules, p *pla
 	// Nobody else knows the room: the state that it does not have is empty.
 	d := newDraft(r, nil)
 	d.isNew = true
-	err := d.realise(p)
+	err := d.realise(c, p)
 	if d.lacks() {
 		return work{}, &d.needs, nil
 	}

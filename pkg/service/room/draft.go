@@ -46,7 +46,10 @@ func (d *draft) answer(p *plan) Answer {
 }
 
 // realise makes what a plan wants.
-func (d *draft) realise(p *plan) error {
+func (d *draft) realise(c Command, p *plan) error {
+	if c, ok := c.(*Accept); ok {
+		return d.accept(c, p)
+	}
 	for i := range p.events {
 		if err := d.add(&p.events[i]); err != nil {
 			return err
@@ -81,22 +84,13 @@ func (d *draft) add(w *want) error {
 	if err != nil {
 		return err
 	}
-	row := &roomdb.Event{
-		Nid: d.r.term.nid(), Room: d.r.nid, Order: roomdb.Live(len(d.entries)), EventID: string(e.EventID()),
-		Type: d.atom(w.typ), Sender: d.atom(string(w.sender)), Depth: e.Depth(), TS: e.OriginServerTS(),
-		Prev: nidsOfTips(d.head.tips), SenderDevice: string(w.device), TxnID: w.txn, JSON: e.JSON(),
-	}
+	prev, rest := d.prev()
+	row, body := d.rowOf(d.r.term.nid(), e)
+	row.Order = roomdb.Live(len(d.entries))
+	row.Prev, row.SenderDevice, row.TxnID = nidsOfTips(prev), string(w.device), w.txn
+	body.DeviceId, body.TxnId = string(w.device), w.txn
 	for _, h := range auth {
 		row.Auth = append(row.Auth, h.nid)
-	}
-	body := &entry.EventBody{
-		RoomId: string(d.r.id), RoomVersion: string(d.r.rules.Version), EventId: string(e.EventID()), Type: w.typ,
-		StateKey: w.key, Sender: string(w.sender), Ts: e.OriginServerTS(), Depth: e.Depth(), Membership: e.Membership(),
-		DeviceId: string(w.device), TxnId: w.txn,
-	}
-	if rel, ok := relation.Parse(e.Content()); ok && rel.Parent != "" {
-		row.RelatesTo, row.RelType = string(rel.Parent), d.atom(rel.Type)
-		body.RelatesTo, body.RelType = string(rel.Parent), rel.Type
 	}
 	row.StateBefore = d.stateBefore()
 	if w.key != nil {
@@ -118,9 +112,40 @@ func (d *draft) add(w *want) error {
 	}
 	d.entries = append(d.entries, logged)
 	d.made = append(d.made, e.EventID())
-	d.head.depth = e.Depth()
-	d.head.tips = []tip{d.r.tipOf(row.Nid, e)}
+	d.head.tips = append([]tip{d.r.tipOf(row.Nid, e, d.head.snaps)}, rest...)
+	if len(rest) > 0 {
+		row.Extremities = nidsOfTips(d.head.tips)
+	}
 	return nil
+}
+
+// maxPrev is how many forward extremities an event joins. Other servers accept 20; a few suffice to bring a room together.
+const maxPrev = 10
+
+// prev gives the forward extremities that the next event is built on, and those that are left for the ones after it.
+func (d *draft) prev() (prev, rest []tip) {
+	n := min(len(d.head.tips), maxPrev)
+	return d.head.tips[:n], d.head.tips[n:]
+}
+
+// rowOf begins an event's row and the body of its entry with what the event itself says.
+func (d *draft) rowOf(nid shard.Nid, e *event.Event) (*roomdb.Event, *entry.EventBody) {
+	row := &roomdb.Event{
+		Nid: nid, Room: d.r.nid, EventID: string(e.EventID()), Type: d.atom(e.Type()), Sender: d.atom(string(e.Sender())),
+		Depth: e.Depth(), TS: e.OriginServerTS(), JSON: e.JSON(),
+	}
+	body := &entry.EventBody{
+		RoomId: string(d.r.id), RoomVersion: string(d.r.rules.Version), EventId: string(e.EventID()), Type: e.Type(),
+		Sender: string(e.Sender()), Ts: e.OriginServerTS(), Depth: e.Depth(),
+	}
+	if key, ok := e.StateKey(); ok {
+		body.StateKey = &key
+	}
+	if rel, ok := relation.Parse(e.Content()); ok && rel.Parent != "" {
+		row.RelatesTo, row.RelType = string(rel.Parent), d.atom(rel.Type)
+		body.RelatesTo, body.RelType = string(rel.Parent), rel.Type
+	}
+	return row, body
 }
 
 // build makes the event itself, with its auth events.
@@ -128,7 +153,7 @@ func (d *draft) build(w *want) (*event.Event, []*held, error) {
 	rules := d.r.rules
 	p := event.Proto{
 		RoomID: d.r.id, Type: w.typ, StateKey: w.key, Sender: w.sender, Content: w.content,
-		Depth: min(d.head.depth+1, canonjson.MaxInt), OriginServerTS: w.ts,
+		Depth: min(d.head.depth()+1, canonjson.MaxInt), OriginServerTS: w.ts,
 	}
 	if w.ts == 0 {
 		p.OriginServerTS = d.now
@@ -148,7 +173,8 @@ func (d *draft) build(w *want) (*event.Event, []*held, error) {
 	if rules.LinksWithHashes {
 		p.LinkHashes = map[id.EventID]event.Hash{}
 	}
-	for _, t := range d.head.tips {
+	prev, _ := d.prev()
+	for _, t := range prev {
 		p.PrevEvents = append(p.PrevEvents, t.id)
 		if p.LinkHashes != nil {
 			p.LinkHashes[t.id] = t.hash
@@ -223,6 +249,7 @@ func (d *draft) snapshot() {
 func (d *draft) setState(w *want, e *event.Event, row *roomdb.Event, body *entry.EventBody) {
 	key := d.atom(*w.key)
 	row.StateKey = &key
+	body.Membership = e.Membership()
 	if old := d.at(w.typ, *w.key); old != nil {
 		row.Replaces = old.nid
 		body.ReplacesNid, body.ReplacesEventId = int64(old.nid), string(old.ev.EventID())
@@ -236,10 +263,7 @@ func (d *draft) setState(w *want, e *event.Event, row *roomdb.Event, body *entry
 			Local: d.local(id.UserID(*w.key)), PushBase: roomdb.Live(len(d.entries)), Entry: len(d.entries),
 		})
 	}
-	if d.over == nil {
-		d.over = map[eventauth.TypeKey]*held{}
-	}
-	d.over[eventauth.TypeKey{Type: w.typ, StateKey: *w.key}] = &held{nid: row.Nid, ev: e, red: eventauth.Reduce(e)}
+	d.overlay(eventauth.TypeKey{Type: w.typ, StateKey: *w.key}, &held{nid: row.Nid, ev: e, red: eventauth.Reduce(e), auth: row.Auth})
 	d.head.state = d.head.state.Set(stateres.Key{Type: int64(row.Type), StateKey: int64(key)}, int64(row.Nid))
 	d.snapshot()
 	d.rows = append(d.rows, &roomdb.CurrentState{
@@ -291,11 +315,18 @@ func (d *draft) redact(target *redactee, by shard.Nid) {
 		if _, ok := d.over[k]; ok {
 			continue
 		}
-		if d.over == nil {
-			d.over = map[eventauth.TypeKey]*held{}
-		}
-		d.over[k] = &held{nid: h.nid, ev: h.ev.Redact(), red: h.red}
+		redacted := *h
+		redacted.ev = h.ev.Redact()
+		d.overlay(k, &redacted)
 	}
+}
+
+// overlay sets what the state has at an entry after the draft, nil for nothing.
+func (d *draft) overlay(k eventauth.TypeKey, h *held) {
+	if d.over == nil {
+		d.over = map[eventauth.TypeKey]*held{}
+	}
+	d.over[k] = h
 }
 
 // move makes a receipt's entry and row.

@@ -9,6 +9,7 @@ import (
 )
 
 func (c *Forget) room() id.RoomID { return c.Room }
+func (c *Forget) more() int       { return 0 }
 
 func (c *Forget) decide(v *view) (plan, error) {
 	switch v.membership(c.User) {
@@ -25,6 +26,7 @@ func (c *Forget) decide(v *view) (plan, error) {
 }
 
 func (c *SetVisibility) room() id.RoomID { return c.Room }
+func (c *SetVisibility) more() int       { return 0 }
 
 func (c *SetVisibility) decide(v *view) (plan, error) {
 	if !c.Force {

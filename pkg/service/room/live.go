@@ -46,6 +46,8 @@ type live struct {
 	// receipts are the receipts of users who moved one, as they will be when all is committed.
 	receipts map[id.UserID][]roomdb.ReceiptRow
 	recent   recent
+	// graph resolves forks; nil until there was one.
+	graph *stateres.Graph
 	// redacted are events whose redaction may not be committed: what is read of them is not what they are.
 	redacted []shard.Nid
 	size     int64 // about how many bytes it all takes
@@ -54,24 +56,36 @@ type live struct {
 
 // head is where a room stands: everything that the next event is built on. It is changed by being replaced.
 type head struct {
-	state stateres.State
-	snaps snapshots
-	tips  []tip // the forward extremities
-	depth int64 // of the deepest tip
+	state stateres.State // the current state: of several tips, what their states resolve to
+	snaps snapshots      // what the next stored state may be laid over
+	tips  []tip          // the forward extremities, the deepest first
+}
+
+// depth is that of the deepest tip.
+func (h *head) depth() int64 {
+	if len(h.tips) == 0 {
+		return 0
+	}
+	return h.tips[0].depth
 }
 
 // tip is a forward extremity.
 type tip struct {
-	nid  shard.Nid
-	id   id.EventID
-	hash event.Hash // in room versions whose links have hashes
+	nid   shard.Nid
+	id    id.EventID
+	depth int64
+	hash  event.Hash // in room versions whose links have hashes
+	snaps snapshots  // the state after it
 }
 
 // held is a state event in memory.
 type held struct {
-	nid shard.Nid
-	ev  *event.Event // redacted, if it has been
-	red *eventauth.Reduced
+	nid  shard.Nid
+	ev   *event.Event // redacted, if it has been
+	red  *eventauth.Reduced
+	auth []shard.Nid
+	// rejected: it is known, and of no effect.
+	rejected bool
 }
 
 func (h *held) size() int64 { return 512 + 2*int64(h.ev.Size()) }
@@ -98,6 +112,8 @@ type roomCommand interface {
 	// decide computes from what the view shows what is to be done. It has no effect, and may be called any number of times. What
 	// it asks of the view and the view does not have is loaded, and then it is called again.
 	decide(v *view) (plan, error)
+	// more is how often beyond maxLoads it may ask for more.
+	more() int
 }
 
 // maxLoads bounds how often a decision may ask for more.
@@ -113,7 +129,7 @@ func (t *term) onRoom(ctx context.Context, key []byte, c roomCommand) (work, err
 		}
 		w, need, err := r.try(key, c, facts)
 		if need != nil {
-			if loads++; loads > maxLoads {
+			if loads++; loads > maxLoads+c.more() {
 				err = errors.New("asks for ever more")
 			} else if err = r.load(ctx, need, facts); err == nil {
 				err = errRedo
@@ -157,7 +173,7 @@ func (r *live) try(key []byte, c roomCommand, facts map[fact]any) (w work, need 
 	d := newDraft(r, facts)
 	p, err := c.decide(&d.view)
 	if err == nil && !d.view.lacks() {
-		err = d.realise(&p)
+		err = d.realise(c, &p)
 	}
 	if d.view.lacks() {
 		return w, &d.view.needs, nil

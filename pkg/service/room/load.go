@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,32 +126,35 @@ func (r *live) loadHead(ctx context.Context, at *roomdb.Tip) error {
 	if len(tips) == 0 {
 		tips = []shard.Nid{at.Event}
 	}
-	r.head.depth = at.Depth
-	if len(tips) == 1 && tips[0] == at.Event && !r.rules.LinksWithHashes {
-		r.head.tips = []tip{{nid: at.Event, id: id.EventID(at.EventID)}}
-	} else {
-		rows, err := db.EventsByNid(ctx, tips)
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			e, err := event.ParseTrusted(r.rules, rows[i].JSON, id.EventID(rows[i].EventID))
-			if err != nil {
-				return fmt.Errorf("read event %s: %w", rows[i].EventID, err)
-			}
-			r.head.tips = append(r.head.tips, r.tipOf(rows[i].Nid, e))
-			r.head.depth = max(r.head.depth, e.Depth())
-		}
-		if len(rows) != len(tips) {
-			return fmt.Errorf("of %d forward extremities %d are there", len(tips), len(rows))
-		}
-	}
 	chain, err := db.Snapshots(ctx, at.StateAfter)
 	if err != nil {
 		return err
 	}
-	r.head.snaps = snapshotsOf(chain)
+	r.head.snaps = chain
 	r.head.state = r.head.snaps.state()
+	if len(tips) == 1 && tips[0] == at.Event && !r.rules.LinksWithHashes {
+		r.head.tips = []tip{{nid: at.Event, id: id.EventID(at.EventID), depth: at.Depth, snaps: chain}}
+		return nil
+	}
+	rows, err := db.EventsByNid(ctx, tips)
+	if err != nil {
+		return err
+	}
+	if len(rows) != len(tips) {
+		return fmt.Errorf("of %d forward extremities %d are there", len(tips), len(rows))
+	}
+	for i := range rows {
+		e, err := event.ParseTrusted(r.rules, rows[i].JSON, id.EventID(rows[i].EventID))
+		if err != nil {
+			return fmt.Errorf("read event %s: %w", rows[i].EventID, err)
+		}
+		snaps, err := db.Snapshots(ctx, rows[i].StateAfter)
+		if err != nil {
+			return err
+		}
+		r.head.tips = append(r.head.tips, r.tipOf(rows[i].Nid, e, snaps))
+	}
+	sortTips(r.head.tips)
 	if len(tips) > 1 {
 		return r.loadForked(ctx)
 	}
@@ -167,12 +171,19 @@ func (r *live) loadForked(ctx context.Context) error {
 	return nil
 }
 
+// sortTips puts the deepest first, so that every server that has them lists them alike.
+func sortTips(tips []tip) {
+	slices.SortFunc(tips, func(a, b tip) int {
+		return cmp.Or(cmp.Compare(b.depth, a.depth), cmp.Compare(a.id, b.id))
+	})
+}
+
 func isContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-func (r *live) tipOf(nid shard.Nid, e *event.Event) tip {
-	t := tip{nid: nid, id: e.EventID()}
+func (r *live) tipOf(nid shard.Nid, e *event.Event, after snapshots) tip {
+	t := tip{nid: nid, id: e.EventID(), depth: e.Depth(), snaps: after}
 	if r.rules.LinksWithHashes {
 		t.hash = e.ReferenceHash()
 	}
@@ -190,6 +201,12 @@ func (r *live) load(ctx context.Context, n *needs, facts map[fact]any) error {
 		if err := r.loadEntries(ctx, n.entries); err != nil {
 			return err
 		}
+	}
+	if err := r.loadEvents(ctx, n.events, facts); err != nil {
+		return err
+	}
+	if err := r.loadChains(ctx, n.chains, facts); err != nil {
+		return err
 	}
 	for _, f := range n.facts {
 		v, err := f.load(ctx, r)
@@ -277,7 +294,7 @@ func (r *live) hold(row *roomdb.StoredEvent) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read event %s: %w", row.EventID, err)
 	}
-	h := &held{nid: row.Nid, ev: e, red: eventauth.Reduce(e)}
+	h := &held{nid: row.Nid, ev: e, red: eventauth.Reduce(e), auth: row.Auth, rejected: row.Flags.Has(roomdb.FlagRejected)}
 	if row.RedactedBy != 0 {
 		h.ev = e.Redact()
 	}

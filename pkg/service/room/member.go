@@ -16,6 +16,7 @@ import (
 const authorisedVia = "join_authorised_via_users_server"
 
 func (c *SetMembership) room() id.RoomID { return c.Room }
+func (c *SetMembership) more() int       { return 0 }
 
 // membership is what an action makes of the target; "" for an action that there is not.
 func (a Action) membership() string {

@@ -8,6 +8,7 @@ import (
 )
 
 func (c *SetProfile) room() id.RoomID { return c.Room }
+func (c *SetProfile) more() int       { return 0 }
 
 func (c *SetProfile) decide(v *view) (plan, error) {
 	old := v.at(event.TypeMember, string(c.User))

@@ -27,6 +27,7 @@ func (f receiptsFact) load(ctx context.Context, r *live) (any, error) {
 }
 
 func (c *Receipt) room() id.RoomID { return c.Room }
+func (c *Receipt) more() int       { return 0 }
 
 func (c *Receipt) decide(v *view) (plan, error) {
 	switch c.Kind {

@@ -9,6 +9,7 @@ import (
 )
 
 func (c *Redact) room() id.RoomID { return c.Room }
+func (c *Redact) more() int       { return 0 }
 
 func (c *Redact) decide(v *view) (plan, error) {
 	content, err := clientObject(c.Content)

@@ -11,6 +11,7 @@ import (
 )
 
 func (c *Send) room() id.RoomID { return c.Room }
+func (c *Send) more() int       { return 0 }
 
 func (c *Send) decide(v *view) (plan, error) {
 	if c.Type == event.TypeRedaction {

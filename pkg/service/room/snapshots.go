@@ -14,8 +14,6 @@ import (
 // slice is never changed, only replaced.
 type snapshots []roomdb.Snapshot
 
-func snapshotsOf(chain []roomdb.Snapshot) snapshots { return chain }
-
 // state is the latest state; the empty one before the first.
 func (s snapshots) state() stateres.State {
 	if len(s) == 0 {

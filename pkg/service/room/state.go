@@ -10,6 +10,7 @@ import (
 )
 
 func (c *SendState) room() id.RoomID { return c.Room }
+func (c *SendState) more() int       { return 0 }
 
 func (c *SendState) decide(v *view) (plan, error) {
 	content, err := clientObject(c.Content)

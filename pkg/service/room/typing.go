@@ -19,6 +19,7 @@ const (
 )
 
 func (c *Typing) room() id.RoomID { return c.Room }
+func (c *Typing) more() int       { return 0 }
 
 func (c *Typing) decide(v *view) (plan, error) {
 	if v.membership(c.User) != event.Join {

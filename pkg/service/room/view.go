@@ -30,10 +30,13 @@ type needs struct {
 	entries []eventauth.TypeKey
 	names   []string
 	facts   []fact
+	events  []shard.Nid // events whose entry in the state is not known
+	chains  []shard.Nid // events that are needed with all their auth events
 }
 
 func (v *view) lacks() bool {
-	return len(v.needs.entries) > 0 || len(v.needs.names) > 0 || len(v.needs.facts) > 0
+	n := &v.needs
+	return len(n.entries) > 0 || len(n.names) > 0 || len(n.facts) > 0 || len(n.events) > 0 || len(n.chains) > 0
 }
 
 // fact is a question to the database. Its type is comparable, and its answer does not change while a command is decided.

@@ -1072,6 +1072,58 @@ func (x *RoomTyping) GetTimeoutMs() int64 {
 	return 0
 }
 
+type RoomAccept struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Events        [][]byte               `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomAccept) Reset() {
+	*x = RoomAccept{}
+	mi := &file_room_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomAccept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomAccept) ProtoMessage() {}
+
+func (x *RoomAccept) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomAccept.ProtoReflect.Descriptor instead.
+func (*RoomAccept) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RoomAccept) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomAccept) GetEvents() [][]byte {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 type RoomSetAlias struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Alias         string                 `protobuf:"bytes,1,opt,name=alias,proto3" json:"alias,omitempty"`
@@ -1083,7 +1135,7 @@ type RoomSetAlias struct {
 
 func (x *RoomSetAlias) Reset() {
 	*x = RoomSetAlias{}
-	mi := &file_room_proto_msgTypes[14]
+	mi := &file_room_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1147,7 @@ func (x *RoomSetAlias) String() string {
 func (*RoomSetAlias) ProtoMessage() {}
 
 func (x *RoomSetAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[14]
+	mi := &file_room_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1160,7 @@ func (x *RoomSetAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomSetAlias.ProtoReflect.Descriptor instead.
 func (*RoomSetAlias) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{14}
+	return file_room_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RoomSetAlias) GetAlias() string {
@@ -1143,7 +1195,7 @@ type RoomDeleteAlias struct {
 
 func (x *RoomDeleteAlias) Reset() {
 	*x = RoomDeleteAlias{}
-	mi := &file_room_proto_msgTypes[15]
+	mi := &file_room_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1207,7 @@ func (x *RoomDeleteAlias) String() string {
 func (*RoomDeleteAlias) ProtoMessage() {}
 
 func (x *RoomDeleteAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[15]
+	mi := &file_room_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1220,7 @@ func (x *RoomDeleteAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomDeleteAlias.ProtoReflect.Descriptor instead.
 func (*RoomDeleteAlias) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{15}
+	return file_room_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RoomDeleteAlias) GetAlias() string {
@@ -1204,7 +1256,7 @@ type RoomSetVisibility struct {
 
 func (x *RoomSetVisibility) Reset() {
 	*x = RoomSetVisibility{}
-	mi := &file_room_proto_msgTypes[16]
+	mi := &file_room_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1268,7 @@ func (x *RoomSetVisibility) String() string {
 func (*RoomSetVisibility) ProtoMessage() {}
 
 func (x *RoomSetVisibility) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[16]
+	mi := &file_room_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1281,7 @@ func (x *RoomSetVisibility) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomSetVisibility.ProtoReflect.Descriptor instead.
 func (*RoomSetVisibility) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{16}
+	return file_room_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RoomSetVisibility) GetRoom() string {
@@ -1356,7 +1408,11 @@ const file_room_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
 	"\x06typing\x18\x03 \x01(\bR\x06typing\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"H\n" +
+	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"8\n" +
+	"\n" +
+	"RoomAccept\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06events\x18\x02 \x03(\fR\x06events\"H\n" +
 	"\fRoomSetAlias\x12\x14\n" +
 	"\x05alias\x18\x01 \x01(\tR\x05alias\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x0e\n" +
@@ -1383,7 +1439,7 @@ func file_room_proto_rawDescGZIP() []byte {
 	return file_room_proto_rawDescData
 }
 
-var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_room_proto_goTypes = []any{
 	(*RoomAnswer)(nil),        // 0: heddle.wire.v1.RoomAnswer
 	(*RoomOrigin)(nil),        // 1: heddle.wire.v1.RoomOrigin
@@ -1399,9 +1455,10 @@ var file_room_proto_goTypes = []any{
 	(*RoomForget)(nil),        // 11: heddle.wire.v1.RoomForget
 	(*RoomReceipt)(nil),       // 12: heddle.wire.v1.RoomReceipt
 	(*RoomTyping)(nil),        // 13: heddle.wire.v1.RoomTyping
-	(*RoomSetAlias)(nil),      // 14: heddle.wire.v1.RoomSetAlias
-	(*RoomDeleteAlias)(nil),   // 15: heddle.wire.v1.RoomDeleteAlias
-	(*RoomSetVisibility)(nil), // 16: heddle.wire.v1.RoomSetVisibility
+	(*RoomAccept)(nil),        // 14: heddle.wire.v1.RoomAccept
+	(*RoomSetAlias)(nil),      // 15: heddle.wire.v1.RoomSetAlias
+	(*RoomDeleteAlias)(nil),   // 16: heddle.wire.v1.RoomDeleteAlias
+	(*RoomSetVisibility)(nil), // 17: heddle.wire.v1.RoomSetVisibility
 }
 var file_room_proto_depIdxs = []int32{
 	2,  // 0: heddle.wire.v1.RoomInvitation.profile:type_name -> heddle.wire.v1.RoomProfile
@@ -1433,7 +1490,7 @@ func file_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_room_proto_rawDesc), len(file_room_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,6 +44,8 @@ func encode(cmd room.Command) (proto.Message, error) {
 		return &wire.RoomTyping{
 			Room: string(c.Room), User: string(c.User), Typing: c.Typing, TimeoutMs: c.Timeout.Milliseconds(),
 		}, nil
+	case *room.Accept:
+		return &wire.RoomAccept{Room: string(c.Room), Events: c.Events}, nil
 	case *room.SetAlias:
 		return &wire.RoomSetAlias{Alias: string(c.Alias), Room: string(c.Room), By: string(c.By)}, nil
 	case *room.DeleteAlias:
@@ -120,6 +122,9 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			return &room.Typing{
 				Room: id.RoomID(m.Room), User: id.UserID(m.User), Typing: m.Typing, Timeout: time.Duration(m.TimeoutMs) * time.Millisecond,
 			}
+		}),
+		(*room.Accept)(nil).Method(): decoder(func(m *wire.RoomAccept) room.Command {
+			return &room.Accept{Room: id.RoomID(m.Room), Events: m.Events}
 		}),
 		(*room.SetAlias)(nil).Method(): decoder(func(m *wire.RoomSetAlias) room.Command {
 			return &room.SetAlias{Alias: id.RoomAlias(m.Alias), Room: id.RoomID(m.Room), By: id.UserID(m.By)}

@@ -44,6 +44,9 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		}
 		s.ready.Register("leases", w.engine.Check)
 	}
+	if s.hasRole(config.RoleBackground) {
+		group.Add("background", newBackground(s, writer))
+	}
 	if !s.hasRole(config.RoleClient) {
 		return p, nil
 	}
@@ -55,7 +58,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		Enabled: s.cfg.Registration.Enabled, SharedSecret: s.cfg.Registration.SharedSecret,
 		RequireToken: s.cfg.Registration.RequireToken,
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
-	p.handlers = write.NewAccounts(front, nil).Handlers()
+	p.handlers = write.NewAccounts(front).Handlers()
 	maps.Copy(p.handlers, roomHandlers(s, front, writer))
 	return p, nil
 }

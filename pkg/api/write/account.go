@@ -15,20 +15,10 @@ import (
 )
 
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
-type Accounts struct {
-	front   *account.Front
-	profile ProfileSpreader
-}
+type Accounts struct{ front *account.Front }
 
-// ProfileSpreader carries a changed display name or avatar to the user's member events.
-type ProfileSpreader interface {
-	SpreadProfile(user id.UserID)
-}
-
-// NewAccounts makes the handlers. spread may be nil.
-func NewAccounts(front *account.Front, spread ProfileSpreader) *Accounts {
-	return &Accounts{front: front, profile: spread}
-}
+// NewAccounts makes the handlers.
+func NewAccounts(front *account.Front) *Accounts { return &Accounts{front: front} }
 
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {
@@ -242,6 +232,9 @@ func (a *Accounts) setProfileField(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
+	if c.Suspended {
+		return suspended()
+	}
 	field := httpx.Var(r, "keyName")
 	var q map[string]jsontext.Value
 	if err := httpx.Decode(r, &q); err != nil {
@@ -262,16 +255,16 @@ func (a *Accounts) deleteProfileField(w http.ResponseWriter, r *http.Request) er
 	if err != nil {
 		return err
 	}
+	if c.Suspended {
+		return suspended()
+	}
 	return a.setProfile(w, r, c, httpx.Var(r, "keyName"), nil)
 }
 
 func (a *Accounts) setProfile(w http.ResponseWriter, r *http.Request, c *auth.Caller, field string, v []byte) error {
-	done, err := a.front.Do(r.Context(), &account.SetProfile{UserID: string(c.UserID), Field: field, Value: v})
-	if err != nil {
+	// The user's rooms hear of it from the log (package profile).
+	if _, err := a.front.Do(r.Context(), &account.SetProfile{UserID: string(c.UserID), Field: field, Value: v}); err != nil {
 		return err
-	}
-	if (field == "displayname" || field == "avatar_url") && !done.Unchanged && a.profile != nil {
-		a.profile.SpreadProfile(c.UserID)
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
 }

@@ -175,6 +175,8 @@ func TestSuspendedUsersActNoMore(t *testing.T) {
 		"redact other":  no("PUT", at(r, "/redact/"+other+"/3"), `{}`),
 		"redact other2": no("PUT", at(r, "/send/m.room.redaction/3"), `{"redacts":"`+other+`"}`),
 		"alias":         no("PUT", "/directory/room/%23x:heddle.test", `{"room_id":"`+string(r)+`"}`),
+		"profile":       no("PUT", "/profile/"+bob+"/displayname", `{"displayname":"B"}`),
+		"no profile":    no("DELETE", "/profile/"+bob+"/displayname", ``),
 		"visibility":    no("PUT", "/directory/list/room/"+string(r), `{}`),
 	})
 	s.call("bob", "PUT", at(r, "/redact/"+own+"/4"), `{}`).ok("event_id")

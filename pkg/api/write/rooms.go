@@ -16,7 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
 
-// Profiles tells what is shown of a user of this server in rooms; of others it may know nothing. It is *account.Front.
+// Profiles tells what is shown of a user of this server in rooms; of others it may know nothing. It is *account.Reader.
 type Profiles interface {
 	Shown(ctx context.Context, user id.UserID) (displayName, avatarURL string, err error)
 }

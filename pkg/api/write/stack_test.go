@@ -43,13 +43,13 @@ func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
 		World: w, front: w.Accounts(account.Config{Enabled: true}), accounts: accountdb.NewReader(w.DB.Pool), tokens: map[string]string{},
 	}
 	o := write.RoomOptions{
-		Server: roomtest.Server, Writer: w.Host, Accounts: s.front, Profiles: s.front,
+		Server: roomtest.Server, Writer: w.Host, Accounts: s.front, Profiles: account.NewReader(w.Shards, s.accounts),
 		Directory: directory.New(w.Shards, w.Reader), Now: time.Now, Random: rand.Reader,
 	}
 	for _, f := range change {
 		f(&o)
 	}
-	handlers := write.NewAccounts(s.front, nil).Handlers()
+	handlers := write.NewAccounts(s.front).Handlers()
 	for name, h := range write.NewRooms(o).Handlers() {
 		require.NotContains(t, handlers, name)
 		handlers[name] = h

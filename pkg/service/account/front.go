@@ -7,7 +7,6 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -226,31 +225,6 @@ func (f *Front) SetPassword(ctx context.Context, u id.UserID, password string, l
 // Do has a command done that needs no secrets made.
 func (f *Front) Do(ctx context.Context, cmd Command) (Answer, error) {
 	return f.do.Do(ctx, newKey(), cmd)
-}
-
-// Shown gives what is shown of a user in rooms: the display name and the avatar. Of users of other servers nothing is known here.
-func (f *Front) Shown(ctx context.Context, u id.UserID) (displayName, avatarURL string, err error) {
-	if u.Server() != f.server {
-		return "", "", nil
-	}
-	fields, err := f.db.Profile(ctx, f.shards.OfUser(string(u)), string(u))
-	if err != nil {
-		return "", "", err
-	}
-	displayName, avatarURL = ShownOf(fields)
-	return displayName, avatarURL, nil
-}
-
-// ShownOf is [Front.Shown] for a profile that was read already.
-func ShownOf(fields map[string][]byte) (displayName, avatarURL string) {
-	text := func(field string) string {
-		var s string
-		if json.Unmarshal(fields[field], &s) != nil {
-			return "" // null, or absent
-		}
-		return s
-	}
-	return text("displayname"), text("avatar_url")
 }
 
 // UIA gives the interactive authentication sessions.

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -42,6 +43,25 @@ func (r *Reader) Device(ctx context.Context, u id.UserID, d id.DeviceID) (Device
 // Profile gives all fields of a profile as JSON values.
 func (r *Reader) Profile(ctx context.Context, u id.UserID) (map[string][]byte, error) {
 	return r.db.Profile(ctx, r.of(u), string(u))
+}
+
+// Shown gives what is shown of a user in rooms: the display name and the avatar. Of users of other servers nothing is known.
+func (r *Reader) Shown(ctx context.Context, u id.UserID) (displayName, avatarURL string, err error) {
+	if !r.shards.Local(string(u)) {
+		return "", "", nil
+	}
+	fields, err := r.Profile(ctx, u)
+	if err != nil {
+		return "", "", err
+	}
+	text := func(field string) string {
+		var s string
+		if json.Unmarshal(fields[field], &s) != nil {
+			return "" // null, or absent
+		}
+		return s
+	}
+	return text("displayname"), text("avatar_url"), nil
 }
 
 // AccountData gives account data of one type as JSON, of a room or global (room empty).

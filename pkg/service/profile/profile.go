@@ -68,7 +68,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Profiles tells what is shown of a user of this server. It is *account.Front.
+// Profiles tells what is shown of a user of this server. It is *account.Reader.
 type Profiles interface {
 	Shown(ctx context.Context, user id.UserID) (displayName, avatarURL string, err error)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
@@ -71,7 +72,7 @@ func (w *world) set(ctx context.Context, r id.RoomID, u id.UserID, name, avatar 
 }
 
 func (w *world) spreader(cfg profile.Config) *profile.Spreader {
-	return profile.New(cfg, profile.Options{Profiles: w.front, Rooms: w.Reader, Set: w.set})
+	return profile.New(cfg, profile.Options{Profiles: account.NewReader(w.Shards, accountdb.NewReader(w.DB.Pool)), Rooms: w.Reader, Set: w.set})
 }
 
 // consume starts the consumer as a master does; stop it with what is returned.

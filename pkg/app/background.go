@@ -1,0 +1,109 @@
+package app
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/fleet/lease"
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/profile"
+	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// restartAfter is how long after its failure a durable consumer is begun anew.
+const restartAfter = 5 * time.Second
+
+// background is what one worker does for all: durable consumers of the log, under a lease. It is the lease's owner.
+type background struct {
+	*shared
+	make func(role follow.Role) *follow.Durable
+
+	mu    sync.Mutex // guards tasks
+	tasks *lifecycle.Tasks
+}
+
+// newBackground makes the engine that takes the role when nobody else has it. It is apart from the shards' engine: a master may have
+// this role and hold no shards.
+func newBackground(s *shared, writer room.Writer) *lease.Engine {
+	b := &background{shared: s}
+	spreader := profile.New(profile.Config{}, profile.Options{
+		Profiles: account.NewReader(s.shards, s.accounts), Rooms: s.rooms, Metrics: s.tel.Metrics, Log: s.log,
+		Set: func(ctx context.Context, r id.RoomID, user id.UserID, displayName, avatarURL string) error {
+			_, err := writer.Do(ctx, nil, &room.SetProfile{
+				Room: r, User: user, Profile: room.Profile{DisplayName: displayName, AvatarURL: avatarURL},
+			})
+			return err
+		},
+	})
+	b.make = func(role follow.Role) *follow.Durable {
+		return follow.NewDurable(follow.Config{}, follow.DurableOptions{
+			Name: profile.Consumer, Role: role, Cursors: s.logs, Source: s.logs, Stream: follow.NewBusStream(s.bus),
+			Consumer: spreader, Filter: profile.Filter, Log: s.log,
+		})
+	}
+	return lease.NewEngine(s.leases, s.renewer, lease.Config{
+		Roles:  []lease.Role{{Name: string(config.RoleBackground), Slots: 1, Address: s.address, Owner: b}},
+		Logger: s.log,
+	})
+}
+
+// Opened implements lease.Owner.
+func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) error {
+	role := follow.Role{Name: string(config.RoleBackground), Slot: int16(slot), Epoch: epoch}
+	tasks := lifecycle.NewTasks(context.Background())
+	b.mu.Lock()
+	b.tasks = tasks
+	b.mu.Unlock()
+	tasks.Go(func(ctx context.Context) {
+		for ctx.Err() == nil {
+			b.run(ctx, b.make(role))
+		}
+	})
+	return nil
+}
+
+// run lets a consumer work until ctx ends, or until some time after it failed.
+func (b *background) run(ctx context.Context, d *follow.Durable) {
+	err := d.Start(ctx)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-d.Failed():
+		}
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if serr := d.Stop(stop); serr != nil {
+		b.log.Warn("background consumer did not stop in order", "error", serr)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	b.log.Error("background consumer failed and is begun anew", "error", err)
+	t := time.NewTimer(restartAfter)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// Closing implements lease.Owner.
+func (b *background) Closing(ctx context.Context, _ int) {
+	b.mu.Lock()
+	tasks := b.tasks
+	b.tasks = nil
+	b.mu.Unlock()
+	if tasks == nil {
+		return
+	}
+	if err := tasks.StopWithin(ctx); err != nil {
+		b.log.Warn("background work did not stop in time", "error", err)
+	}
+}

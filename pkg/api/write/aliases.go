@@ -124,7 +124,7 @@ func withoutAlias(content []byte, alias id.RoomAlias) (_ []byte, changed bool, e
 	var all map[string]jsontext.Value
 	var named canonicalAlias
 	if json.Unmarshal(content, &all) != nil || json.Unmarshal(content, &named) != nil {
-		return nil, false, nil // another server's notion of an alias: not for us to mend
+		return nil, false, nil //nolint:nilerr // another server's notion of an alias: not for us to mend
 	}
 	if named.Alias != nil && *named.Alias == string(alias) {
 		delete(all, "alias")

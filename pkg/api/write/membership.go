@@ -23,18 +23,19 @@ type reasonRequest struct {
 }
 
 // own changes the caller's own membership.
-func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string) (room.Answer, error) {
+func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string) error {
 	by, err := origin(r, c)
 	if err != nil {
-		return room.Answer{}, err
+		return err
 	}
 	cmd := &room.SetMembership{Room: target, By: by, Target: c.UserID, Action: action, Reason: reason}
 	if action != room.ActionLeave {
 		if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
-			return room.Answer{}, err
+			return err
 		}
 	}
-	return h.do(r.Context(), cmd)
+	_, err = h.do(r.Context(), cmd)
+	return err
 }
 
 func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
@@ -53,7 +54,7 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.own(r, c, target, room.ActionJoin, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionJoin, q.Reason); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
@@ -72,7 +73,7 @@ func (h *Rooms) knock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.own(r, c, target, room.ActionKnock, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionKnock, q.Reason); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
@@ -119,7 +120,7 @@ func (h *Rooms) leave(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.own(r, c, target, room.ActionLeave, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionLeave, q.Reason); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)

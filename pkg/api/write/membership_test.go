@@ -1,6 +1,7 @@
 package write_test
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -196,7 +197,7 @@ func TestRoomAllowance(t *testing.T) {
 	one, two := s.create("alice", `{}`), s.create("alice", `{}`)
 	s.call("alice", "PUT", at(one, "/send/m.room.message/1"), `{}`).ok("event_id")
 	s.call("alice", "PUT", at(one, "/state/m.room.topic"), `{"topic":"x"}`).ok("event_id")
-	r := httptest.NewRequest("PUT", "/_matrix/client/v3"+at(one, "/send/m.room.message/2"), strings.NewReader(`{}`))
+	r := httptest.NewRequest(http.MethodPut, "/_matrix/client/v3"+at(one, "/send/m.room.message/2"), strings.NewReader(`{}`))
 	s.serve("alice", r).refused(429, "M_LIMIT_EXCEEDED")
 	s.call("alice", "PUT", at(two, "/send/m.room.message/1"), `{}`).ok("event_id")
 }

@@ -85,7 +85,7 @@ func (o *owner) Closing(_ context.Context, slot int) {
 	o.closings++
 	o.most = max(o.most, o.closing)
 	o.mu.Unlock()
-	time.Sleep(time.Millisecond) // a batch in flight
+	time.Sleep(time.Millisecond) //nolint:forbidigo // stands for a batch in flight
 	o.mu.Lock()
 	o.closing--
 	o.busy[slot] = false
@@ -333,7 +333,7 @@ func TestALostConnectionRestartsTheWait(t *testing.T) {
 	start(t, db, "a", options{owner: own})
 	var cut time.Time
 	for range 3 { // each time before the wait is over
-		time.Sleep(lease.DefaultTiming().Wait / 2)
+		time.Sleep(lease.DefaultTiming().Wait / 2) //nolint:forbidigo // that time passes is what is tested
 		cut = time.Now()
 		_, err := pgdb.Pool.Exec(context.Background(), `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
@@ -353,8 +353,8 @@ func TestALaterStartUnderTheSameNameEndsTheEarlier(t *testing.T) {
 	require.ErrorIs(t, <-a.renewer.Failed(), leasedb.ErrSuperseded)
 	require.Eventually(t, func() bool { return valid(t, a) == 0 }, patient, 5*time.Millisecond)
 	for len(b.owner.slots()) < shards {
-		valid(t, a, b) // never both
-		time.Sleep(time.Millisecond)
+		valid(t, a, b)               // never both
+		time.Sleep(time.Millisecond) //nolint:forbidigo // looks again and again
 	}
 }
 

@@ -441,8 +441,7 @@ func TestModelAnythingGoes(t *testing.T) {
 			}
 		}
 		// Whatever it was, it ends well within bounded time, and then nothing moves.
-		slots := time.Duration(len(w.leases))
-		bound := w.timing.Wait*11/10 + w.timing.Patience + w.timing.Valid + 6*w.timing.Poll + slots*4*w.timing.Poll
+		bound := w.timing.Wait*11/10 + w.timing.Patience + w.timing.Valid + time.Duration(6+4*len(w.leases))*w.timing.Poll
 		if err := w.calm(bound); err != nil {
 			t.Fatal(err)
 		}

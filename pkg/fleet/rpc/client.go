@@ -74,9 +74,9 @@ type owner struct {
 }
 
 const (
-	ownerAge   = 2 * time.Second
-	backoffMin = 5 * time.Millisecond
-	backoffMax = 200 * time.Millisecond
+	ownerAge       = 2 * time.Second
+	firstBackoff   = 5 * time.Millisecond
+	longestBackoff = 200 * time.Millisecond
 	// attemptTimeout is how long one attempt waits for an answer before the other way is tried with the same key: a
 	// message can be lost without anybody noticing.
 	attemptTimeout = 5 * time.Second
@@ -138,7 +138,7 @@ func (c *Client) Call(ctx context.Context, r Request) (payload []byte, err error
 }
 
 func (c *Client) call(ctx context.Context, r Request) ([]byte, error) {
-	wait := backoffMin
+	wait := firstBackoff
 	var last error
 	skipBus := false
 	for {
@@ -161,7 +161,7 @@ func (c *Client) call(ctx context.Context, r Request) ([]byte, error) {
 		case <-ctx.Done():
 			timer.Stop()
 		}
-		wait = min(2*wait, backoffMax)
+		wait = min(2*wait, longestBackoff)
 	}
 }
 
@@ -315,7 +315,7 @@ func (c *Client) owner(ctx context.Context, s shard.ID) (owner, error) {
 		if res.Err != nil {
 			return owner{}, res.Err
 		}
-		return res.Val.(owner), nil
+		return res.Val.(owner), nil //nolint:errcheck // see above
 	case <-ctx.Done():
 		return owner{}, ctx.Err()
 	}

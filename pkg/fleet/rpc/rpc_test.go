@@ -293,11 +293,11 @@ func TestAHandOverShowsAsASlowerRequest(t *testing.T) {
 		for range 4 {
 			seen := calls.Load()
 			for calls.Load() < seen+20 && !t.Failed() {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) //nolint:forbidigo // the callers count, and tell nobody
 			}
 			from.Close(context.Background(), 2)
 			f.hold(t, 2, nil)
-			time.Sleep(20 * time.Millisecond) // the next one loads
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // stands for the loading of the next one
 			open(t, f, to, 2)
 			from, to = to, from
 		}
@@ -384,7 +384,7 @@ func TestAFullServerIsAskedAgain(t *testing.T) {
 		most.Store(max(most.Load(), running.Add(1)))
 		defer running.Add(-1)
 		calls.Add(1)
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // stands for work
 		return nil, nil
 	})
 	var wg sync.WaitGroup

@@ -75,7 +75,7 @@ func FuzzAnswer(f *testing.F) {
 	good, _ := proto.Marshal(toWire(nil, mxerr.New(mxerr.Forbidden, "no").With("x", 1)))
 	f.Add(good)
 	f.Add([]byte{8, 3})
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		if _, err := decodeAnswer(data); err != nil {
 			_ = err.Error()
 		}

@@ -58,7 +58,7 @@ func TestGroupUnwindsAFailedStart(t *testing.T) {
 func TestGroupUnwindsWithALiveContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := lifecycle.NewGroup(nil)
-	var stopErr error = errors.New("not stopped")
+	stopErr := errors.New("not stopped")
 	g.Add("a", lifecycle.Funcs{OnStop: func(ctx context.Context) error { stopErr = ctx.Err(); return nil }})
 	g.Add("b", lifecycle.Funcs{OnStart: func(context.Context) error { cancel(); return nil }})
 	g.Add("c", lifecycle.Funcs{})
@@ -180,7 +180,7 @@ func TestTasksEvery(t *testing.T) {
 		tasks := lifecycle.NewTasks(context.Background())
 		n := 0
 		tasks.Every(time.Second, func(context.Context) { n++ })
-		time.Sleep(3500 * time.Millisecond) // of the bubble's clock
+		time.Sleep(3500 * time.Millisecond) //nolint:forbidigo // of the bubble's clock
 		tasks.Stop()
 		require.Equal(t, 4, n)
 	})

@@ -37,7 +37,7 @@ func (r Runner) Run(ctx context.Context, s Service) error {
 		r.Grace = Grace
 	}
 	if r.Exit == nil {
-		r.Exit = os.Exit
+		r.Exit = os.Exit //nolint:forbidigo // what hangs would keep a main from doing it
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)

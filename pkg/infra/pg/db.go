@@ -89,7 +89,6 @@ func (o Options) tracer() pgx.QueryTracer {
 	if o.TracerProvider != nil {
 		ts = append(ts, otelpgx.NewTracer(
 			otelpgx.WithTracerProvider(o.TracerProvider),
-			otelpgx.WithTrimSQLInSpanName(),
 			otelpgx.WithDisableAcquireTracer(),
 		))
 	}

@@ -324,7 +324,7 @@ func (l *Launcher) settings() map[string]string {
 // directory. release is to be called once the program has been started.
 func (l *Launcher) command(dir, bin, name string, args ...string) (_ *exec.Cmd, release func(), _ error) {
 	release = func() {}
-	cmd := exec.Command(filepath.Join(bin, name))
+	cmd := exec.Command(filepath.Join(bin, name)) //nolint:noctx // the server outlives the call; Stop ends it
 	if l.owner.switchUser && runtime.GOOS == "linux" {
 		// The owner may not be able to walk to the directory (/root is closed to
 		// it on most systems), so it gets the open directory and not its path.

@@ -145,7 +145,7 @@ func TestUnknownOutcome(t *testing.T) {
 			}
 			require.Equal(t, want, count(t, db))
 			// What fails before the COMMIT is never unknown.
-			err = pg.InTx(ctx, conn, func(tx pgx.Tx) error { return nil })
+			err = pg.InTx(ctx, conn, func(pgx.Tx) error { return nil })
 			require.Error(t, err)
 			require.NotErrorIs(t, err, pg.ErrUnknownOutcome)
 			require.True(t, pg.IsConnection(err), err)

@@ -60,7 +60,7 @@ func (s *memoryShard) find(key string, now time.Time) *item {
 	if e == nil {
 		return nil
 	}
-	i := e.Value.(*item)
+	i := e.Value.(*item) //nolint:errcheck // put puts nothing else
 	if !now.Before(i.expires) {
 		s.drop(e)
 		return nil
@@ -83,7 +83,7 @@ func (s *memoryShard) put(key string, value []byte, expires time.Time) {
 }
 
 func (s *memoryShard) drop(e *list.Element) {
-	i := e.Value.(*item)
+	i := e.Value.(*item) //nolint:errcheck // put puts nothing else
 	s.order.Remove(e)
 	delete(s.items, i.key)
 	s.bytes -= i.size()

@@ -41,7 +41,7 @@ type Allowance struct {
 }
 
 // backend is what Redis and this process's memory have in common.
-type backend interface {
+type backend interface { //nolint:interfacebloat // the one narrow seam between the two
 	get(ctx context.Context, key string) ([]byte, bool, error)
 	set(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	delete(ctx context.Context, keys ...string) error

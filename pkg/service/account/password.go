@@ -47,7 +47,7 @@ type Passwords struct {
 func NewPasswords(params Argon2Params, parallel int) (*Passwords, error) {
 	p := &Passwords{params: params, slots: make(chan struct{}, max(1, parallel))}
 	var err error
-	p.decoy, err = p.Hash(context.Background(), "decoy")
+	p.decoy, err = p.hash("decoy")
 	return p, err
 }
 
@@ -67,6 +67,10 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
 	defer leave()
+	return p.hash(password)
+}
+
+func (p *Passwords) hash(password string) (string, error) {
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
 		return "", fmt.Errorf("hash password: %w", err)

@@ -48,7 +48,7 @@ func (c *sessionCache) get(hash [32]byte) (accountdb.Session, bool) {
 		return accountdb.Session{}, false
 	}
 	c.recent.MoveToFront(el)
-	return el.Value.(*cachedSession).session, true
+	return el.Value.(*cachedSession).session, true //nolint:errcheck // end puts nothing else
 }
 
 func (c *sessionCache) knows(user string) bool {
@@ -111,7 +111,7 @@ func (c *sessionCache) drop(user string) {
 }
 
 func (c *sessionCache) remove(el *list.Element) {
-	s := c.recent.Remove(el).(*cachedSession)
+	s := c.recent.Remove(el).(*cachedSession) //nolint:errcheck // end puts nothing else
 	delete(c.byHash, s.hash)
 	u := c.users[s.session.UserID]
 	delete(u.hashes, s.hash)

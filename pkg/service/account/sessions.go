@@ -20,10 +20,10 @@ type Sessions struct {
 	now    func() time.Time
 }
 
-// NewSessions makes a Sessions that remembers at most max tokens. Its [Sessions.Apply] must be fed with the log of all
+// NewSessions makes a Sessions that remembers at most limit tokens. Its [Sessions.Apply] must be fed with the log of all
 // shards before it is asked.
-func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, max int, now func() time.Time) *Sessions {
-	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(max), now: now}
+func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, limit int, now func() time.Time) *Sessions {
+	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(limit), now: now}
 }
 
 // Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with

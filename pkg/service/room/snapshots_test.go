@@ -27,8 +27,10 @@ func TestSnapshotsAreReadAsTheyWere(t *testing.T) {
 		changes := rapid.IntRange(1, 600).Draw(t, "changes")
 		written := 0
 		for n := range changes {
-			k := stateres.Key{Type: int64(shard.MakeNid(5, rapid.Int64Range(1, 3).Draw(t, "type"))),
-				StateKey: int64(shard.MakeNid(5, rapid.Int64Range(1, int64(keys)).Draw(t, "key")))}
+			k := stateres.Key{
+				Type:     int64(shard.MakeNid(5, rapid.Int64Range(1, 3).Draw(t, "type"))),
+				StateKey: int64(shard.MakeNid(5, rapid.Int64Range(1, int64(keys)).Draw(t, "key"))),
+			}
 			if _, ok := state.Get(k); ok && rapid.IntRange(0, 9).Draw(t, "delete") == 0 {
 				state = state.Delete(k)
 			} else {

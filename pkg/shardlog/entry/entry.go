@@ -17,6 +17,7 @@ import (
 // Kind says what an entry is. The numbers rest in databases: they are never reused.
 type Kind uint8
 
+// The kinds of entry.
 const (
 	KindEvent       Kind = 1 // an event took its place in a room's timeline
 	KindReceipt     Kind = 2 // a user's receipt in a room moved

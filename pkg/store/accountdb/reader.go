@@ -124,9 +124,7 @@ func (r *Reader) RegistrationToken(ctx context.Context, s shard.ID, token string
 	if ok, err := found("registration token", err); !ok {
 		return RegistrationToken{}, false, err
 	}
-	return RegistrationToken{
-		Token: g.Token, UsesAllowed: g.UsesAllowed, Pending: g.Pending, Completed: g.Completed, Expires: g.Expires,
-	}, true, nil
+	return RegistrationToken(g), true, nil
 }
 
 // Profile reads all fields of a profile as JSON values.

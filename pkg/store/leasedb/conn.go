@@ -45,7 +45,7 @@ func (d *DB) Connect(ctx context.Context) (*Conn, error) {
 
 // Close ends the session.
 func (c *Conn) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout) //nolint:forbidigo // whatever became of the caller
 	defer cancel()
 	_ = c.conn.Close(ctx) // the server ends the session by itself too
 }

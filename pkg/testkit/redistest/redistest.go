@@ -38,7 +38,7 @@ type Server struct {
 func New(t testing.TB) *Server {
 	t.Helper()
 	// Not t.TempDir: a socket's path is limited to about 100 bytes.
-	dir, err := os.MkdirTemp("", "heddle-redis-")
+	dir, err := os.MkdirTemp("", "heddle-redis-") //nolint:usetesting // see above
 	require.NoError(t, err)
 	s := &Server{t: t, dir: dir, socket: filepath.Join(dir, "s")}
 	s.URL = "unix://" + s.socket

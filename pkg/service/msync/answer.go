@@ -1,0 +1,176 @@
+package msync
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// answer makes the body. told is false if, after filtering, it says nothing.
+func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err error) {
+	if p.reads() {
+		// Those who read the database take turns, lest many who come at once exhaust it.
+		select {
+		case v.e.slots <- struct{}{}:
+			defer func() { <-v.e.slots }()
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
+	if p.readData {
+		if err := v.readData(ctx, p); err != nil {
+			return nil, false, err
+		}
+	}
+	sections := map[string][]roomBody{}
+	for _, s := range []struct {
+		name  string
+		parts []*part
+		make  func(context.Context, *part) ([]byte, error)
+	}{
+		{"join", p.joined, v.joinedRoom}, {"invite", p.invited, v.invitedRoom},
+		{"knock", p.knocked, v.knockedRoom}, {"leave", p.left, v.leftRoom},
+	} {
+		bodies, err := v.rooms(ctx, s.parts, s.make)
+		if err != nil {
+			return nil, false, err
+		}
+		if len(bodies) > 0 {
+			sections[s.name] = bodies
+		}
+	}
+	body = append(body, `{"next_batch":`...)
+	body = canonjson.AppendString(body, v.upper.Encode())
+	data := v.globalData(p)
+	body = append(body, `,"account_data":{"events":[`...)
+	body = append(body, data...)
+	body = append(body, `]},"presence":{"events":[]},"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},`...)
+	body = append(body, `"device_one_time_keys_count":{},"device_unused_fallback_key_types":[],"rooms":{`...)
+	for i, name := range []string{"join", "invite", "knock", "leave"} {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, `"`+name+`":{`...)
+		for j, b := range sections[name] {
+			if j > 0 {
+				body = append(body, ',')
+			}
+			body = canonjson.AppendString(body, b.room)
+			body = append(body, ':')
+			body = append(body, b.json...)
+		}
+		body = append(body, '}')
+	}
+	body = append(body, `}}`...)
+	return body, len(sections) > 0 || len(data) > 0, nil
+}
+
+// reads tells whether the database is read.
+func (p *plan) reads() bool {
+	return p.readData || len(p.invited)+len(p.knocked)+len(p.left) > 0 ||
+		slices.ContainsFunc(p.joined, func(x *part) bool { return !x.held })
+}
+
+type roomBody struct {
+	room string
+	json []byte
+}
+
+// rooms makes the bodies of a section's rooms, several at a time if they are read from the database. A nil body is left out.
+func (v *view) rooms(ctx context.Context, parts []*part, make1 func(context.Context, *part) ([]byte, error)) ([]roomBody, error) {
+	bodies := make([]roomBody, len(parts))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	for i, x := range parts {
+		one := func() error {
+			b, err := make1(ctx, x)
+			bodies[i] = roomBody{x.ref.RoomID, b}
+			return err
+		}
+		if x.held {
+			if err := one(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		g.Go(one)
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	bodies = slices.DeleteFunc(bodies, func(b roomBody) bool { return b.json == nil })
+	slices.SortFunc(bodies, func(a, b roomBody) int { return strings.Compare(a.room, b.room) })
+	return bodies, nil
+}
+
+// readData reads the account data that is not held, and spreads that of rooms over them.
+func (v *view) readData(ctx context.Context, p *plan) error {
+	since, _ := v.from(v.u.shard)
+	rows, err := v.e.Accounts.AccountDataSince(ctx, v.u.shard, v.u.id, since)
+	if err != nil {
+		return err
+	}
+	byRoom := make(map[string]*part, len(p.joined))
+	for _, x := range p.joined {
+		byRoom[x.ref.RoomID] = x
+	}
+	v.e.mu.Lock()
+	joined := make(map[string]membership)
+	for _, m := range v.u.memberships {
+		if m.membership == roomdb.MembershipJoin {
+			joined[m.ref.RoomID] = *m
+		}
+	}
+	v.e.mu.Unlock()
+	for _, row := range rows {
+		d := accountData{room: row.RoomID, typ: row.Type, content: row.Content}
+		if row.RoomID == "" {
+			p.data = append(p.data, d)
+			continue
+		}
+		x := byRoom[row.RoomID]
+		if m, in := joined[row.RoomID]; x == nil && in && v.Filter.Room.PassRoom(row.RoomID) {
+			x = &part{membership: m, held: true}
+			byRoom[row.RoomID], p.joined = x, append(p.joined, x)
+		}
+		if x != nil {
+			x.data = append(x.data, d)
+		}
+	}
+	return nil
+}
+
+// globalData gives the account data events, with commas between them.
+func (v *view) globalData(p *plan) []byte {
+	var out []byte
+	if v.since == nil && v.Filter.AccountData.Pass("m.push_rules", v.u.id) {
+		rules, err := json.Marshal(map[string]*pushrule.Ruleset{"global": pushrule.Defaults(v.u.id)})
+		if err == nil {
+			out = appendDataEvent(out, "m.push_rules", rules)
+		}
+	}
+	for _, d := range p.data {
+		if v.Filter.AccountData.Pass(d.typ, v.u.id) {
+			out = appendDataEvent(out, d.typ, d.content)
+		}
+	}
+	return out
+}
+
+func appendDataEvent(dst []byte, typ string, content []byte) []byte {
+	if len(dst) > 0 {
+		dst = append(dst, ',')
+	}
+	dst = append(dst, `{"type":`...)
+	dst = canonjson.AppendString(dst, typ)
+	dst = append(dst, `,"content":`...)
+	dst = append(dst, content...)
+	return append(dst, '}')
+}

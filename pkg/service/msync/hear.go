@@ -1,0 +1,283 @@
+package msync
+
+import (
+	"context"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// Wants is the log's filter: an entry is wanted if it concerns a room that somebody served is in, or a user who is served.
+func (e *Engine) Wants(k entry.Kind, nid shard.Nid, subject []byte) bool {
+	e.busy.Store(true)
+	switch k {
+	case entry.KindEvent, entry.KindReceipt, entry.KindAccountData:
+	default:
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if nid != 0 && e.rooms[nid] != nil {
+		return true
+	}
+	return len(subject) > 0 && e.users[string(subject)] != nil
+}
+
+// Reset forgets everything and goes on from the heads.
+func (e *Engine) Reset(_ context.Context, at shard.Heads) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, u := range e.users {
+		e.wake(u)
+	}
+	for _, r := range e.rooms {
+		e.account.Release(r.bytes)
+	}
+	clear(e.users)
+	clear(e.rooms)
+	e.incarnation, e.pos = at.Incarnation, at.Positions.Clone()
+	e.done()
+	return nil
+}
+
+// done notes that a batch has been applied. Under mu.
+func (e *Engine) done() {
+	e.busy.Store(false)
+	close(e.applied)
+	e.applied = make(chan struct{})
+}
+
+// Apply takes in a batch of the log, and wakes whoever it concerns.
+func (e *Engine) Apply(_ context.Context, b follow.Batch) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	concerned := make(map[*user]struct{})
+	for i := range b.Entries {
+		at := &b.Entries[i]
+		var err error
+		switch at.Kind {
+		case entry.KindEvent:
+			err = e.hearEvent(at, b.Last, concerned)
+		case entry.KindReceipt:
+			err = e.hearReceipt(at, concerned)
+		case entry.KindAccountData:
+			err = e.hearAccountData(at, concerned)
+		default:
+		}
+		if err != nil {
+			return err
+		}
+	}
+	e.pos[b.Shard] = b.Last
+	e.done()
+	for u := range concerned {
+		e.wake(u)
+	}
+	return nil
+}
+
+// wake wakes a user's waiting syncs. Under mu.
+func (e *Engine) wake(u *user) {
+	for w := range u.waiters {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (e *Engine) hearEvent(at *entry.At, batchEnd shard.Pos, concerned map[*user]struct{}) error {
+	r, u := e.rooms[at.Room], e.users[at.Subject]
+	if r == nil && u == nil {
+		return nil
+	}
+	body, err := entry.DecodeEvent(&at.Entry)
+	if err != nil {
+		return err
+	}
+	if r != nil && at.Pos > r.last {
+		item, err := itemOf(at, body)
+		if err != nil {
+			return err
+		}
+		e.keep(r, item, body)
+		for m := range r.members {
+			concerned[m] = struct{}{}
+		}
+	}
+	if u == nil || body.Membership == "" || body.GetStateKey() != u.id {
+		return nil
+	}
+	concerned[u] = struct{}{}
+	ref := roomdb.RoomRef{Nid: at.Room, RoomID: body.RoomId, Version: body.RoomVersion}
+	m := membership{ref: ref, membership: roomdb.ParseMembership(body.Membership), event: at.Event, pos: at.Pos}
+	if body.PrevMembership == body.Membership {
+		m.pos = 0 // a change of profile moves nothing
+	}
+	if !u.ready {
+		u.pending = append(u.pending, m)
+		return nil
+	}
+	e.changedAt(u, m, batchEnd)
+	return nil
+}
+
+func (e *Engine) changed(u *user, m membership) { e.changedAt(u, m, e.pos[m.ref.Nid.Shard()]) }
+
+// changedAt takes in a user's new membership; what is held of a room that is new here is complete from there on. Under mu.
+func (e *Engine) changedAt(u *user, m membership, complete shard.Pos) {
+	old := u.memberships[m.ref.Nid]
+	if m.pos == 0 {
+		if old != nil {
+			old.event = m.event
+		}
+		return
+	}
+	if old != nil && old.pos >= m.pos {
+		return // seen in the rows already
+	}
+	if old != nil && old.membership == roomdb.MembershipJoin && m.membership != roomdb.MembershipJoin {
+		e.exit(u, m.ref.Nid)
+	}
+	u.memberships[m.ref.Nid] = &m
+	if m.membership == roomdb.MembershipJoin {
+		e.enter(u, m.ref, complete)
+	}
+}
+
+// itemOf makes an entry's event ready to be shown.
+func itemOf(at *entry.At, body *entry.EventBody) (*readdb.Item, error) {
+	ev, err := event.ParseTrusted(roomver.MustGet(roomver.Version(body.RoomVersion)), at.JSON, id.EventID(body.EventId))
+	if err != nil {
+		return nil, err
+	}
+	it := &readdb.Item{
+		Nid: at.Event, Room: at.Room, Ord: int64(at.Pos), Event: ev,
+		StateBefore: shard.Nid(body.StateBefore), StateAfter: shard.Nid(body.StateAfter),
+		Device: body.DeviceId, Txn: body.TxnId, Membership: "join",
+	}
+	if body.ReplacesEventId != "" {
+		it.Replaced = readdb.Replaced{
+			Event: id.EventID(body.ReplacesEventId), Sender: id.UserID(body.ReplacesSender), Content: body.ReplacesContent,
+		}
+	}
+	return it, nil
+}
+
+// sizeOf is about what an event takes in memory.
+func sizeOf(it *readdb.Item) int64 {
+	return int64(512 + len(it.Event.JSON()) + len(it.Replaced.Content))
+}
+
+// keep adds an event to what is held of its room. Under mu.
+func (e *Engine) keep(r *room, it *readdb.Item, body *entry.EventBody) {
+	r.events, r.last = append(r.events, it), shard.Pos(it.Ord)
+	n := sizeOf(it)
+	r.bytes += n
+	if body.Redacts != "" {
+		redact(r, it, id.EventID(body.Redacts))
+	}
+	if key, ok := it.Event.StateKey(); ok && it.Event.Type() == typeMember {
+		if _, held := r.senders[key]; held {
+			r.senders[key] = it
+		}
+		r.summary = nil
+	}
+	if len(body.StateChanges) > 0 {
+		r.summary = nil
+		clear(r.senders)
+		// What a resolution of forks changed is not in the events: it is read from the snapshots.
+		e.trim(r, len(r.events))
+	}
+	if len(r.events) > maxRoomEvents {
+		e.trim(r, len(r.events)-maxRoomEvents*3/4)
+	}
+	e.account.Charge(n)
+}
+
+// redact shows the target of a redaction as redacted from now on, if it is held. Under mu.
+func redact(r *room, by *readdb.Item, target id.EventID) {
+	i := slices.IndexFunc(r.events, func(it *readdb.Item) bool { return it.Event.EventID() == target })
+	if i < 0 {
+		return
+	}
+	c := *r.events[i] // others may be showing the old one just now
+	c.Event, c.Because = c.Event.Redact(), by.Event
+	r.events[i] = &c
+}
+
+// trim lets go of a room's n oldest events; the room is complete only after them. Under mu.
+func (e *Engine) trim(r *room, n int) int64 {
+	if n <= 0 {
+		return 0
+	}
+	var freed int64
+	for _, it := range r.events[:n] {
+		freed += sizeOf(it)
+	}
+	end := shard.Pos(r.events[n-1].Ord)
+	r.events = slices.Clone(r.events[n:])
+	r.receipts = slices.DeleteFunc(r.receipts, func(x receipt) bool { return x.pos <= end })
+	if r.complete < end {
+		r.complete = end
+	}
+	r.bytes -= freed
+	e.account.Release(freed)
+	return freed
+}
+
+func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
+	r := e.rooms[at.Room]
+	if r == nil {
+		return nil
+	}
+	body, err := entry.DecodeReceipt(&at.Entry)
+	if err != nil {
+		return err
+	}
+	r.receipts = slices.DeleteFunc(r.receipts, func(x receipt) bool {
+		return x.UserID == body.UserId && x.Kind == body.Kind && x.Thread == body.Thread
+	})
+	r.receipts = append(r.receipts, receipt{pos: at.Pos, ReceiptRow: roomdb.ReceiptRow{
+		UserID: body.UserId, Kind: body.Kind, Thread: body.Thread, EventID: body.EventId, EventOrd: body.EventOrd, TS: body.Ts,
+		Pos: at.Pos,
+	}})
+	r.last = max(r.last, at.Pos)
+	if at.Subject != "" { // private: it concerns its user alone
+		if u := e.users[at.Subject]; u != nil {
+			concerned[u] = struct{}{}
+		}
+		return nil
+	}
+	for m := range r.members {
+		concerned[m] = struct{}{}
+	}
+	return nil
+}
+
+func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) error {
+	u := e.users[at.Subject]
+	if u == nil {
+		return nil
+	}
+	body, err := entry.DecodeAccountData(&at.Entry)
+	if err != nil {
+		return err
+	}
+	u.data = slices.DeleteFunc(u.data, func(d accountData) bool { return d.room == body.RoomId && d.typ == body.Type })
+	u.data = append(u.data, accountData{pos: at.Pos, room: body.RoomId, typ: body.Type, content: body.Content})
+	if over := len(u.data) - maxRoomEvents; over > 0 {
+		u.complete = max(u.complete, u.data[over-1].pos)
+		u.data = slices.Clone(u.data[over:])
+	}
+	u.last = at.Pos
+	concerned[u] = struct{}{}
+	return nil
+}

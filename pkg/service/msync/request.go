@@ -1,0 +1,283 @@
+package msync
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// Request is one /sync.
+type Request struct {
+	User   id.UserID
+	Device id.DeviceID
+	// Since is the token of the last sync; empty asks for everything.
+	Since string
+	// Filter is nil for none.
+	Filter    *filter.Filter
+	FullState bool
+	Timeout   time.Duration
+	// StateAfter asks for the state after the timeline and not before it. Unstable names the member of the answer as
+	// clients knew it before it was in the specification.
+	StateAfter, StateAfterUnstable bool
+}
+
+// view is what one answer is made from: who asks, from where, and up to where.
+type view struct {
+	*Request
+	e     *Engine
+	u     *user
+	since *token.Sync // nil: everything
+	upper *token.Sync
+	now   readdb.Viewer
+}
+
+// from gives the position after which the client wants to hear of a shard; ok is false if it wants everything.
+func (v *view) from(s shard.ID) (pos shard.Pos, ok bool) {
+	if v.since == nil || int(s) >= len(v.since.Positions) {
+		return 0, false
+	}
+	return v.since.Positions[s], true
+}
+
+func (v *view) to(s shard.ID) shard.Pos { return v.upper.Positions[s] }
+
+// Sync answers a sync: at once if there is something to tell, else when there is, or when the time is up. The answer is
+// the JSON body.
+func (e *Engine) Sync(ctx context.Context, q Request) ([]byte, error) {
+	if q.Filter == nil {
+		q.Filter = &filter.Filter{EventFormat: filter.FormatClient}
+	}
+	var since *token.Sync
+	if q.Since != "" {
+		var err error
+		if since, err = token.DecodeSync(q.Since, e.Shards.Count()); err != nil {
+			return nil, mxerr.New(mxerr.InvalidParam, "The since token is not one of this server").WithCause(err)
+		}
+	}
+	u, err := e.serve(ctx, string(q.User))
+	if err != nil {
+		return nil, err
+	}
+	if since, err = e.trust(ctx, since); err != nil {
+		return nil, err
+	}
+	w := &waiter{wake: make(chan struct{}, 1)}
+	e.await(u, w) // before the first look, so that nothing slips in between
+	defer e.leave(u, w)
+
+	timeout := min(q.Timeout, maxTimeout)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	over := timeout <= 0 || since == nil || q.FullState
+	for {
+		v := e.look(&q, u, since)
+		plan := v.plan()
+		if over || !plan.empty() {
+			body, told, err := v.answer(ctx, plan)
+			if err != nil || told || over {
+				return body, err
+			}
+			since = v.upper // all that happened was filtered out: what comes is waited for from here
+		}
+		select {
+		case <-w.wake:
+		case <-timer.C:
+			over = true
+		case <-e.stop:
+			over = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// trust gives the token if what it says is still true. One that has seen what a restore of the database undid is answered as if
+// there was none. One from a worker that has heard more than we have is waited for.
+func (e *Engine) trust(ctx context.Context, since *token.Sync) (*token.Sync, error) {
+	if since == nil {
+		return nil, nil
+	}
+	incarnation, pos := e.positions()
+	if since.Incarnation == incarnation && pos.AtLeast(since.Positions) {
+		return since, nil
+	}
+	history, err := e.source.History(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !history.Holds(since.Incarnation, since.Positions) {
+		return nil, nil
+	}
+	heads, err := e.source.Heads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if heads.Incarnation == since.Incarnation && !heads.Positions.AtLeast(since.Positions) {
+		return nil, nil // a position that the database does not have: it was put back without anybody's saying so
+	}
+	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := e.source.Reach(wait, heads); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, mxerr.Unavailable("This worker is behind", 1000).WithCause(err)
+		}
+		return nil, err
+	}
+	return since, nil
+}
+
+func (e *Engine) await(u *user, w *waiter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	u.waiters[w] = struct{}{}
+}
+
+func (e *Engine) leave(u *user, w *waiter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(u.waiters, w)
+	u.used = e.Now()
+}
+
+// look fixes up to where an answer goes.
+func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
+	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v.upper = &token.Sync{Incarnation: e.incarnation, Positions: e.pos.Clone(), Ephemeral: e.ephemeral()}
+	if since != nil {
+		v.upper.Positions = v.upper.Positions.Max(since.Positions) // a token never goes backward
+		v.upper.Places = since.Places
+	}
+	return v
+}
+
+// part is what an answer will say of one room, decided by what is in memory.
+type part struct {
+	membership
+	// fresh says that the user was not in the room at since: it is told as a whole.
+	fresh bool
+	// held says that everything after since is held; else the database is read.
+	held     bool
+	events   []*readdb.Item
+	receipts []receipt
+	typing   *roomTyping
+	data     []accountData
+}
+
+// plan is what an answer will say.
+type plan struct {
+	joined, invited, knocked, left []*part
+	data                           []accountData
+	// readData says that the user's account data after since is not held.
+	readData bool
+}
+
+func (p *plan) empty() bool {
+	return len(p.joined)+len(p.invited)+len(p.knocked)+len(p.left)+len(p.data) == 0 && !p.readData
+}
+
+// plan looks at what is held, under the lock, and copies what an answer needs of it.
+func (v *view) plan() *plan {
+	e := v.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := new(plan)
+	rooms := make(map[string]*part)
+	for nid, m := range v.u.memberships {
+		if !v.Filter.Room.PassRoom(m.ref.RoomID) {
+			continue
+		}
+		since, incremental := v.from(nid.Shard())
+		if m.pos > v.to(nid.Shard()) {
+			continue // not yet
+		}
+		x := &part{membership: *m, fresh: !incremental || m.pos > since}
+		switch m.membership {
+		case roomdb.MembershipJoin:
+			if v.planJoined(x, since) {
+				p.joined = append(p.joined, x)
+			}
+			rooms[m.ref.RoomID] = x
+		case roomdb.MembershipInvite:
+			if x.fresh {
+				p.invited = append(p.invited, x)
+			}
+		case roomdb.MembershipKnock:
+			if x.fresh {
+				p.knocked = append(p.knocked, x)
+			}
+		case roomdb.MembershipLeave, roomdb.MembershipBan:
+			if x.fresh && !m.forgotten && (incremental || v.Filter.Room.IncludeLeave) {
+				p.left = append(p.left, x)
+			}
+		case roomdb.MembershipNone:
+		}
+	}
+	v.planData(p, rooms)
+	return p
+}
+
+// planJoined tells whether there is anything to say of a room that the user is in. Under mu.
+func (v *view) planJoined(x *part, since shard.Pos) bool {
+	r := v.e.rooms[x.ref.Nid]
+	s := x.ref.Nid.Shard()
+	if r == nil {
+		return true
+	}
+	if r.typing.news(v.since, s) {
+		t := r.typing
+		x.typing = &t
+	}
+	if x.fresh || v.FullState || since < r.complete {
+		return true
+	}
+	x.held = true
+	for _, it := range r.events {
+		if pos := shard.Pos(it.Ord); pos > since && pos <= v.to(s) {
+			x.events = append(x.events, it)
+		}
+	}
+	for i := range r.receipts {
+		if pos := r.receipts[i].pos; pos > since && pos <= v.to(s) {
+			x.receipts = append(x.receipts, r.receipts[i])
+		}
+	}
+	return len(x.events)+len(x.receipts) > 0 || x.typing != nil
+}
+
+// planData takes in the user's account data that is new; that of a room is told with the room. Under mu.
+func (v *view) planData(p *plan, rooms map[string]*part) {
+	since, incremental := v.from(v.u.shard)
+	if !incremental || since < v.u.complete {
+		p.readData = !incremental || v.u.last > since || v.u.complete > since
+		return
+	}
+	told := make(map[*part]bool, len(p.joined))
+	for _, x := range p.joined {
+		told[x] = true
+	}
+	for _, d := range v.u.data {
+		if d.pos <= since || d.pos > v.to(v.u.shard) {
+			continue
+		}
+		if d.room == "" {
+			p.data = append(p.data, d)
+			continue
+		}
+		if x := rooms[d.room]; x != nil {
+			if x.data = append(x.data, d); !told[x] {
+				told[x] = true
+				p.joined = append(p.joined, x)
+			}
+		}
+	}
+}

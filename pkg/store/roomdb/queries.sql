@@ -125,3 +125,10 @@ SELECT alias, room_id, creator FROM alias WHERE room_id = @room_id ORDER BY alia
 
 -- name: IsPublished :one
 SELECT EXISTS (SELECT 1 FROM published_room WHERE room_nid = @room_nid);
+
+-- name: CountMembers :many
+SELECT membership, count(*) AS n FROM member WHERE room_nid = @room_nid GROUP BY membership;
+
+-- name: FirstMembers :many
+-- Those who have been in a room for longest, of some memberships.
+SELECT user_id FROM member WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER BY pos, user_id LIMIT @count;

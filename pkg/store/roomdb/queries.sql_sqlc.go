@@ -110,6 +110,35 @@ func (q *Queries) AtomsByNid(ctx context.Context, nids []int64) ([]AtomsByNidRow
 	return items, nil
 }
 
+const countMembers = `-- name: CountMembers :many
+SELECT membership, count(*) AS n FROM member WHERE room_nid = $1 GROUP BY membership
+`
+
+type CountMembersRow struct {
+	Membership int16
+	N          int64
+}
+
+func (q *Queries) CountMembers(ctx context.Context, roomNid int64) ([]CountMembersRow, error) {
+	rows, err := q.db.Query(ctx, countMembers, roomNid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountMembersRow
+	for rows.Next() {
+		var i CountMembersRow
+		if err := rows.Scan(&i.Membership, &i.N); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const currentStateEvents = `-- name: CurrentStateEvents :many
 SELECT t.name AS type_name, k.name AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
 FROM (SELECT unnest($1::text[]) AS type, unnest($2::text[]) AS state_key) w
@@ -317,6 +346,37 @@ func (q *Queries) EventsByNid(ctx context.Context, nids []int64) ([]EventColumns
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const firstMembers = `-- name: FirstMembers :many
+SELECT user_id FROM member WHERE room_nid = $1 AND membership = ANY($2::smallint[]) ORDER BY pos, user_id LIMIT $3
+`
+
+type FirstMembersParams struct {
+	RoomNid     int64
+	Memberships []int16
+	Count       int32
+}
+
+// Those who have been in a room for longest, of some memberships.
+func (q *Queries) FirstMembers(ctx context.Context, arg FirstMembersParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, firstMembers, arg.RoomNid, arg.Memberships, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -270,3 +270,29 @@ func (r *Reader) Published(ctx context.Context, room shard.Nid) (bool, error) {
 	}
 	return ok, nil
 }
+
+// CountMembers counts a room's members by membership.
+func (r *Reader) CountMembers(ctx context.Context, room shard.Nid) (map[Membership]int, error) {
+	rows, err := r.q.CountMembers(ctx, int64(room))
+	if err != nil {
+		return nil, fmt.Errorf("count members: %w", err)
+	}
+	out := make(map[Membership]int, len(rows))
+	for _, c := range rows {
+		out[Membership(c.Membership)] = int(c.N)
+	}
+	return out, nil
+}
+
+// FirstMembers gives those who have had one of the memberships for longest.
+func (r *Reader) FirstMembers(ctx context.Context, room shard.Nid, count int, with ...Membership) ([]string, error) {
+	p := FirstMembersParams{RoomNid: int64(room), Count: int32(count)}
+	for _, m := range with {
+		p.Memberships = append(p.Memberships, int16(m))
+	}
+	users, err := r.q.FirstMembers(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return users, nil
+}

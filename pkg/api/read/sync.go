@@ -1,0 +1,84 @@
+package read
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+)
+
+// maxSyncTimeout is the longest that a sync waits for something to happen.
+const maxSyncTimeout = 5 * time.Minute
+
+// Sync answers /sync.
+type Sync struct {
+	engine   *msync.Engine
+	accounts *account.Reader
+}
+
+// NewSync makes the handlers.
+func NewSync(engine *msync.Engine, accounts *account.Reader) *Sync { return &Sync{engine, accounts} }
+
+// Handlers gives the handlers by the names of their rows.
+func (s *Sync) Handlers() httpx.Handlers { return httpx.Handlers{"sync": s.sync} }
+
+func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	c := auth.Must(r.Context())
+	q := msync.Request{User: c.UserID, Device: c.DeviceID, Since: p.Get("since")}
+	if q.Timeout, err = p.Milliseconds("timeout", maxSyncTimeout); err != nil {
+		return err
+	}
+	for name, flag := range map[string]*bool{
+		"full_state": &q.FullState, "use_state_after": &q.StateAfter, "org.matrix.msc4222.use_state_after": &q.StateAfterUnstable,
+	} {
+		if *flag, err = p.Bool(name, false); err != nil {
+			return err
+		}
+	}
+	switch presence := p.Get("set_presence"); presence {
+	case "", "offline", "online", "unavailable":
+	default:
+		return mxerr.New(mxerr.InvalidParam, "set_presence is none of offline, online and unavailable")
+	}
+	if q.Filter, err = s.filter(r, c, p.Get("filter")); err != nil {
+		return err
+	}
+	body, err := s.engine.Sync(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	httpx.WriteRaw(w, http.StatusOK, body)
+	return nil
+}
+
+// filter reads the filter that a request gives or names.
+func (s *Sync) filter(r *http.Request, c *auth.Caller, text string) (*filter.Filter, error) {
+	if text == "" {
+		return nil, nil
+	}
+	stored := []byte(text)
+	if !strings.HasPrefix(text, "{") {
+		var ok bool
+		var err error
+		if stored, ok, err = s.accounts.Filter(r.Context(), c.UserID, text); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, mxerr.New(mxerr.InvalidParam, "Unknown filter")
+		}
+	}
+	f, err := filter.Parse(stored)
+	if err != nil {
+		return nil, mxerr.New(mxerr.InvalidParam, "Invalid filter").WithCause(err)
+	}
+	return f, nil
+}

@@ -1,0 +1,71 @@
+package msync
+
+import (
+	"context"
+
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+func (v *view) invitedRoom(ctx context.Context, x *part) ([]byte, error) {
+	return v.stripped(ctx, x, `{"invite_state":{"events":[`)
+}
+
+func (v *view) knockedRoom(ctx context.Context, x *part) ([]byte, error) {
+	return v.stripped(ctx, x, `{"knock_state":{"events":[`)
+}
+
+// strippedTypes are what somebody who is invited, or has knocked, is told of a room (spec: "Stripped state").
+func strippedTypes() []string {
+	return []string{
+		"m.room.create", "m.room.join_rules", "m.room.name", "m.room.avatar", "m.room.topic", "m.room.canonical_alias", "m.room.encryption",
+	}
+}
+
+// stripped makes the body of a room that the user is invited to or has knocked on: the stripped state as it was, and the
+// user's own member event.
+func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, error) {
+	own, err := v.e.Rooms.EventsByNid(ctx, []shard.Nid{x.event})
+	if err != nil || len(own) == 0 {
+		return nil, err
+	}
+	state, err := v.e.Rooms.State(ctx, own[0].StateBefore)
+	if err != nil {
+		return nil, err
+	}
+	items, err := v.e.Rooms.Items(ctx, x.ref.Version, own)
+	if err != nil {
+		return nil, err
+	}
+	sender := string(items[0].Event.Sender())
+	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(strippedTypes(), "", typeMember, sender))
+	if err != nil {
+		return nil, err
+	}
+	var nids []shard.Nid
+	at := func(typ, key string) {
+		t, ok1 := atoms[typ]
+		k, ok2 := atoms[key]
+		if n, ok := state.Get(stateres.Key{Type: int64(t), StateKey: int64(k)}); ok && ok1 && ok2 {
+			nids = append(nids, shard.Nid(n))
+		}
+	}
+	for _, t := range strippedTypes() {
+		at(t, "")
+	}
+	if sender != v.u.id {
+		at(typeMember, sender)
+	}
+	others, err := v.itemsOf(ctx, x.ref, nids)
+	if err != nil {
+		return nil, err
+	}
+	b := []byte(open)
+	for i, it := range append(others, items...) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = it.Event.AppendStripped(b)
+	}
+	return append(b, `]}}`...), nil
+}

@@ -1,0 +1,235 @@
+package msync
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+const typeMember = "m.room.member"
+
+// stretch is what is told of a room's timeline.
+type stretch struct {
+	items   []*readdb.Item
+	limited bool
+	// before is the order key below which the client goes on reading backwards.
+	before int64
+	// earlier are the events after since that are left out, the oldest first, if they are held; from the database they are
+	// told by the difference of two states.
+	earlier []*readdb.Item
+	// start and end are the states (snapshot nids) before and after what is told; 0 if the timeline was held.
+	start, end shard.Nid
+}
+
+// joinedRoom makes the body of a room that the user is in; nil if there is nothing to tell.
+func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
+	st, err := v.timeline(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	state, err := v.state(ctx, x, st)
+	if err != nil {
+		return nil, err
+	}
+	receipts, err := v.receiptsOf(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	ephemeral := v.appendEphemeral(nil, x, receipts)
+	data := v.roomData(x)
+	whole := x.fresh || v.FullState
+	if !whole && len(st.items) == 0 && len(state) == 0 && len(ephemeral) == 0 && len(data) == 0 {
+		return nil, nil
+	}
+	b := v.appendTimeline(append([]byte(nil), '{'), st)
+	b = v.appendState(append(b, ','), state)
+	b = append(b, `,"ephemeral":{"events":[`...)
+	b = append(b, ephemeral...)
+	b = append(b, `]},"account_data":{"events":[`...)
+	b = append(b, data...)
+	b = append(b, `]},"unread_notifications":{"highlight_count":0,"notification_count":0},"summary":`...)
+	if whole || slices.ContainsFunc(st.items, isMember) || slices.ContainsFunc(state, isMember) {
+		if b, err = v.appendSummary(ctx, b, x); err != nil {
+			return nil, err
+		}
+	} else {
+		b = append(b, `{}`...)
+	}
+	return append(b, '}'), nil
+}
+
+func isMember(it *readdb.Item) bool {
+	_, state := it.Event.StateKey()
+	return state && it.Event.Type() == typeMember
+}
+
+// leftRoom makes the body of a room that the user has left, up to the leaving.
+func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
+	a, was, err := v.e.Rooms.AccessTo(ctx, x.ref, v.User)
+	if err != nil {
+		return nil, err
+	}
+	since, incremental := v.from(x.ref.Nid.Shard())
+	above := roomdb.Beginning
+	if incremental {
+		above = int64(since)
+	}
+	if !was { // declined an invitation: nothing but that is told
+		above = int64(x.pos) - 1
+	}
+	a.Ref, a.Until = x.ref, int64(x.pos)
+	a.Member.Membership, a.Member.Pos = x.membership.membership, x.pos
+	st, err := v.read(ctx, x, above, int64(x.pos), &a)
+	if err != nil {
+		return nil, err
+	}
+	var state []*readdb.Item
+	if was {
+		if state, err = v.state(ctx, &part{membership: x.membership, fresh: !incremental}, st); err != nil {
+			return nil, err
+		}
+	}
+	b := v.appendTimeline(append([]byte(nil), '{'), st)
+	b = v.appendState(append(b, ','), state)
+	b = append(b, `,"account_data":{"events":[`...)
+	b = append(b, v.roomData(x)...)
+	return append(b, `]}}`...), nil
+}
+
+// timeline chooses what is told of a room's timeline.
+func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
+	since, incremental := v.from(x.ref.Nid.Shard())
+	if x.held && !x.fresh {
+		return v.heldTimeline(x, since), nil
+	}
+	above := roomdb.Beginning
+	var a *readdb.Access
+	if incremental && !x.fresh {
+		above = int64(since)
+	} else {
+		a = &readdb.Access{Ref: x.ref, Until: math.MaxInt64}
+		a.Member = roomdb.MemberRow{
+			Room: x.ref.Nid, UserID: v.u.id, Membership: x.membership.membership, Event: x.event, Pos: x.pos, Local: true,
+		}
+	}
+	return v.read(ctx, x, above, int64(v.to(x.ref.Nid.Shard())), a)
+}
+
+func (v *view) heldTimeline(x *part, since shard.Pos) *stretch {
+	st := &stretch{before: int64(since)}
+	limit := v.Filter.TimelineLimit()
+	first := len(x.events)
+	for i := len(x.events) - 1; i >= 0; i-- {
+		it := x.events[i]
+		if !passes(&v.Filter.Room.Timeline, x.ref.RoomID, it) {
+			continue
+		}
+		if len(st.items) == limit {
+			st.limited = true
+			break
+		}
+		st.items = append(st.items, it)
+		first = i
+	}
+	slices.Reverse(st.items)
+	st.earlier = x.events[:first]
+	if st.limited && len(st.items) > 0 {
+		st.before = st.items[0].Ord - 1
+	}
+	return st
+}
+
+// read reads what is told of a timeline from the database: the latest events of (above, upto]. With an access, only what it lets be
+// seen.
+func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.Access) (*stretch, error) {
+	limit := v.Filter.TimelineLimit()
+	f := &v.Filter.Room.Timeline
+	st := &stretch{before: upto}
+	below := upto + 1
+	const pages = 8 // a filter that lets little through does not read the whole room
+	for page := range pages {
+		stored, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, below, above, limit+1)
+		if err != nil {
+			return nil, err
+		}
+		if page == 0 && len(stored) > 0 {
+			st.end = stored[0].StateAfter
+			st.start = st.end
+		}
+		items, err := v.e.Rooms.Items(ctx, x.ref.Version, stored)
+		if err != nil {
+			return nil, err
+		}
+		seen := make([]bool, len(items))
+		if a != nil {
+			if seen, err = v.e.Rooms.Visible(ctx, a, v.User, items); err != nil {
+				return nil, err
+			}
+		}
+		for i, it := range items {
+			if len(st.items) == limit {
+				st.limited = true
+				return st.reversed(), nil
+			}
+			if a != nil && !seen[i] {
+				st.limited = true
+				continue
+			}
+			if a == nil {
+				it.Membership = "join"
+			}
+			below, st.before, st.start = it.Ord, it.Ord-1, it.StateBefore
+			if passes(f, x.ref.RoomID, it) {
+				st.items = append(st.items, it)
+			}
+		}
+		if len(stored) <= limit {
+			return st.reversed(), nil
+		}
+	}
+	st.limited = true
+	return st.reversed(), nil
+}
+
+func (st *stretch) reversed() *stretch {
+	slices.Reverse(st.items)
+	return st
+}
+
+func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
+	return f.PassRoom(roomID) && f.PassEvent(it.Event.Type(), string(it.Event.Sender()), func() bool {
+		_, ok := canonjson.GetString(it.Event.Content(), "url")
+		return ok
+	})
+}
+
+func (v *view) appendTimeline(b []byte, st *stretch) []byte {
+	b = append(b, `"timeline":{"events":[`...)
+	for i, it := range st.items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = v.appendEvent(b, it)
+	}
+	b = append(b, `],"prev_batch":`...)
+	b = canonjson.AppendString(b, token.Room{Order: st.before}.Encode())
+	if st.limited {
+		return append(b, `,"limited":true}`...)
+	}
+	return append(b, `,"limited":false}`...)
+}
+
+// appendEvent appends an event in the format that the filter asks for.
+func (v *view) appendEvent(b []byte, it *readdb.Item) []byte {
+	if v.Filter.EventFormat == filter.FormatFederation {
+		return it.Event.AppendFederation(b, it.AppendUnsigned(nil, v.now))
+	}
+	return it.Append(b, v.now, true)
+}

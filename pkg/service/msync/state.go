@@ -1,0 +1,259 @@
+package msync
+
+import (
+	"context"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+// maxSenders bounds the member events that are remembered for lazy loading, of one room.
+const maxSenders = 512
+
+// state gives the state events that are told beside a timeline: the whole state of a room that is told as a whole, else what
+// changed between since and the timeline's start, or its end if the client asks for that.
+func (v *view) state(ctx context.Context, x *part, st *stretch) ([]*readdb.Item, error) {
+	f := &v.Filter.Room.State
+	if !f.PassRoom(x.ref.RoomID) {
+		return nil, nil
+	}
+	var items []*readdb.Item
+	var err error
+	switch {
+	case x.held && !x.fresh && !v.FullState:
+		items = v.heldState(st)
+	case st.end == 0 && !x.fresh && !v.FullState:
+		// nothing happened in the room
+	default:
+		if items, err = v.readState(ctx, x, st); err != nil {
+			return nil, err
+		}
+	}
+	if f.LazyLoadMembers {
+		if items, err = v.lazy(ctx, x, st, items); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(items, func(it *readdb.Item) bool { return !passes(f, x.ref.RoomID, it) }), nil
+}
+
+func (v *view) after() bool { return v.StateAfter || v.StateAfterUnstable }
+
+// heldState is the state that changed, by what is held: the latest event of each key.
+func (v *view) heldState(st *stretch) []*readdb.Item {
+	type key struct{ typ, key string }
+	latest := make(map[key]*readdb.Item)
+	var order []key
+	take := func(items []*readdb.Item) {
+		for _, it := range items {
+			k, ok := it.Event.StateKey()
+			if !ok {
+				continue
+			}
+			kk := key{it.Event.Type(), k}
+			if latest[kk] == nil {
+				order = append(order, kk)
+			}
+			latest[kk] = it
+		}
+	}
+	take(st.earlier)
+	if v.after() {
+		take(st.items)
+	}
+	items := make([]*readdb.Item, len(order))
+	for i, k := range order {
+		items[i] = latest[k]
+	}
+	return items
+}
+
+// readState reads the state, or what changed of it, from snapshots.
+func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.Item, error) {
+	at := st.start
+	if v.after() {
+		at = st.end
+	}
+	if at == 0 { // nothing is told of the timeline: the state as of the upper token
+		last, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, int64(v.to(x.ref.Nid.Shard()))+1, roomdb.Beginning, 1)
+		if err != nil || len(last) == 0 {
+			return nil, err
+		}
+		at = last[0].StateAfter
+	}
+	state, err := v.e.Rooms.State(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	var nids []shard.Nid
+	since, incremental := v.from(x.ref.Nid.Shard())
+	if incremental && !x.fresh && !v.FullState {
+		old, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, int64(since)+1, roomdb.Beginning, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(old) > 0 {
+			before, err := v.e.Rooms.State(ctx, old[0].StateAfter)
+			if err != nil {
+				return nil, err
+			}
+			for k, n := range state.All() {
+				if was, ok := before.Get(k); !ok || was != n {
+					nids = append(nids, shard.Nid(n))
+				}
+			}
+			return v.itemsOf(ctx, x.ref, nids)
+		}
+	}
+	skip, err := v.lazyKeys(ctx, x, st)
+	if err != nil {
+		return nil, err
+	}
+	for k, n := range state.All() {
+		if !skip(k) {
+			nids = append(nids, shard.Nid(n))
+		}
+	}
+	return v.itemsOf(ctx, x.ref, nids)
+}
+
+// lazyKeys tells which member events need not even be read when members are loaded lazily.
+func (v *view) lazyKeys(ctx context.Context, x *part, st *stretch) (skip func(stateres.Key) bool, err error) {
+	if !v.Filter.Room.State.LazyLoadMembers {
+		return func(stateres.Key) bool { return false }, nil
+	}
+	names := append(senders(st), typeMember, v.u.id)
+	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), names)
+	if err != nil {
+		return nil, err
+	}
+	member := int64(atoms[typeMember])
+	wanted := make(map[int64]bool, len(names))
+	for _, n := range names {
+		if nid, ok := atoms[n]; ok {
+			wanted[int64(nid)] = true
+		}
+	}
+	return func(k stateres.Key) bool { return k.Type == member && !wanted[k.StateKey] }, nil
+}
+
+func (v *view) itemsOf(ctx context.Context, ref roomdb.RoomRef, nids []shard.Nid) ([]*readdb.Item, error) {
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	stored, err := v.e.Rooms.EventsByNid(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(stored, func(a, b roomdb.StoredEvent) int { return int(a.Ord - b.Ord) })
+	items, err := v.e.Rooms.Items(ctx, ref.Version, stored)
+	for _, it := range items {
+		it.Membership = ""
+	}
+	return items, err
+}
+
+// senders are those who sent what the timeline tells.
+func senders(st *stretch) []string {
+	var out []string
+	for _, it := range st.items {
+		if s := string(it.Event.Sender()); !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// lazy leaves out the members who sent nothing of the timeline, and adds the member events of those who did.
+func (v *view) lazy(ctx context.Context, x *part, st *stretch, items []*readdb.Item) ([]*readdb.Item, error) {
+	whole := x.fresh || v.FullState
+	wanted := senders(st)
+	if whole {
+		wanted = append(wanted, v.u.id)
+		return slices.DeleteFunc(items, func(it *readdb.Item) bool {
+			key, _ := it.Event.StateKey()
+			return isMember(it) && !slices.Contains(wanted, key)
+		}), nil
+	}
+	told := make(map[string]bool)
+	for _, list := range [][]*readdb.Item{items, st.items} {
+		for _, it := range list {
+			if key, _ := it.Event.StateKey(); isMember(it) {
+				told[key] = true
+			}
+		}
+	}
+	wanted = slices.DeleteFunc(wanted, func(s string) bool { return told[s] })
+	members, err := v.memberEvents(ctx, x, wanted)
+	return append(items, members...), err
+}
+
+// memberEvents gives current member events, those that are remembered without a query.
+func (v *view) memberEvents(ctx context.Context, x *part, users []string) ([]*readdb.Item, error) {
+	var out []*readdb.Item
+	var names []roomdb.StateName
+	v.e.mu.Lock()
+	r := v.e.rooms[x.ref.Nid]
+	for _, u := range users {
+		if r != nil && r.senders[u] != nil {
+			out = append(out, r.senders[u])
+		} else {
+			names = append(names, roomdb.StateName{Type: typeMember, StateKey: u})
+		}
+	}
+	var last shard.Pos
+	if r != nil {
+		last = r.last
+	}
+	v.e.mu.Unlock()
+	if len(names) == 0 {
+		return out, nil
+	}
+	found, err := v.e.Rooms.CurrentStateAt(ctx, x.ref.Nid, names)
+	if err != nil {
+		return nil, err
+	}
+	rules := roomver.MustGet(roomver.Version(x.ref.Version))
+	for name, e := range found {
+		ev, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
+		if err != nil {
+			return nil, err
+		}
+		if e.RedactedBy != 0 {
+			ev = ev.Redact()
+		}
+		it := &readdb.Item{Nid: e.Nid, Room: x.ref.Nid, Event: ev}
+		out = append(out, it)
+		v.e.mu.Lock()
+		// If something happened in the room since, this may be outdated already.
+		if r := v.e.rooms[x.ref.Nid]; r != nil && r.last == last && len(r.senders) < maxSenders {
+			r.senders[name.StateKey] = it
+		}
+		v.e.mu.Unlock()
+	}
+	return out, nil
+}
+
+func (v *view) appendState(b []byte, items []*readdb.Item) []byte {
+	switch {
+	case v.StateAfter:
+		b = append(b, `"state_after":{"events":[`...)
+	case v.StateAfterUnstable:
+		b = append(b, `"org.matrix.msc4222.state_after":{"events":[`...)
+	default:
+		b = append(b, `"state":{"events":[`...)
+	}
+	for i, it := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = v.appendEvent(b, it)
+	}
+	return append(b, `]}`...)
+}

@@ -75,8 +75,10 @@ type part struct {
 	handlers httpx.Handlers
 	// internal answers what workers ask each other over HTTP.
 	internal http.Handler
-	// drain gives away, while requests are still answered, what another worker can take over.
-	drain func(ctx context.Context) error
+	// handOver gives away, while requests are still answered, what another worker can take over, if there is one.
+	handOver func(ctx context.Context) error
+	// drain ends what would keep requests waiting.
+	drain func()
 }
 
 func (a *App) build() error {
@@ -160,8 +162,11 @@ func (a *App) drain(ctx context.Context, parts []part) error {
 	b.ready.Drain()
 	errs := []error{b.renewer.Drain(ctx)}
 	for _, p := range parts {
-		if p.drain != nil && a.othersServe(p.kind) {
-			errs = append(errs, p.drain(ctx))
+		if p.handOver != nil && a.othersServe(p.kind) {
+			errs = append(errs, p.handOver(ctx))
+		}
+		if p.drain != nil {
+			p.drain()
 		}
 	}
 	return errors.Join(errs...)

@@ -37,7 +37,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 			return part{}, err
 		}
 		w.addTo(group)
-		p.internal, p.drain = w.server, w.engine.Drain
+		p.internal, p.handOver = w.server, w.engine.Drain
 		s.to = rpc.NewRouter(w.server, s.client, !s.opts.NoShortCut)
 		if !s.opts.NoShortCut {
 			writer.host, writer.server = w.rooms, w.server

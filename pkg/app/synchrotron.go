@@ -1,17 +1,69 @@
 package app
 
 import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
 	"github.com/heddle-im/heddle/pkg/api/read"
+	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
 
 // buildSynchrotron builds what only reads: sync, and every client endpoint that changes nothing.
-func buildSynchrotron(s *shared, _ *lifecycle.Group) (part, error) {
+func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Synchrotron}
-	p.handlers = read.NewAccounts(read.AccountsOptions{
-		Server: s.base.server, Accounts: account.NewReader(s.shards, s.accounts), BaseURL: s.baseURL(),
-	}).Handlers()
+	accounts := account.NewReader(s.shards, s.accounts)
+	rooms := readdb.NewReader(s.rooms, s.shards)
+	engine := msync.New(msync.Options{
+		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Budget: s.budget, Now: s.now, Log: s.log,
+	}, (*syncLog)(s))
+	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})
+	group.Add("sync", engine)
+	if err := hearTyping(s, engine); err != nil {
+		return part{}, err
+	}
+	// Those who wait are told to come again before anything else stops.
+	p.drain = engine.Drain
+	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL()}).Handlers()
+	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
 	return p, nil
 }
+
+// hearTyping has the engine hear what is not in the log.
+func hearTyping(s *shared, engine *msync.Engine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	sub, err := s.bus.Subscribe(ctx, entry.EphemeralSubjects, func(in *bus.Incoming) {
+		t, err := entry.DecodeTyping(in.Data)
+		if err != nil {
+			s.log.Warn("typing was not understood", "error", err)
+			return
+		}
+		engine.HearTyping(t)
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", entry.EphemeralSubjects, err)
+	}
+	s.onClose(sub.Stop)
+	return nil
+}
+
+// syncLog is the log as sync asks for it.
+type syncLog shared
+
+// Heads implements msync.Log.
+func (l *syncLog) Heads(ctx context.Context) (shard.Heads, error) { return l.index.Heads(ctx) }
+
+// Reach implements msync.Log.
+func (l *syncLog) Reach(ctx context.Context, h shard.Heads) error { return l.follower.Reach(ctx, h) }
+
+// History implements msync.Log.
+func (l *syncLog) History(ctx context.Context) (shard.History, error) { return l.logs.History(ctx) }

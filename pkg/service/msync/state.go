@@ -80,7 +80,10 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 	if v.after() {
 		at = st.end
 	}
-	if at == 0 { // nothing is told of the timeline: the state as of the upper token
+	switch {
+	case st.end != 0 && at == 0:
+		return nil, nil // before the room's first event there was no state
+	case st.end == 0: // nothing is told of the timeline: the state as of the upper token
 		last, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, int64(v.to(x.ref.Nid.Shard()))+1, roomdb.Beginning, 1)
 		if err != nil || len(last) == 0 {
 			return nil, err

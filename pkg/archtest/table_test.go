@@ -75,10 +75,9 @@ var table = []row{
 
 	// 3: SQL, row types, readers and multi-row writers of one aggregate each; no decisions.
 	{"store/schema", layerStore, []string{"app", "cmd/heddle"}}, // the migrations
-	{"store/roomdb", layerStore, readers},
+	{"store/roomdb", layerStore, append([]string{"store/readdb"}, readers...)},
 	{"store/accountdb", layerStore, readers},
 	{"store/e2eedb", layerStore, readers},
-	{"store/readdb", layerStore, readers},
 	{"store/feddb", layerStore, readers},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
@@ -88,6 +87,7 @@ var table = []row{
 
 	// 4: the fleet.
 	{"store/commitdb", layerFleet, []string{"app"}},
+	{"store/readdb", layerFleet, readers}, // rooms as a reader sees them: over roomdb
 	{"shardlog/commit", layerFleet, []string{"store/commitdb", "service/", "app"}},
 	{"shardlog/follow", layerFleet, []string{"service/", "app"}},
 	{"fleet/lease", layerFleet, []string{"app"}},

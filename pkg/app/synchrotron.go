@@ -12,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
@@ -34,6 +35,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.drain = engine.Drain
 	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL()}).Handlers()
 	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
+	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.now)).Handlers())
 	return p, nil
 }
 

@@ -1,0 +1,394 @@
+// Package timeline answers what a client reads of rooms outside of sync: messages, single events, their context, state and
+// members.
+//
+// Each answer is read from the primary after the request came in, so that it holds what was written before. What a reader may
+// see is decided by the rules of matrix/visibility at each event. The package keeps nothing and is safe for concurrent use. It is
+// imported by api/ and the composition root.
+package timeline
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+const typeMember = "m.room.member"
+
+// Limits of one answer.
+const (
+	maxMessages = 1000
+	maxScanned  = 10 // pages that a filter makes us read for one page
+	maxContext  = 100
+)
+
+// Rooms answers what is read of rooms.
+type Rooms struct {
+	db  *readdb.Reader
+	now func() time.Time
+}
+
+// New makes a Rooms.
+func New(db *readdb.Reader, now func() time.Time) *Rooms { return &Rooms{db: db, now: now} }
+
+// Viewer is who reads.
+type Viewer struct {
+	User   id.UserID
+	Device id.DeviceID
+}
+
+func (r *Rooms) viewer(v Viewer) readdb.Viewer {
+	return readdb.Viewer{User: v.User, Device: v.Device, Now: r.now()}
+}
+
+// access refuses who may see nothing of the room.
+func (r *Rooms) access(ctx context.Context, room id.RoomID, v Viewer) (*readdb.Access, error) {
+	a, ok, err := r.db.Access(ctx, room, v.User)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, mxerr.New(mxerr.Forbidden, "You are not in this room, and it is not open to others")
+	}
+	return &a, nil
+}
+
+// Dir is the direction of reading.
+type Dir bool
+
+// The directions.
+const (
+	Backward Dir = false
+	Forward  Dir = true
+)
+
+// Page asks for a part of a room's timeline.
+type Page struct {
+	Room     id.RoomID
+	From, To string // tokens; empty: the end in question
+	Dir      Dir
+	Limit    int
+	Filter   *filter.RoomEventFilter
+}
+
+// Messages gives a page of a room's timeline (spec: "GET …/messages").
+func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) {
+	a, err := r.access(ctx, p.Room, v)
+	if err != nil {
+		return nil, err
+	}
+	if p.Filter == nil {
+		p.Filter = &filter.RoomEventFilter{}
+	}
+	if p.Filter.Limit > 0 {
+		p.Limit = min(p.Limit, p.Filter.Limit)
+	}
+	p.Limit = min(p.Limit, maxMessages)
+	from, err := r.place(p.From, a, p.Dir == Forward)
+	if err != nil {
+		return nil, err
+	}
+	to, err := r.place(p.To, a, p.Dir == Backward)
+	if err != nil {
+		return nil, err
+	}
+	items, end, more, err := r.walk(ctx, a, v, from, to, &p)
+	if err != nil {
+		return nil, err
+	}
+	b := append([]byte(nil), `{"start":`...)
+	b = canonjson.AppendString(b, token.Room{Order: from}.Encode())
+	b = r.appendChunk(append(b, `,"chunk":`...), v, items)
+	if more {
+		b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: end}.Encode())
+	}
+	if p.Filter.LazyLoadMembers {
+		members, err := r.membersOf(ctx, a, items)
+		if err != nil {
+			return nil, err
+		}
+		b = r.appendChunk(append(b, `,"state":`...), v, members)
+	}
+	return append(b, '}'), nil
+}
+
+// place gives the order key that a token stands for: what is at or below it comes before. Without a token it is the beginning or
+// the end of what the reader may see.
+func (r *Rooms) place(t string, a *readdb.Access, beginning bool) (int64, error) {
+	if t == "" {
+		if beginning {
+			return roomdb.Beginning, nil
+		}
+		return min(a.Until, roomdb.End-1), nil
+	}
+	bad := mxerr.New(mxerr.InvalidParam, "The token is not one of this server")
+	kind, err := token.KindOf(t)
+	if err != nil {
+		return 0, bad.WithCause(err)
+	}
+	if kind == token.KindRoom {
+		at, err := token.DecodeRoom(t)
+		if err != nil {
+			return 0, bad.WithCause(err)
+		}
+		return at.Order, nil
+	}
+	s, err := token.DecodeSync(t, r.db.Shards.Count())
+	if err != nil {
+		return 0, bad.WithCause(err)
+	}
+	return int64(s.Positions[a.Ref.Nid.Shard()]), nil
+}
+
+// walk reads from a place towards another until the page is full. end is the place to go on from; more is false if there is nothing
+// beyond it.
+func (r *Rooms) walk(ctx context.Context, a *readdb.Access, v Viewer, from, to int64, p *Page) (items []*readdb.Item, end int64, more bool, err error) {
+	end = from
+	for range maxScanned {
+		var stored []roomdb.StoredEvent
+		if p.Dir == Forward {
+			upper := min(a.Until, roomdb.End-1) + 1
+			if to < upper-1 {
+				upper = to + 1
+			}
+			stored, err = r.db.TimelineForward(ctx, a.Ref.Nid, end, upper, p.Limit+1)
+		} else {
+			lower := to
+			stored, err = r.db.TimelineBackward(ctx, a.Ref.Nid, min(end, a.Until)+1, lower, p.Limit+1)
+		}
+		if err != nil {
+			return nil, 0, false, err
+		}
+		page, err := r.db.Items(ctx, a.Ref.Version, stored)
+		if err != nil {
+			return nil, 0, false, err
+		}
+		seen, err := r.db.Visible(ctx, a, v.User, page)
+		if err != nil {
+			return nil, 0, false, err
+		}
+		for i, it := range page {
+			if len(items) == p.Limit {
+				return items, end, true, nil
+			}
+			if end = it.Ord; p.Dir == Backward {
+				end--
+			}
+			if seen[i] && passes(p.Filter, string(p.Room), it) {
+				items = append(items, it)
+			}
+		}
+		if len(stored) <= p.Limit {
+			// Forward, more may come; backward, nothing was before.
+			return items, end, p.Dir == Forward && len(stored) > 0, nil
+		}
+	}
+	return items, end, true, nil
+}
+
+func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
+	return f.PassRoom(roomID) && f.PassEvent(it.Event.Type(), string(it.Event.Sender()), func() bool {
+		_, ok := canonjson.GetString(it.Event.Content(), "url")
+		return ok
+	})
+}
+
+func (r *Rooms) appendChunk(b []byte, v Viewer, items []*readdb.Item) []byte {
+	who := r.viewer(v)
+	b = append(b, '[')
+	for i, it := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = it.Append(b, who, false)
+	}
+	return append(b, ']')
+}
+
+// membersOf gives the member events of those who sent the items.
+func (r *Rooms) membersOf(ctx context.Context, a *readdb.Access, items []*readdb.Item) ([]*readdb.Item, error) {
+	var names []roomdb.StateName
+	for _, it := range items {
+		n := roomdb.StateName{Type: typeMember, StateKey: string(it.Event.Sender())}
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	found, err := r.db.CurrentStateAt(ctx, a.Ref.Nid, names)
+	if err != nil {
+		return nil, err
+	}
+	var out []*readdb.Item
+	for _, n := range names {
+		if e, ok := found[n]; ok {
+			it, err := r.stateItem(a, e)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, it)
+		}
+	}
+	return out, nil
+}
+
+func (r *Rooms) stateItem(a *readdb.Access, e roomdb.StateEvent) (*readdb.Item, error) {
+	rules := roomver.MustGet(roomver.Version(a.Ref.Version))
+	ev, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
+	if err != nil {
+		return nil, err
+	}
+	if e.RedactedBy != 0 {
+		ev = ev.Redact()
+	}
+	return &readdb.Item{Nid: e.Nid, Room: a.Ref.Nid, Event: ev}, nil
+}
+
+// one gives an event that the reader may see.
+func (r *Rooms) one(ctx context.Context, a *readdb.Access, v Viewer, eventID string) (*readdb.Item, error) {
+	missing := mxerr.New(mxerr.NotFound, "Event not found")
+	stored, err := r.db.EventsByID(ctx, a.Ref.Nid, []string{eventID})
+	if err != nil {
+		return nil, err
+	}
+	stored = slices.DeleteFunc(stored, func(e roomdb.StoredEvent) bool { return !e.Placed })
+	if len(stored) == 0 {
+		return nil, missing
+	}
+	items, err := r.db.Items(ctx, a.Ref.Version, stored)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := r.db.Visible(ctx, a, v.User, items)
+	if err != nil {
+		return nil, err
+	}
+	if !seen[0] {
+		return nil, missing
+	}
+	return items[0], nil
+}
+
+// Event gives one event.
+func (r *Rooms) Event(ctx context.Context, v Viewer, room id.RoomID, eventID string) ([]byte, error) {
+	a, ok, err := r.db.Access(ctx, room, v.User)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, mxerr.New(mxerr.NotFound, "Event not found")
+	}
+	it, err := r.one(ctx, &a, v, eventID)
+	if err != nil {
+		return nil, err
+	}
+	return it.Append(nil, r.viewer(v), false), nil
+}
+
+// Context gives an event with what is around it.
+func (r *Rooms) Context(ctx context.Context, v Viewer, room id.RoomID, eventID string, limit int, f *filter.RoomEventFilter) ([]byte, error) {
+	a, err := r.access(ctx, room, v)
+	if err != nil {
+		return nil, err
+	}
+	it, err := r.one(ctx, a, v, eventID)
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
+		f = &filter.RoomEventFilter{}
+	}
+	limit = min(limit, maxContext)
+	before, start, _, err := r.walk(ctx, a, v, it.Ord-1, roomdb.Beginning, &Page{Room: room, Limit: limit / 2, Filter: f})
+	if err != nil {
+		return nil, err
+	}
+	after, end, _, err := r.walk(ctx, a, v, it.Ord, roomdb.End-1, &Page{Room: room, Limit: limit - limit/2, Filter: f, Dir: Forward})
+	if err != nil {
+		return nil, err
+	}
+	last := it
+	if len(after) > 0 {
+		last = after[len(after)-1]
+	}
+	state, err := r.stateAt(ctx, a, last.StateAfter, f.LazyLoadMembers, append(slices.Concat(before, after), it))
+	if err != nil {
+		return nil, err
+	}
+	b := append([]byte(nil), `{"start":`...)
+	b = canonjson.AppendString(b, token.Room{Order: start}.Encode())
+	b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: end}.Encode())
+	b = it.Append(append(b, `,"event":`...), r.viewer(v), false)
+	b = r.appendChunk(append(b, `,"events_before":`...), v, before)
+	b = r.appendChunk(append(b, `,"events_after":`...), v, after)
+	b = r.appendChunk(append(b, `,"state":`...), v, state)
+	return append(b, '}'), nil
+}
+
+// snapshot gives the state that the reader sees: the current one, or that of when the reader left.
+func (r *Rooms) snapshot(ctx context.Context, a *readdb.Access, upto int64) (shard.Nid, error) {
+	last, err := r.db.TimelineBackward(ctx, a.Ref.Nid, min(upto, a.Until, roomdb.End-1)+1, roomdb.Beginning, 1)
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	return last[0].StateAfter, nil
+}
+
+// stateAt gives the events of a state; with lazy, of members only those who sent one of the items.
+func (r *Rooms) stateAt(ctx context.Context, a *readdb.Access, at shard.Nid, lazy bool, items []*readdb.Item) ([]*readdb.Item, error) {
+	if at == 0 {
+		return nil, nil
+	}
+	state, err := r.db.State(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	skip := func(stateres.Key) bool { return false }
+	if lazy {
+		names := []string{typeMember}
+		for _, it := range items {
+			names = append(names, string(it.Event.Sender()))
+		}
+		atoms, err := r.db.AtomsByName(ctx, a.Ref.Nid.Shard(), names)
+		if err != nil {
+			return nil, err
+		}
+		wanted := make(map[int64]bool)
+		for _, n := range names[1:] {
+			wanted[int64(atoms[n])] = true
+		}
+		skip = func(k stateres.Key) bool { return k.Type == int64(atoms[typeMember]) && !wanted[k.StateKey] }
+	}
+	var nids []shard.Nid
+	for k, n := range state.All() {
+		if !skip(k) {
+			nids = append(nids, shard.Nid(n))
+		}
+	}
+	return r.load(ctx, a, nids)
+}
+
+func (r *Rooms) load(ctx context.Context, a *readdb.Access, nids []shard.Nid) ([]*readdb.Item, error) {
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	stored, err := r.db.EventsByNid(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(stored, func(x, y roomdb.StoredEvent) int { return int(x.Nid.Seq() - y.Nid.Seq()) })
+	return r.db.Items(ctx, a.Ref.Version, stored)
+}

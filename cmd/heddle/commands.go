@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ type commands struct {
 	} `cmd:"" help:"About the configuration."`
 	Routes  routesCmd  `cmd:"" help:"Write the route table, or a proxy's configuration made from it."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema to what this release needs."`
+	Status  statusCmd  `cmd:"" help:"Say how the homeserver is: workers, shards, the log, the database."`
 	User    struct {
 		Create userCreateCmd `cmd:"" help:"Make an account."`
 	} `cmd:"" help:"About accounts."`
@@ -86,6 +88,27 @@ func (k migrateCmd) Run(p cli.Process, c *commands) error {
 		return err
 	}
 	return app.Migrate(context.Background(), cfg, k.Check, p.Stdout)
+}
+
+type statusCmd struct {
+	JSON bool `name:"json" help:"For programs."`
+}
+
+func (k statusCmd) Run(p cli.Process, c *commands) error {
+	cfg, err := c.Load(p, true)
+	if err != nil {
+		return err
+	}
+	v, err := app.ReadOverview(context.Background(), cfg)
+	if err != nil {
+		return err
+	}
+	if k.JSON {
+		enc := json.NewEncoder(p.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return v.Print(p.Stdout)
 }
 
 type userCreateCmd struct {

@@ -70,12 +70,7 @@ func newShared(b *base) *shared {
 		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})
 	s.ready.Register("log", s.follower.Ready)
-	b.status.lag = func() map[int]int64 {
-		if n, _ := s.follower.Lag(); n > 0 {
-			return map[int]int64{-1: n}
-		}
-		return nil
-	}
+	b.status.follow(s.follower)
 	s.limiter = newLimiter(b)
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/fleet/members"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 )
 
@@ -19,10 +20,17 @@ type status struct {
 
 	mu       sync.Mutex // guards what follows
 	notReady bool
-	lag      func() map[int]int64
+	log      *follow.Follower // nil until there is one
 }
 
 func newStatus(b *base) *status { return &status{b: b, notReady: true} }
+
+// follow makes the status tell how far the log was followed.
+func (s *status) follow(f *follow.Follower) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = f
+}
 
 // watch looks at the readiness until ctx ends.
 func (s *status) watch(ctx context.Context) {
@@ -53,8 +61,9 @@ func (s *status) now() leasedb.Status {
 	d := members.Status{Memory: memory(), CPU: cpu()}
 	s.mu.Lock()
 	d.NotReady = s.notReady
-	if s.lag != nil {
-		d.Lag = s.lag()
+	if s.log != nil {
+		d.Positions = s.log.Positions().Positions
+		d.Lag, _ = s.log.Lag()
 	}
 	s.mu.Unlock()
 	detail, err := json.Marshal(d)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/fleetdb"
 )
 
@@ -56,8 +57,9 @@ type Status struct {
 	NATS bool `json:"nats"`
 	// NotReady says that it cannot do its job yet, or not now.
 	NotReady bool `json:"not_ready,omitempty"`
-	// Lag is how many log entries it is behind, by shard where there is any.
-	Lag map[int]int64 `json:"lag,omitempty"`
+	// Positions is how far it has followed the log of each shard, and Lag by how many entries in all it knows to be behind.
+	Positions shard.Vector `json:"positions,omitempty"`
+	Lag       int64        `json:"lag,omitempty"`
 	// Memory is in bytes.
 	Memory int64 `json:"memory_bytes,omitempty"`
 	// CPU is in seconds since the start.

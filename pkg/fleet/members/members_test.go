@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/fleetdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -159,7 +160,7 @@ func TestRegister(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, Worker{
 		Instance: "m-1", Kind: route.Master, Address: "10.0.0.1:8008", Version: "v1", ProtocolMin: 1, ProtocolMax: 2,
-		Roles: []string{"client"}, Status: Status{NATS: true, Memory: 7, Lag: map[int]int64{3: 5}},
+		Roles: []string{"client"}, Status: Status{NATS: true, Memory: 7, Lag: 5, Positions: shard.Vector{1, 2}},
 	}, got)
 	_, err := db.Pool.Exec(ctx, "DELETE FROM worker WHERE instance = 'm-1'")
 	require.NoError(t, err)

@@ -14,3 +14,15 @@ INSERT INTO cluster (server_name, shards, secret) VALUES ($1, $2, $3) ON CONFLIC
 
 -- name: GetCluster :one
 SELECT server_name, shards, feature_level, secret FROM cluster;
+
+-- name: WorkersUp :many
+-- For the operator: the register with the age of each start, by the database's clock.
+SELECT instance, kind, address, version, protocol_min, protocol_max, roles, counter, status,
+    extract(epoch FROM clock_timestamp() - started)::float8 AS up_seconds
+FROM worker ORDER BY instance;
+
+-- name: ServerState :one
+SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,
+    pg_database_size(current_database()) AS size_bytes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('synchronous_standby_names') AS synchronous_standby_names;

@@ -76,6 +76,34 @@ func (q *Queries) GetCluster(ctx context.Context) (GetClusterRow, error) {
 	return i, err
 }
 
+const serverState = `-- name: ServerState :one
+SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,
+    pg_database_size(current_database()) AS size_bytes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('synchronous_standby_names') AS synchronous_standby_names
+`
+
+type ServerStateRow struct {
+	Version                 string
+	InRecovery              bool
+	SizeBytes               int64
+	SynchronousCommit       string
+	SynchronousStandbyNames string
+}
+
+func (q *Queries) ServerState(ctx context.Context) (ServerStateRow, error) {
+	row := q.db.QueryRow(ctx, serverState)
+	var i ServerStateRow
+	err := row.Scan(
+		&i.Version,
+		&i.InRecovery,
+		&i.SizeBytes,
+		&i.SynchronousCommit,
+		&i.SynchronousStandbyNames,
+	)
+	return i, err
+}
+
 const workers = `-- name: Workers :many
 SELECT instance, kind, address, version, protocol_min, protocol_max, roles, counter, status
 FROM worker ORDER BY instance
@@ -112,6 +140,57 @@ func (q *Queries) Workers(ctx context.Context) ([]WorkersRow, error) {
 			&i.Roles,
 			&i.Counter,
 			&i.Status,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const workersUp = `-- name: WorkersUp :many
+SELECT instance, kind, address, version, protocol_min, protocol_max, roles, counter, status,
+    extract(epoch FROM clock_timestamp() - started)::float8 AS up_seconds
+FROM worker ORDER BY instance
+`
+
+type WorkersUpRow struct {
+	Instance    string
+	Kind        string
+	Address     string
+	Version     string
+	ProtocolMin int32
+	ProtocolMax int32
+	Roles       []string
+	Counter     int64
+	Status      []byte
+	UpSeconds   float64
+}
+
+// For the operator: the register with the age of each start, by the database's clock.
+func (q *Queries) WorkersUp(ctx context.Context) ([]WorkersUpRow, error) {
+	rows, err := q.db.Query(ctx, workersUp)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WorkersUpRow
+	for rows.Next() {
+		var i WorkersUpRow
+		if err := rows.Scan(
+			&i.Instance,
+			&i.Kind,
+			&i.Address,
+			&i.Version,
+			&i.ProtocolMin,
+			&i.ProtocolMax,
+			&i.Roles,
+			&i.Counter,
+			&i.Status,
+			&i.UpSeconds,
 		); err != nil {
 			return nil, err
 		}

@@ -41,6 +41,13 @@ SELECT role, slot, epoch, holder, holder_pid, holder_started, address
 FROM role_lease WHERE role = ANY(@roles::text[])
 ORDER BY 1, 2;
 
+-- name: AllLeases :many
+-- For the operator.
+SELECT 'writer'::text AS role, shard AS slot, epoch, holder, address FROM shard_lease
+UNION ALL
+SELECT role, slot, epoch, holder, address FROM role_lease
+ORDER BY 1, 2;
+
 -- name: EnsureShards :exec
 INSERT INTO shard_lease (shard) SELECT generate_series(0, @last_slot::int) ON CONFLICT DO NOTHING;
 

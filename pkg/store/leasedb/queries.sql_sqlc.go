@@ -11,6 +11,48 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const allLeases = `-- name: AllLeases :many
+SELECT 'writer'::text AS role, shard AS slot, epoch, holder, address FROM shard_lease
+UNION ALL
+SELECT role, slot, epoch, holder, address FROM role_lease
+ORDER BY 1, 2
+`
+
+type AllLeasesRow struct {
+	Role    string
+	Slot    int16
+	Epoch   int64
+	Holder  string
+	Address string
+}
+
+// For the operator.
+func (q *Queries) AllLeases(ctx context.Context) ([]AllLeasesRow, error) {
+	rows, err := q.db.Query(ctx, allLeases)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AllLeasesRow
+	for rows.Next() {
+		var i AllLeasesRow
+		if err := rows.Scan(
+			&i.Role,
+			&i.Slot,
+			&i.Epoch,
+			&i.Holder,
+			&i.Address,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const bindShards = `-- name: BindShards :exec
 UPDATE shard_lease SET holder_pid = $1, holder_started = $2
 WHERE holder = $3 AND (holder_pid, holder_started) IS DISTINCT FROM ($1, $2)

@@ -20,6 +20,9 @@ INSERT INTO incarnation (number, system_identifier, database_oid, timeline, bega
 -- name: LoadCursor :many
 SELECT shard, pos FROM cursor WHERE consumer = $1;
 
+-- name: Cursors :many
+SELECT consumer, shard, pos FROM cursor ORDER BY consumer, shard;
+
 -- name: LockFloors :exec
 SELECT 1 FROM log_floor ORDER BY shard FOR SHARE;
 

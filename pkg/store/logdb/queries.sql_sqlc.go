@@ -9,6 +9,30 @@ import (
 	"context"
 )
 
+const cursors = `-- name: Cursors :many
+SELECT consumer, shard, pos FROM cursor ORDER BY consumer, shard
+`
+
+func (q *Queries) Cursors(ctx context.Context) ([]Cursor, error) {
+	rows, err := q.db.Query(ctx, cursors)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Cursor
+	for rows.Next() {
+		var i Cursor
+		if err := rows.Scan(&i.Consumer, &i.Shard, &i.Pos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const dropCursor = `-- name: DropCursor :exec
 DELETE FROM cursor WHERE consumer = $1
 `

@@ -4,6 +4,12 @@
 
 package logdb
 
+type Cursor struct {
+	Consumer string
+	Shard    int16
+	Pos      int64
+}
+
 type LogFloor struct {
 	Shard int16
 	Pos   int64

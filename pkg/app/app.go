@@ -41,6 +41,8 @@ type Options struct {
 	LogTo io.Writer
 	// OwnsProcess lets the worker set what holds for the process as a whole, such as the collector's memory limit.
 	OwnsProcess bool
+	// Started, if set, is told where the worker answers once it does.
+	Started func(url string)
 	// NoShortCut sends requests for shards that this process itself holds over the wire too. For tests.
 	NoShortCut bool
 	// Counter counts the statements of the pools. For tests.
@@ -150,6 +152,9 @@ func (a *App) listen(s *shared, parts []part) error {
 	a.group.Add("http", a.http)
 	if b.tls != nil {
 		a.group.Add("tls", newListener("tls.address", b.cfg.Listen.TLS.Address, b.tls, mux, lingering, b.log))
+	}
+	if b.opts.Started != nil {
+		a.group.Add("started", lifecycle.Funcs{OnStart: func(context.Context) error { b.opts.Started(a.URL()); return nil }})
 	}
 	a.group.Add("drain", lifecycle.Funcs{OnStop: func(ctx context.Context) error { return a.drain(ctx, parts) }})
 	return nil

@@ -69,6 +69,9 @@ func newShared(b *base) *shared {
 	s.follower = follow.New(follow.Config{}, follow.Options{
 		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})
+	reg, metrics := b.tel.Metrics.Registerer(), s.follower.Metrics("worker")
+	reg.MustRegister(metrics)
+	s.onClose(func() { reg.Unregister(metrics) })
 	s.ready.Register("log", s.follower.Ready)
 	b.status.follow(s.follower)
 	s.limiter = newLimiter(b)

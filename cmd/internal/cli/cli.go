@@ -28,6 +28,7 @@ const (
 
 // Process is what a command finds around it.
 type Process struct {
+	Program string
 	Args    []string
 	Environ []string
 	Stdin   io.Reader
@@ -37,7 +38,7 @@ type Process struct {
 
 // OS is the process itself.
 func OS() Process {
-	return Process{Args: os.Args[1:], Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	return Process{Program: os.Args[0], Args: os.Args[1:], Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 }
 
 // Global are the flags of every command.
@@ -64,11 +65,25 @@ func (g Global) Serve(p Process, kind app.Kind) error {
 		return err
 	}
 	ctx := context.Background()
-	a, err := app.New(ctx, cfg, app.Options{Kind: kind, Build: buildinfo.Read()})
+	opts := app.Options{Kind: kind, Build: buildinfo.Read(), OwnsProcess: true, LogTo: p.Stderr}
+	if kind == app.AllInOne {
+		opts.Started = func(url string) { g.welcome(p, cfg.ServerName, url) }
+	}
+	a, err := app.New(ctx, cfg, opts)
 	if err != nil {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// welcome says where the server is and how to go on.
+func (g Global) welcome(p Process, server, url string) {
+	file := ""
+	if g.Config != "" {
+		file = " -c " + g.Config
+	}
+	_, _ = fmt.Fprintf(p.Stdout, "\nHeddle serves %s at %s\nMake an account, from another shell:  %s user create%s NAME\n\n",
+		server, url, p.Program, file)
 }
 
 // Main parses the command line into commands, which is a pointer to a struct that embeds Global, runs the command that

@@ -436,7 +436,9 @@ func (t *logTail) Write(b []byte) (int, error) {
 			t.lines = t.lines[1:]
 		}
 		level := slog.LevelDebug
-		if strings.Contains(line, "WARNING:") || strings.Contains(line, "FATAL:") || strings.Contains(line, "PANIC:") {
+		switch {
+		case strings.Contains(line, "FATAL:  the database system is starting up"): // we asked whether it is there
+		case strings.Contains(line, "WARNING:"), strings.Contains(line, "FATAL:"), strings.Contains(line, "PANIC:"):
 			level = slog.LevelWarn
 		}
 		t.log.Log(context.Background(), level, "postgres: "+line)

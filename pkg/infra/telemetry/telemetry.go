@@ -99,7 +99,7 @@ type Telemetry struct {
 
 const shutdownTimeout = 5 * time.Second
 
-// New sets everything up; out is where the log goes, standard output if nil.
+// New sets everything up; out is where the log goes, standard error if nil.
 // The caller owns the result and must Close it.
 func New(ctx context.Context, id Identity, lc LogConfig, c Config, out io.Writer) (*Telemetry, error) {
 	if err := lc.Validate(); err != nil {
@@ -109,7 +109,7 @@ func New(ctx context.Context, id Identity, lc LogConfig, c Config, out io.Writer
 		return nil, fmt.Errorf("telemetry.%w", err)
 	}
 	if out == nil {
-		out = os.Stdout
+		out = os.Stderr
 	}
 	log := NewLogger(out, lc).With("kind", id.Kind, "instance", id.Instance)
 	reg := prometheus.NewRegistry()

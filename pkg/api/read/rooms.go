@@ -80,6 +80,11 @@ func (h *Rooms) messages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !p.Has("dir") { // who may not see the room is told that first
+		if err := h.rooms.MaySee(r.Context(), viewer(r), room); err != nil {
+			return err
+		}
+	}
 	dir, err := p.Required("dir")
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package write
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 
@@ -16,6 +17,9 @@ const (
 	stagePassword = "m.login.password"
 	stageToken    = "m.login.registration_token"
 )
+
+// errOtherUser is the refusal of a stage that names another user than the one who is logged in: no further attempt will help.
+var errOtherUser = errors.New("stage names another user")
 
 // authDict is the member auth of a request, of whatever stage.
 type authDict struct {
@@ -56,7 +60,9 @@ func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*acco
 		if !slices.ContainsFunc(u.flows, func(f []string) bool { return slices.Contains(f, d.Type) }) {
 			return nil, mxerr.New(mxerr.Unrecognized, "Unknown authentication type").WithStatus(http.StatusBadRequest)
 		}
-		if err := u.pass(d, s); err != nil {
+		if err := u.pass(d, s); errors.Is(err, errOtherUser) {
+			return nil, mxerr.New(mxerr.Forbidden, "Somebody else's password confirms nothing here")
+		} else if err != nil {
 			return nil, a.challenge(w, s, u.flows, mxerr.From(err))
 		}
 		s.Complete(d.Type)
@@ -177,7 +183,7 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 				user = d.User
 			}
 			if user != "" && user != string(c.UserID) && user != c.UserID.Localpart() {
-				return mxerr.New(mxerr.Forbidden, "Invalid username or password")
+				return errOtherUser
 			}
 			return a.front.VerifyPassword(r.Context(), c.UserID, d.Password)
 		},

@@ -58,8 +58,8 @@ type RoomFilter struct {
 
 // EventFilter chooses events by type and sender.
 type EventFilter struct {
-	// Limit is the most events wanted; 0 means that the filter does not say.
-	Limit      int      `json:"limit,omitzero"`
+	// Limit is the most events wanted; nil means that the filter does not say.
+	Limit      *int     `json:"limit,omitzero"`
 	Types      []string `json:"types,omitzero"`
 	NotTypes   []string `json:"not_types,omitzero"`
 	Senders    []string `json:"senders,omitzero"`
@@ -134,10 +134,12 @@ func decode(b []byte, v any) error {
 }
 
 func (e *EventFilter) check(name string) error {
-	if e.Limit < 0 {
-		return fmt.Errorf("%s.limit: negative: %w", name, ErrInvalid)
+	if e.Limit != nil {
+		if *e.Limit < 0 {
+			return fmt.Errorf("%s.limit: negative: %w", name, ErrInvalid)
+		}
+		*e.Limit = min(*e.Limit, maxLimit)
 	}
-	e.Limit = min(e.Limit, maxLimit)
 	for _, l := range [][]string{e.Types, e.NotTypes, e.Senders, e.NotSenders} {
 		if len(l) > maxListed {
 			return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
@@ -179,10 +181,10 @@ func checkRooms(name string, lists ...[]string) error {
 
 // LimitOr gives the limit, or def if the filter names none.
 func (e *EventFilter) LimitOr(def int) int {
-	if e.Limit == 0 {
+	if e.Limit == nil {
 		return def
 	}
-	return e.Limit
+	return *e.Limit
 }
 
 // TimelineLimit gives the most timeline events wanted of a room in one sync.

@@ -127,6 +127,8 @@ type user struct {
 	// pending are memberships that changed while the rows were read.
 	pending     []membership
 	memberships map[shard.Nid]*membership
+	// ignored are those on the user's list of ignored users; the map is not changed but replaced.
+	ignored map[string]bool
 	// data are changes of account data after complete.
 	data     []accountData
 	complete shard.Pos
@@ -241,6 +243,10 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 	if err != nil {
 		return err
 	}
+	ignored, _, err := e.Accounts.AccountData(ctx, u.shard, u.id, "", typeIgnored)
+	if err != nil {
+		return err
+	}
 	heads, err := e.source.Heads(ctx) // after the rows: it is at least as new as any of them
 	if err != nil {
 		return err
@@ -268,6 +274,9 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 	}
 	for i := range u.pending {
 		e.changed(u, u.pending[i])
+	}
+	if u.ignored == nil { // the log may have told of a newer list already
+		u.ignored = ignoredBy(ignored)
 	}
 	u.pending, u.ready = nil, true
 	e.mu.Unlock()

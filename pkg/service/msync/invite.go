@@ -38,6 +38,9 @@ func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, erro
 		return nil, err
 	}
 	sender := string(items[0].Event.Sender())
+	if v.ignored[sender] {
+		return nil, nil
+	}
 	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(strippedTypes(), "", typeMember, sender))
 	if err != nil {
 		return nil, err

@@ -37,6 +37,8 @@ type view struct {
 	since *token.Sync // nil: everything
 	upper *token.Sync
 	now   readdb.Viewer
+	// ignored are those whom the user wants to hear nothing of.
+	ignored map[string]bool
 }
 
 // from gives the position after which the client wants to hear of a shard; ok is false if it wants everything.
@@ -152,6 +154,7 @@ func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
 	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	v.ignored = u.ignored
 	v.upper = &token.Sync{Incarnation: e.incarnation, Positions: e.pos.Clone(), Ephemeral: e.ephemeral()}
 	if since != nil {
 		v.upper.Positions = v.upper.Positions.Max(since.Positions) // a token never goes backward

@@ -48,6 +48,10 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	if !whole && len(st.items) == 0 && len(state) == 0 && len(ephemeral) == 0 && len(data) == 0 {
 		return nil, nil
 	}
+	if x.fresh && v.since != nil {
+		// The client may hold events from when the user was in the room before: between those and these is a gap.
+		st.limited = true
+	}
 	b := v.appendTimeline(append([]byte(nil), '{'), st)
 	b = v.appendState(append(b, ','), state)
 	b = append(b, `,"ephemeral":{"events":[`...)
@@ -83,6 +87,9 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	}
 	if !was { // declined an invitation: nothing but that is told
 		above = int64(x.pos) - 1
+	}
+	if a.Member.Forgotten { // since the rows were read: nobody is told of that
+		return nil, nil
 	}
 	a.Ref, a.Until = x.ref, int64(x.pos)
 	a.Member.Membership, a.Member.Pos = x.membership.membership, x.pos
@@ -128,7 +135,7 @@ func (v *view) heldTimeline(x *part, since shard.Pos) *stretch {
 	first := len(x.events)
 	for i := len(x.events) - 1; i >= 0; i-- {
 		it := x.events[i]
-		if !passes(&v.Filter.Room.Timeline, x.ref.RoomID, it) {
+		if !v.shown(x, it) {
 			continue
 		}
 		if len(st.items) == limit {
@@ -150,7 +157,6 @@ func (v *view) heldTimeline(x *part, since shard.Pos) *stretch {
 // seen.
 func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.Access) (*stretch, error) {
 	limit := v.Filter.TimelineLimit()
-	f := &v.Filter.Room.Timeline
 	st := &stretch{before: upto}
 	below := upto + 1
 	const pages = 8 // a filter that lets little through does not read the whole room
@@ -178,7 +184,8 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				st.limited = true
 				return st.reversed(), nil
 			}
-			if a != nil && !seen[i] {
+			// The user's own going is told in any case.
+			if a != nil && !seen[i] && it.Nid != x.event {
 				st.limited = true
 				continue
 			}
@@ -186,7 +193,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				it.Membership = "join"
 			}
 			below, st.before, st.start = it.Ord, it.Ord-1, it.StateBefore
-			if passes(f, x.ref.RoomID, it) {
+			if v.shown(x, it) {
 				st.items = append(st.items, it)
 			}
 		}
@@ -196,6 +203,15 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 	}
 	st.limited = true
 	return st.reversed(), nil
+}
+
+// shown tells whether an event of the timeline is told: it passes the filter, and is not a message of somebody whom the user
+// ignores.
+func (v *view) shown(x *part, it *readdb.Item) bool {
+	if _, state := it.Event.StateKey(); !state && v.ignored[string(it.Event.Sender())] {
+		return false
+	}
+	return passes(&v.Filter.Room.Timeline, x.ref.RoomID, it)
 }
 
 func (st *stretch) reversed() *stretch {

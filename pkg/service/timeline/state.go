@@ -166,12 +166,14 @@ func (r *Rooms) JoinedMembers(ctx context.Context, v Viewer, room id.RoomID) ([]
 		b = append(canonjson.AppendString(b, user), `:{`...)
 		n := len(b)
 		for _, f := range []struct{ from, to string }{{"displayname", "display_name"}, {"avatar_url", "avatar_url"}} {
+			if len(b) > n {
+				b = append(b, ',')
+			}
+			b = append(canonjson.AppendString(b, f.to), ':')
 			if s, ok := canonjson.GetString(it.Event.Content(), f.from); ok {
-				if len(b) > n {
-					b = append(b, ',')
-				}
-				b = append(canonjson.AppendString(b, f.to), ':')
 				b = canonjson.AppendString(b, s)
+			} else {
+				b = append(b, `null`...)
 			}
 		}
 		b = append(b, '}')

@@ -64,6 +64,12 @@ func (r *Rooms) access(ctx context.Context, room id.RoomID, v Viewer) (*readdb.A
 	return &a, nil
 }
 
+// MaySee refuses who may see nothing of the room.
+func (r *Rooms) MaySee(ctx context.Context, v Viewer, room id.RoomID) error {
+	_, err := r.access(ctx, room, v)
+	return err
+}
+
 // Dir is the direction of reading.
 type Dir bool
 
@@ -91,10 +97,7 @@ func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) 
 	if p.Filter == nil {
 		p.Filter = &filter.RoomEventFilter{}
 	}
-	if p.Filter.Limit > 0 {
-		p.Limit = min(p.Limit, p.Filter.Limit)
-	}
-	p.Limit = min(p.Limit, maxMessages)
+	p.Limit = min(p.Limit, p.Filter.LimitOr(p.Limit), maxMessages)
 	from, err := r.place(p.From, a, p.Dir == Forward)
 	if err != nil {
 		return nil, err

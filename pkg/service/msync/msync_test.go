@@ -1,0 +1,390 @@
+package msync_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/infra/cache"
+	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
+	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+
+// worker is one synchrotron: an engine with a follower of its own.
+type worker struct {
+	*msync.Engine
+	follower *follow.Follower
+	index    *follow.Index
+	source   follow.Source
+}
+
+func (w *worker) Heads(ctx context.Context) (shard.Heads, error)     { return w.index.Heads(ctx) }
+func (w *worker) Reach(ctx context.Context, h shard.Heads) error     { return w.follower.Reach(ctx, h) }
+func (w *worker) History(ctx context.Context) (shard.History, error) { return w.source.History(ctx) }
+
+// start starts a synchrotron on a world. Without a stream it hears the log by polling, many times a second.
+func start(t testing.TB, w *roomtest.World, memory int64) *worker {
+	t.Helper()
+	x := &worker{source: w.Log()}
+	x.index = follow.NewIndex(x.source)
+	x.Engine = msync.New(msync.Options{
+		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
+		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
+	}, x)
+	x.follower = follow.New(follow.Config{Poll: 5 * time.Millisecond, Grace: time.Millisecond}, follow.Options{
+		Source: x.source, Consumer: x.Engine, Filter: x.Wants,
+	})
+	require.NoError(t, x.follower.Start(w.Ctx()))
+	require.NoError(t, x.Start(w.Ctx()))
+	t.Cleanup(func() {
+		require.NoError(t, x.Stop(w.Ctx()))
+		require.NoError(t, x.follower.Stop(w.Ctx()))
+		x.index.Stop()
+	})
+	return x
+}
+
+// settled waits until the worker has heard everything that is committed.
+func (w *worker) settled(t testing.TB, world *roomtest.World) {
+	t.Helper()
+	h, err := w.index.Heads(world.Ctx())
+	require.NoError(t, err)
+	require.NoError(t, w.follower.Reach(world.Ctx(), h))
+}
+
+type shownEvent struct {
+	ID       string          `json:"event_id"`
+	Type     string          `json:"type"`
+	StateKey *string         `json:"state_key"`
+	Content  json.RawMessage `json:"content"`
+	Unsigned struct {
+		Txn string `json:"transaction_id"`
+	} `json:"unsigned"`
+}
+
+type events struct {
+	Events []shownEvent `json:"events"`
+}
+
+type joined struct {
+	Timeline struct {
+		events
+		Limited bool   `json:"limited"`
+		Prev    string `json:"prev_batch"`
+	} `json:"timeline"`
+	State      events `json:"state"`
+	StateAfter events `json:"state_after"`
+	Ephemeral  events `json:"ephemeral"`
+	Summary    struct {
+		Joined int `json:"m.joined_member_count"`
+	} `json:"summary"`
+}
+
+type answer struct {
+	Next  string `json:"next_batch"`
+	Rooms struct {
+		Join   map[string]joined `json:"join"`
+		Invite map[string]struct {
+			State events `json:"invite_state"`
+		} `json:"invite"`
+		Leave map[string]joined `json:"leave"`
+	} `json:"rooms"`
+	AccountData events `json:"account_data"`
+}
+
+func (w *worker) sync(t testing.TB, q msync.Request) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b, err := w.Sync(ctx, q)
+	require.NoError(t, err)
+	var a answer
+	require.NoError(t, json.Unmarshal(b, &a), "%s", b)
+	return a
+}
+
+func TestConversation(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	b0 := s.sync(t, msync.Request{User: bob})
+	require.Empty(t, b0.Rooms.Join)
+
+	r := w.Create(room.CreateRoom{Creator: roomtest.As(alice), Invite: []room.Invitation{{User: bob}}})
+	b1 := s.sync(t, msync.Request{User: bob, Since: b0.Next, Timeout: 10 * time.Second})
+	require.Contains(t, b1.Rooms.Invite, string(r))
+	state := b1.Rooms.Invite[string(r)].State.Events
+	require.Equal(t, "m.room.member", state[len(state)-1].Type)
+
+	w.Join(r, bob)
+	b2 := s.sync(t, msync.Request{User: bob, Since: b1.Next, Timeout: 10 * time.Second})
+	got := b2.Rooms.Join[string(r)]
+	require.Equal(t, 2, got.Summary.Joined)
+	require.Equal(t, "m.room.create", got.Timeline.Events[0].Type)
+	require.Empty(t, got.State.Events, "the timeline begins with the room")
+	require.True(t, got.Timeline.Limited, "what was before is not the client's")
+	s.settled(t, w)
+
+	// From here on both are served from memory: a message is told without a query.
+	a0 := s.sync(t, msync.Request{User: alice, Device: "DEVICE"})
+	type told struct {
+		answer
+		statements int64
+	}
+	done := make(chan told, 1)
+	go func() {
+		ctx, tally := pg.WithTally(context.Background())
+		body, err := s.Sync(ctx, msync.Request{User: bob, Since: b2.Next, Timeout: 20 * time.Second})
+		var a answer
+		if err == nil {
+			err = json.Unmarshal(body, &a)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		done <- told{a, tally.Count()}
+	}()
+	event := w.Do(&room.Send{Room: r, By: room.Origin{User: alice, Device: "DEVICE", Txn: "t1"}, Type: "m.room.message", Content: roomtest.Message("hi")}).Event
+	b3 := <-done
+	require.Equal(t, string(event), b3.Rooms.Join[string(r)].Timeline.Events[0].ID)
+	require.Empty(t, b3.Rooms.Join[string(r)].Timeline.Events[0].Unsigned.Txn, "the transaction is the sender's device's alone")
+	require.Zero(t, b3.statements, "an incremental sync within the window makes no query")
+
+	a1 := s.sync(t, msync.Request{User: alice, Device: "DEVICE", Since: a0.Next, Timeout: 10 * time.Second})
+	require.Equal(t, "t1", a1.Rooms.Join[string(r)].Timeline.Events[0].Unsigned.Txn)
+
+	// The same since is answered the same.
+	again := s.sync(t, msync.Request{User: bob, Since: b2.Next})
+	require.Equal(t, b3.Rooms.Join[string(r)].Timeline.Events[0].ID, again.Rooms.Join[string(r)].Timeline.Events[0].ID)
+
+	w.Membership(r, alice, bob, room.ActionKick)
+	b4 := s.sync(t, msync.Request{User: bob, Since: b3.Next, Timeout: 10 * time.Second})
+	left := b4.Rooms.Leave[string(r)].Timeline.Events
+	require.Equal(t, "m.room.member", left[len(left)-1].Type)
+	w.Send(r, alice, "behind your back")
+	s.settled(t, w)
+	require.Empty(t, s.sync(t, msync.Request{User: bob, Since: b4.Next}).Rooms.Leave)
+}
+
+func TestDeclinedInvitation(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Create(room.CreateRoom{Creator: roomtest.As(alice), Invite: []room.Invitation{{User: bob}}})
+	b0 := s.sync(t, msync.Request{User: bob})
+	require.Contains(t, b0.Rooms.Invite, string(r))
+	w.Membership(r, bob, bob, room.ActionLeave)
+	b1 := s.sync(t, msync.Request{User: bob, Since: b0.Next, Timeout: 10 * time.Second})
+	left := b1.Rooms.Leave[string(r)]
+	require.Len(t, left.Timeline.Events, 1, "nothing of the room but the going")
+	require.Equal(t, "m.room.member", left.Timeline.Events[0].Type)
+	require.Empty(t, left.State.Events)
+}
+
+func TestBadTokens(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	for _, bad := range []string{"x", "s72594_4483_1934", "IRIA", "!!!"} {
+		_, err := s.Sync(t.Context(), msync.Request{User: roomtest.User("alice"), Since: bad})
+		require.True(t, mxerr.Is(err, mxerr.InvalidParam), "%s: %v", bad, err)
+	}
+}
+
+func TestWaitingEndsWithTheWorker(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	a0 := s.sync(t, msync.Request{User: roomtest.User("alice")})
+	done := make(chan answer, 1)
+	go func() {
+		done <- s.sync(t, msync.Request{User: roomtest.User("alice"), Since: a0.Next, Timeout: time.Minute})
+	}()
+	s.Drain()
+	require.Equal(t, a0.Next, (<-done).Next, "its token is as far as the client was")
+}
+
+func TestIgnoredUsersAreNotHeard(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, troll := roomtest.User("alice"), roomtest.User("troll")
+	r := w.Room(alice, "12")
+	w.Membership(r, alice, troll, room.ActionInvite)
+	w.Join(r, troll)
+	w.Exec(`INSERT INTO account_data (shard, user_id, type, content, pos) VALUES ($1, $2, 'm.ignored_user_list', $3, 0)`,
+		int16(w.Shards.OfUser(string(alice))), string(alice), fmt.Sprintf(`{"ignored_users":{"%s":{}}}`, troll))
+	w.Send(r, troll, "boo")
+	w.Send(r, alice, "quiet here")
+	for _, e := range s.sync(t, msync.Request{User: alice}).Rooms.Join[string(r)].Timeline.Events {
+		require.NotContains(t, string(e.Content), "boo")
+	}
+}
+
+// client folds syncs as a client does: state by key, and the timeline.
+type client struct {
+	state    map[string]map[string]string
+	timeline map[string][]string
+	in       map[string]bool
+	since    string
+	after    bool
+}
+
+func newClient(after bool) *client {
+	return &client{state: map[string]map[string]string{}, timeline: map[string][]string{}, in: map[string]bool{}, after: after}
+}
+
+func (c *client) fold(t testing.TB, a answer) {
+	t.Helper()
+	for r, j := range a.Rooms.Join {
+		if !c.in[r] {
+			c.state[r], c.timeline[r], c.in[r] = map[string]string{}, nil, true
+		}
+		if j.Timeline.Limited {
+			c.timeline[r] = nil
+		}
+		set := func(list []shownEvent) {
+			for _, e := range list {
+				if e.StateKey != nil {
+					c.state[r][e.Type+"|"+*e.StateKey] = e.ID
+				}
+			}
+		}
+		set(j.State.Events)
+		if !c.after {
+			set(j.Timeline.Events)
+		}
+		set(j.StateAfter.Events)
+		for _, e := range j.Timeline.Events {
+			require.NotContains(t, c.timeline[r], e.ID, "told twice")
+			c.timeline[r] = append(c.timeline[r], e.ID)
+		}
+	}
+	for r := range a.Rooms.Leave {
+		delete(c.in, r)
+	}
+	c.since = a.Next
+}
+
+// Random histories by several users; however they are cut into syncs, across two workers, from memory or from the database, with
+// workers that begin anew in between, a client comes to the state that the database has.
+func TestAnyCuttingComesToTheSame(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 7))
+			w := roomtest.New(t)
+			users := []id.UserID{roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")}
+			alice := users[0]
+			rooms := []id.RoomID{w.Room(alice, "12"), w.Room(alice, "11")}
+			for _, r := range rooms {
+				w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
+			}
+			workers := []*worker{start(t, w, 256<<20), start(t, w, 20<<20)}
+			watcher := users[1]
+			clients := []*client{newClient(false), newClient(false), newClient(true)}
+			small := 3
+			tight := &filter.Filter{EventFormat: filter.FormatClient}
+			tight.Room.Timeline.Limit = &small
+			for step := range 120 {
+				r := rooms[rnd.IntN(len(rooms))]
+				u := users[rnd.IntN(len(users))]
+				act(w, rnd, r, u, alice)
+				if step%40 == 39 {
+					workers[rnd.IntN(2)] = start(t, w, 256<<20)
+				}
+				for i, c := range clients {
+					if rnd.IntN(4+8*i) == 0 {
+						q := msync.Request{User: watcher, Since: c.since, StateAfter: c.after}
+						if i == 1 {
+							q.Filter = tight
+						}
+						x := workers[rnd.IntN(2)]
+						x.settled(t, w)
+						c.fold(t, x.sync(t, q))
+					}
+				}
+			}
+			for i, c := range clients {
+				x := workers[i%2]
+				x.settled(t, w)
+				c.fold(t, x.sync(t, msync.Request{User: watcher, Since: c.since, StateAfter: c.after}))
+				check(t, w, c, watcher)
+			}
+		})
+	}
+}
+
+// act does something that may be refused: the rules decide.
+func act(w *roomtest.World, rnd *rand.Rand, r id.RoomID, u, admin id.UserID) {
+	var cmd room.Command
+	switch rnd.IntN(8) {
+	case 0:
+		cmd = &room.SetMembership{Room: r, By: roomtest.As(u), Target: u, Action: room.ActionJoin}
+	case 1:
+		cmd = &room.SetMembership{Room: r, By: roomtest.As(u), Target: u, Action: room.ActionLeave}
+	case 2:
+		cmd = &room.SetMembership{Room: r, By: roomtest.As(admin), Target: u, Action: []room.Action{
+			room.ActionKick, room.ActionBan, room.ActionUnban, room.ActionInvite,
+		}[rnd.IntN(4)]}
+	case 3:
+		cmd = &room.SendState{Room: r, By: roomtest.As(admin), Type: "m.room.topic", Content: fmt.Appendf(nil, `{"topic":"%d"}`, rnd.Int())}
+	default:
+		cmd = &room.Send{Room: r, By: room.Origin{User: u, Device: "DEVICE", Txn: fmt.Sprint(rnd.Int())}, Type: "m.room.message", Content: roomtest.Message("x")}
+	}
+	if u == admin && rnd.IntN(8) < 3 { // the rooms keep their creator
+		return
+	}
+	if m, ok := cmd.(*room.SetMembership); ok && m.Target == admin {
+		return
+	}
+	_, err := w.Host.Do(w.Ctx(), nil, cmd)
+	if err != nil && mxerr.From(err).HTTPStatus >= 500 {
+		require.NoError(w.T, err)
+	}
+}
+
+// check compares what a client holds with the database: membership, current state, and the end of the timeline.
+func check(t testing.TB, w *roomtest.World, c *client, u id.UserID) {
+	t.Helper()
+	rows, err := w.Reader.Memberships(w.Ctx(), string(u))
+	require.NoError(t, err)
+	for i := range rows {
+		m := &rows[i]
+		require.Equal(t, m.Membership == roomdb.MembershipJoin, c.in[m.RoomID], "membership of %s", m.RoomID)
+		if m.Membership != roomdb.MembershipJoin {
+			continue
+		}
+		current, err := w.Reader.CurrentStateEvents(w.Ctx(), m.Nid)
+		require.NoError(t, err)
+		want := map[string]bool{}
+		for _, e := range current {
+			want[e.EventID] = true
+		}
+		have := map[string]bool{}
+		for _, e := range c.state[m.RoomID] {
+			have[e] = true
+		}
+		require.Equal(t, want, have, "state of %s", m.RoomID)
+		latest, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, roomdb.Beginning, len(c.timeline[m.RoomID]))
+		require.NoError(t, err)
+		for k, e := range latest {
+			require.Equal(t, e.EventID, c.timeline[m.RoomID][len(latest)-1-k], "timeline of %s", m.RoomID)
+		}
+	}
+}

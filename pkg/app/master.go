@@ -89,6 +89,7 @@ func newWriting(s *shared) (*writing, error) {
 	w.publisher = follow.NewBusPublisher(s.bus)
 	w.committer = commit.New(commit.Config{}.WithDefaults(), commit.Options{
 		Store: w.writer, Publisher: w.publisher, Leases: (*leases)(w), Log: s.log, Registerer: s.tel.Metrics.Registerer(),
+		Tracer: s.tel.Tracer,
 	})
 	w.rooms = room.NewHost(room.Options{
 		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms,

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -101,6 +103,7 @@ func (h *Host) try(ctx context.Context, s shard.ID, key []byte, cmd Command) (An
 	}
 	out, err := h.committer.Submit(&entry.Proposal{
 		Shard: s, Epoch: epoch, Key: key, Result: result, Entries: c.entries, Rows: c.rows,
+		Trace: trace.SpanContextFromContext(ctx),
 	}).Wait(ctx)
 	switch {
 	case errors.Is(err, commit.ErrFenced):

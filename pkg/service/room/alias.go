@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -11,11 +13,11 @@ import (
 )
 
 // setAlias makes an alias. Nothing is in memory of it: the row that has to be new decides.
-func (t *term) setAlias(key []byte, c *SetAlias) (work, error) {
+func (t *term) setAlias(ctx context.Context, key []byte, c *SetAlias) (work, error) {
 	if c.Alias.Server() != t.host.Server {
 		return work{}, mxerr.New(mxerr.InvalidParam, "the alias is of another server")
 	}
-	w := t.submit(key, Answer{Room: c.Room}, &roomdb.Alias{
+	w := t.submit(ctx, key, Answer{Room: c.Room}, &roomdb.Alias{
 		Alias: string(c.Alias), RoomID: string(c.Room), Creator: string(c.By),
 	})
 	finish := w.finish
@@ -39,14 +41,15 @@ func (t *term) deleteAlias(ctx context.Context, key []byte, c *DeleteAlias) (wor
 	case !c.Force && row.Creator != string(c.By):
 		return work{}, mxerr.New(mxerr.Forbidden, "the alias is another's")
 	}
-	return t.submit(key, Answer{}, &roomdb.AliasGone{Alias: string(c.Alias)}), nil
+	return t.submit(ctx, key, Answer{}, &roomdb.AliasGone{Alias: string(c.Alias)}), nil
 }
 
 // submit proposes rows that hang on no room.
-func (t *term) submit(key []byte, a Answer, rows ...entry.Row) work {
+func (t *term) submit(ctx context.Context, key []byte, a Answer, rows ...entry.Row) work {
 	w := work{answer: a}
 	w.ticket = t.host.Committer.Submit(&entry.Proposal{
 		Shard: t.shard, Epoch: t.epoch, Key: key, Result: encodeAnswer(a), Rows: rows,
+		Trace: trace.SpanContextFromContext(ctx),
 	})
 	w.finish = func(ctx context.Context) (Answer, error) { return t.outcome(ctx, w.ticket, a) }
 	return w

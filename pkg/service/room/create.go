@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -26,7 +28,7 @@ func (t *term) create(ctx context.Context, key []byte, c *CreateRoom) (work, err
 		return work{}, err
 	}
 	for loads := 0; loads <= maxLoads; loads++ {
-		w, need, err := t.tryCreate(key, c, rules, &p)
+		w, need, err := t.tryCreate(ctx, key, c, rules, &p)
 		if need == nil {
 			return w, err
 		}
@@ -37,7 +39,7 @@ func (t *term) create(ctx context.Context, key []byte, c *CreateRoom) (work, err
 	return work{}, errors.New("room.create: asks for ever more")
 }
 
-func (t *term) tryCreate(key []byte, c *CreateRoom, rules *roomver.Rules, p *plan) (work, *needs, error) {
+func (t *term) tryCreate(ctx context.Context, key []byte, c *CreateRoom, rules *roomver.Rules, p *plan) (work, *needs, error) {
 	r := t.newLive(t.nid(), c.Room, rules)
 	r.used.Store(t.host.clock.Add(1))
 	// Nobody else knows the room: the state that it does not have is empty.
@@ -65,6 +67,7 @@ func (t *term) tryCreate(key []byte, c *CreateRoom, rules *roomver.Rules, p *pla
 	w := work{answer: a}
 	w.ticket = t.host.Committer.Submit(&entry.Proposal{
 		Shard: t.shard, Epoch: t.epoch, Chain: r.chain, Key: key, Result: encodeAnswer(a), Entries: d.entries, Rows: rows,
+		Trace: trace.SpanContextFromContext(ctx),
 	})
 	r.mu.Lock()
 	r.adopt(d, w.ticket)

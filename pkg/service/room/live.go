@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -127,7 +129,7 @@ func (t *term) onRoom(ctx context.Context, key []byte, c roomCommand) (work, err
 		if err != nil {
 			return work{}, err
 		}
-		w, need, err := r.try(key, c, facts)
+		w, need, err := r.try(ctx, key, c, facts)
 		if need != nil {
 			if loads++; loads > maxLoads+c.more() {
 				err = errors.New("asks for ever more")
@@ -163,7 +165,7 @@ func refused(err error) bool {
 }
 
 // try decides a command once, under the room's lock.
-func (r *live) try(key []byte, c roomCommand, facts map[fact]any) (w work, need *needs, err error) {
+func (r *live) try(ctx context.Context, key []byte, c roomCommand, facts map[fact]any) (w work, need *needs, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone {
@@ -189,7 +191,7 @@ func (r *live) try(key []byte, c roomCommand, facts map[fact]any) (w work, need 
 	w.answer = d.answer(&p)
 	prop := &entry.Proposal{
 		Shard: r.term.shard, Epoch: r.term.epoch, Chain: r.chain, Key: key, Result: encodeAnswer(w.answer),
-		Entries: d.entries, Rows: d.rows,
+		Entries: d.entries, Rows: d.rows, Trace: trace.SpanContextFromContext(ctx),
 	}
 	w.ticket = r.term.host.Committer.Submit(prop)
 	r.adopt(d, w.ticket)

@@ -229,7 +229,7 @@ func (t *term) begin(ctx context.Context, key []byte, cmd Command) (work, error)
 	case *CreateRoom:
 		return t.create(ctx, key, c)
 	case *SetAlias:
-		return t.setAlias(key, c)
+		return t.setAlias(ctx, key, c)
 	case *DeleteAlias:
 		return t.deleteAlias(ctx, key, c)
 	case roomCommand:

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -21,6 +23,8 @@ type Options struct {
 	Leases     Leases
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+	// Tracer gets a span for each commit; it may be nil.
+	Tracer trace.TracerProvider
 }
 
 // Committer is the group committer of one process.
@@ -31,6 +35,7 @@ type Committer struct {
 	leases  Leases
 	log     *slog.Logger
 	metrics *metrics
+	tracer  trace.Tracer
 
 	ctx      context.Context // of the work; ends when Stop gives up
 	cancel   context.CancelFunc
@@ -67,11 +72,14 @@ func New(cfg Config, o Options) *Committer {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Tracer == nil {
+		o.Tracer = noop.NewTracerProvider()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Committer{
 		cfg: cfg.WithDefaults(), store: o.Store, pub: o.Publisher, leases: o.Leases, log: o.Log,
-		metrics: newMetrics(o.Registerer),
-		ctx:     ctx, cancel: cancel,
+		metrics: newMetrics(o.Registerer), tracer: o.Tracer.Tracer(tracerName),
+		ctx: ctx, cancel: cancel,
 		wake: make(chan struct{}, 1), outgoing: make(chan *flight, 256),
 		shards: map[shard.ID]*shardState{},
 	}

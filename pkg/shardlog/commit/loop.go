@@ -77,6 +77,8 @@ func (c *Committer) take() (group []*pending, stopped bool) {
 func (c *Committer) commit(group []*pending) {
 	began := time.Now()
 	pause := retryFirst
+	ctx, span := c.trace(group)
+	defer span.End()
 	for {
 		var batches []Batch
 		group, batches = c.build(group)
@@ -84,7 +86,7 @@ func (c *Committer) commit(group []*pending) {
 			return
 		}
 		at := time.Now()
-		err := c.store.Commit(c.ctx, batches)
+		err := c.store.Commit(ctx, batches)
 		c.metrics.commitSeconds.Observe(time.Since(at).Seconds())
 		var fenced *FencedError
 		var repeated *RepeatedError

@@ -3,6 +3,8 @@ package entry
 import (
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
@@ -31,6 +33,9 @@ type Proposal struct {
 
 	Entries []Entry
 	Rows    []Row
+
+	// Trace is the span in which it was made, if any: the commit is part of that trace.
+	Trace trace.SpanContext
 }
 
 // Cost gives about how many bytes the proposal takes in a transaction.

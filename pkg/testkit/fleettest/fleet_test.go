@@ -1,0 +1,109 @@
+package fleettest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
+	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
+)
+
+// natsListen has this binary be a NATS server at an address, so that there is one that can be killed.
+const natsListen = "HEDDLE_TEST_NATS_LISTEN"
+
+var buildOnce sync.Once //nolint:gochecknoglobals // one build for all tests
+var built string        //nolint:gochecknoglobals // the same
+
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(natsListen); addr != "" {
+		s := bus.NewServer(bus.ServerConfig{Listen: addr})
+		if err := s.Start(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		select {}
+	}
+	code := pgtest.Run(m)
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+func nats(addr string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), natsListen+"="+addr)
+	return cmd
+}
+
+// binaries builds the programs once.
+func binaries(t *testing.T) string {
+	t.Helper()
+	buildOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "heddle-bin-") //nolint:usetesting // it outlives the test
+		require.NoError(t, err)
+		built = dir
+		out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/heddle-im/heddle/cmd/...").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	})
+	require.NotEmpty(t, built)
+	return built
+}
+
+// converse has a real client hold a conversation.
+func converse(t *testing.T, url, state string, more ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if _, err := os.Stat("js/node_modules"); err != nil {
+		require.NotEmpty(t, os.Getenv("CI")+os.Getenv("HEDDLE_TEST_E2E"), "run `make test`, which installs the client first")
+	}
+	out, err := exec.CommandContext(ctx, "node", append([]string{"js/conversation.mjs", url, state}, more...)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Logf("%s", out)
+}
+
+func TestConversationOnASplitDeployment(t *testing.T) {
+	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
+	for name, url := range map[string]string{
+		"through the generated proxy":        f.URL,
+		"each request to a worker at random": f.AnyWorker(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := filepath.Join(t.TempDir(), "state.json")
+			converse(t, url, state)
+			converse(t, url, state, "again")
+		})
+	}
+}
+
+// The all-in-one keeps everything over a stop in order, and over a kill.
+func TestConversationWithTheAllInOne(t *testing.T) {
+	bin, dir := binaries(t), t.TempDir()
+	addr, ops := fleettest.FreeAddr(t), fleettest.FreeAddr(t)
+	run := func() *exec.Cmd {
+		cmd := exec.Command(filepath.Join(bin, "heddle"), "run")
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "HEDDLE_LISTEN_HTTP="+addr, "HEDDLE_LISTEN_OPS="+ops)
+		return cmd
+	}
+	p := fleettest.StartProcess(t, "heddle", ops, run)
+	states := []string{filepath.Join(t.TempDir(), "1.json"), filepath.Join(t.TempDir(), "2.json")}
+	converse(t, "http://"+addr, states[0])
+	converse(t, "http://"+addr, states[1])
+	p.Stop()
+	p.Restart()
+	converse(t, "http://"+addr, states[0], "again")
+	p.Kill()
+	p.Restart()
+	converse(t, "http://"+addr, states[1], "again")
+}

@@ -8,9 +8,10 @@
 // path is ever walked on its own.
 //
 // Guarantees: pure, no I/O of its own, no clock, randomness or shared state. The result depends on the set of states alone,
-// not on their order, on repetitions, or on what the graph holds already. With n events in the graph and c in conflict, one
-// resolution takes O(n + c log c) steps, whatever the shape of the chains. Events that cite themselves, directly or in a
-// circle, events of another room and unknown events are never applied and never authorise another. Nothing panics on them.
+// not on their order, on repetitions, or on what the graph holds already. With n events in the graph and c differences between
+// the states, one resolution takes O(n + c log c) steps, whatever the shape of the chains. Events that cite themselves, directly
+// or in a circle, and events of another room are never applied and never authorise another; an event that the Source does not
+// know is an error. Nothing panics on them.
 //
 // A State may be read by any number of goroutines; a Graph belongs to one at a time.
 //

@@ -150,8 +150,8 @@ type Presence struct {
 
 // Memory is the budget that all caches and windows of a process share.
 type Memory struct {
-	// Budget is a size, or `auto` for nine tenths of the memory that the process may use (its cgroup's limit, else the
-	// machine's).
+	// Budget is a size, or `auto` for nine tenths of what the process may use: its cgroup's limit, or a quarter of the
+	// machine's memory where there is no limit.
 	Budget Budget `koanf:"budget"`
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
 )
@@ -250,7 +250,7 @@ func gather(t *testing.T, reg *prometheus.Registry, except ...string) map[string
 
 func TestErrorsKeepTheirCauseInTheLog(t *testing.T) {
 	var log bytes.Buffer
-	rt := newRouter(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil)), Handlers: Handlers{
+	rt := newRouter(t, Options{Log: telemetry.NewLogger(&log, telemetry.LogConfig{}), Handlers: Handlers{
 		"sync":           func(http.ResponseWriter, *http.Request) error { return errors.New("secret cause") },
 		"getJoinedRooms": func(http.ResponseWriter, *http.Request) error { panic("secret panic") },
 		"getDevices": func(http.ResponseWriter, *http.Request) error {

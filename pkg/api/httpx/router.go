@@ -32,6 +32,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
 )
@@ -222,7 +223,8 @@ func (rt *Router) outermost(next http.Handler) http.Handler {
 			id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, id)
-		next.ServeHTTP(w, r)
+		r.Pattern = "" // of a mux in front of us, after which otelhttp would name the span again in the end
+		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
 	})
 	if rt.opts.TracerProvider == nil {
 		return h
@@ -272,7 +274,11 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 		defer func() {
 			body.finish(length)
 			meter.inFlight.Dec()
-			meter.done(w.status, time.Since(start), body.read, w.written)
+			took := time.Since(start)
+			meter.done(w.status, took, body.read, w.written)
+			if ctx := r.Context(); rt.opts.Log.Enabled(ctx, slog.LevelDebug) {
+				rt.opts.Log.DebugContext(ctx, "request", "route", row.Name, "status", w.status, "took", took)
+			}
 		}()
 		defer rt.recover(w, r, row)
 		rt.traceRoute(r, row)
@@ -319,7 +325,7 @@ func (rt *Router) recover(w *response, r *http.Request, row *route.Row) {
 	if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so too
 		panic(p) //nolint:forbidigo // net/http's way to break a connection off
 	}
-	rt.opts.Log.ErrorContext(r.Context(), "panic in handler", "route", row.Name, "request_id", RequestID(w),
+	rt.opts.Log.ErrorContext(r.Context(), "panic in handler", "route", row.Name,
 		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if w.status != 0 {
 		panic(http.ErrAbortHandler) //nolint:forbidigo // too late for an answer: the client must see that it is cut short
@@ -330,8 +336,7 @@ func (rt *Router) recover(w *response, r *http.Request, row *route.Row) {
 // fail writes the error that a handler returned.
 func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 	if w.status != 0 {
-		rt.opts.Log.ErrorContext(r.Context(), "handler failed after it had begun to answer", "route", name,
-			"request_id", RequestID(w), "error", err)
+		rt.opts.Log.ErrorContext(r.Context(), "handler failed after it had begun to answer", "route", name, "error", err)
 		panic(http.ErrAbortHandler) //nolint:forbidigo // as after a panic
 	}
 	if errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled) {
@@ -340,8 +345,7 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 	}
 	e := classify(err)
 	if e.HTTPStatus >= 500 {
-		rt.opts.Log.ErrorContext(r.Context(), "request failed", "route", name, "request_id", RequestID(w),
-			"status", e.HTTPStatus, "error", err)
+		rt.opts.Log.ErrorContext(r.Context(), "request failed", "route", name, "status", e.HTTPStatus, "error", err)
 	}
 	WriteError(w, e)
 }

@@ -21,7 +21,9 @@ func writeNginx(w io.Writer, rows []route.Row, o Options) {
 		p.f("upstream heddle_%s {", ident(k))
 		p.f("    hash $heddle_hash consistent;")
 		for _, u := range o.Upstreams[k] {
-			p.f("    server %s;", u)
+			// A refused connection is tried at the next worker at once; a worker that came back is not avoided for a while,
+			// and never are all of them.
+			p.f("    server %s max_fails=0;", u)
 		}
 		p.f("    keepalive 64;")
 		p.f("}")

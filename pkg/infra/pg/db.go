@@ -79,7 +79,7 @@ func open(ctx context.Context, cfg Config, dsn string, opts Options, primary boo
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("reach the database: %w", err)
+		return nil, reached(err)
 	}
 	return pool, nil
 }

@@ -89,7 +89,7 @@ func (m *Migrator) Range() SchemaRange { return m.rng }
 func (m *Migrator) Check(ctx context.Context) (SchemaStatus, error) {
 	conn, err := pgx.ConnectConfig(ctx, m.conn)
 	if err != nil {
-		return SchemaStatus{}, fmt.Errorf("check schema: %w", err)
+		return SchemaStatus{}, fmt.Errorf("database.dsn: %w", reached(err))
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	applied := map[int64]bool{}

@@ -322,7 +322,7 @@ func TestOpenMistakes(t *testing.T) {
 	for dsn, want := range map[string]string{
 		"":                             "dsn: must be set",
 		"postgres://u:secret@h:notnum": "dsn: ",
-		"host=/nowhere/at/all user=u":  "database.dsn: reach the database",
+		"host=/nowhere/at/all user=u":  "database.dsn: failed to connect",
 	} {
 		_, err := pg.Open(ctx, pg.Config{DSN: dsn}, pg.Options{})
 		require.ErrorContains(t, err, want)

@@ -23,7 +23,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Synchrotron}
 	accounts := account.NewReader(s.shards, s.accounts)
 	rooms := readdb.NewReader(s.rooms, s.shards)
-	engine := msync.New(msync.Options{
+	engine := msync.New(context.Background(), msync.Options{
 		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Budget: s.budget, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})

@@ -211,8 +211,4 @@ var rootNames = []string{
 // pkgNames are the only names in pkg.
 var pkgNames = []string{
 	"api", "app", "archtest", "config", "fleet", "infra", "matrix", "remote", "route", "service", "shardlog", "store", "testkit",
-	"keepdeps", // pins go.mod until each library has its first user; goes then
 }
-
-// ignored packages are not held to the rules.
-var ignored = []string{"keepdeps"}

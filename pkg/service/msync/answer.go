@@ -35,8 +35,10 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		parts []*part
 		make  func(context.Context, *part) ([]byte, error)
 	}{
-		{"join", p.joined, v.joinedRoom}, {"invite", p.invited, v.invitedRoom},
-		{"knock", p.knocked, v.knockedRoom}, {"leave", p.left, v.leftRoom},
+		{"join", p.joined, v.joinedRoom},
+		{"invite", p.invited, v.invitedRoom},
+		{"knock", p.knocked, v.knockedRoom},
+		{"leave", p.left, v.leftRoom},
 	} {
 		bodies, err := v.rooms(ctx, s.parts, s.make)
 		if err != nil {

@@ -2,7 +2,6 @@ package msync
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -67,13 +66,13 @@ type Engine struct {
 	typing      []typingState // by shard
 }
 
-// New makes an Engine. It must hear the log ([Engine.Wants], [Engine.Apply], [Engine.Reset]) before it is asked.
-func New(o Options, source Log) *Engine {
+// New makes an Engine, whose work carries the values of ctx. It must hear the log ([Engine.Wants], [Engine.Apply], [Engine.Reset]) before it is asked.
+func New(ctx context.Context, o Options, source Log) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		Options: o, source: source, tasks: lifecycle.NewTasks(context.Background()), slots: make(chan struct{}, maxReading),
+		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), slots: make(chan struct{}, maxReading),
 		stop: make(chan struct{}), applied: make(chan struct{}), pos: make(shard.Vector, o.Shards.Count()),
 		rooms: make(map[shard.Nid]*room), users: make(map[string]*user), typing: make([]typingState, o.Shards.Count()),
 	}
@@ -284,14 +283,13 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 }
 
 // enter notes that a served user is in a room. Under mu.
-func (e *Engine) enter(u *user, ref roomdb.RoomRef, complete shard.Pos) *room {
+func (e *Engine) enter(u *user, ref roomdb.RoomRef, complete shard.Pos) {
 	r := e.rooms[ref.Nid]
 	if r == nil {
 		r = &room{ref: ref, complete: complete, members: make(map[*user]struct{}), senders: make(map[string]*readdb.Item)}
 		e.rooms[ref.Nid] = r
 	}
 	r.members[u] = struct{}{}
-	return r
 }
 
 // exit notes that a served user is not in a room any more; a room that nobody served is in is let go. Under mu.
@@ -342,6 +340,3 @@ func (e *Engine) evict(n int64) int64 {
 	}
 	return freed
 }
-
-// errStopping ends a wait when the worker stops.
-var errStopping = errors.New("the worker is stopping")

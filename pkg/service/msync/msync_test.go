@@ -37,8 +37,9 @@ type worker struct {
 	source   follow.Source
 }
 
-func (w *worker) Heads(ctx context.Context) (shard.Heads, error)     { return w.index.Heads(ctx) }
-func (w *worker) Reach(ctx context.Context, h shard.Heads) error     { return w.follower.Reach(ctx, h) }
+func (w *worker) Heads(ctx context.Context) (shard.Heads, error) { return w.index.Heads(ctx) }
+func (w *worker) Reach(ctx context.Context, h shard.Heads) error { return w.follower.Reach(ctx, h) }
+
 func (w *worker) History(ctx context.Context) (shard.History, error) { return w.source.History(ctx) }
 
 // start starts a synchrotron on a world. Without a stream it hears the log by polling, many times a second.
@@ -46,7 +47,7 @@ func start(t testing.TB, w *roomtest.World, memory int64) *worker {
 	t.Helper()
 	x := &worker{source: w.Log()}
 	x.index = follow.NewIndex(x.source)
-	x.Engine = msync.New(msync.Options{
+	x.Engine = msync.New(context.Background(), msync.Options{
 		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
 	}, x)

@@ -47,7 +47,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 	}
 	h := c.HTTP
 	if h == nil {
-		h = http.DefaultClient
+		h = &http.Client{Timeout: patience}
 	}
 	resp, err := h.Do(req)
 	if err != nil {

@@ -314,7 +314,7 @@ func answers(u string) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := (&http.Client{Timeout: patience}).Do(req)
 		if err != nil {
 			return err
 		}

@@ -20,8 +20,10 @@ import (
 // natsListen has this binary be a NATS server at an address, so that there is one that can be killed.
 const natsListen = "HEDDLE_TEST_NATS_LISTEN"
 
-var buildOnce sync.Once //nolint:gochecknoglobals // one build for all tests
-var built string        //nolint:gochecknoglobals // the same
+var (
+	buildOnce sync.Once // one build for all tests
+	built     string
+)
 
 func TestMain(m *testing.M) {
 	if addr := os.Getenv(natsListen); addr != "" {

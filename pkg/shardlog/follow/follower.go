@@ -434,7 +434,8 @@ func (f *Follower) changeIncarnation(ctx context.Context) error {
 		return f.sleep(ctx)
 	}
 	now, ok := history.Current()
-	if !ok || !history.Holds(f.at.Incarnation, f.at.Positions) {
+	begun := f.at.Incarnation != 0 // else nothing had ever been written, and nothing can have been undone
+	if !ok || (begun && !history.Holds(f.at.Incarnation, f.at.Positions)) {
 		return f.reset(ctx, ErrUndone)
 	}
 	f.mu.Lock()

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,12 +45,18 @@ nats: {url: "nats://127.0.0.1:1"}
 		}{
 			{"unknown key", unknown, "", ExitConfig, unknown + ":2: databse: unknown key"},
 			{"bad value", wrong, "", ExitConfig, wrong + ":6: shards: want a whole number, got \"many\""},
-			{"bad variable", good, "HEDDLE_LOG_LEVEL=loud", ExitConfig,
-				`HEDDLE_LOG_LEVEL: log.level: "loud" is not debug, info, warn or error`},
-			{"unknown variable", good, "HEDDLE_SHARD=1", ExitConfig,
-				"HEDDLE_SHARD: unknown environment variable: no key has this name"},
-			{"no file", filepath.Join(dir, "none.yml"), "", ExitConfig,
-				"open " + filepath.Join(dir, "none.yml") + ": no such file or directory"},
+			{
+				"bad variable", good, "HEDDLE_LOG_LEVEL=loud", ExitConfig,
+				`HEDDLE_LOG_LEVEL: log.level: "loud" is not debug, info, warn or error`,
+			},
+			{
+				"unknown variable", good, "HEDDLE_SHARD=1", ExitConfig,
+				"HEDDLE_SHARD: unknown environment variable: no key has this name",
+			},
+			{
+				"no file", filepath.Join(dir, "none.yml"), "", ExitConfig,
+				"open " + filepath.Join(dir, "none.yml") + ": no such file or directory",
+			},
 			{"no database", good, "", ExitRuntime, refused},
 		} {
 			t.Run(program+" "+tc.name, func(t *testing.T) {
@@ -64,7 +69,7 @@ nats: {url: "nats://127.0.0.1:1"}
 				cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 				var exit *exec.ExitError
 				err := cmd.Run()
-				require.True(t, errors.As(err, &exit), "%v", err)
+				require.ErrorAs(t, err, &exit)
 				require.Equal(t, tc.code, exit.ExitCode())
 				require.Equal(t, name+": "+tc.want+"\n", stderr.String())
 				require.Empty(t, stdout.String())

@@ -72,6 +72,10 @@ func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) erro
 func (b *background) run(ctx context.Context, d *follow.Durable) {
 	err := d.Start(ctx)
 	if err == nil {
+		reg, metrics := b.tel.Metrics.Registerer(), d.Metrics()
+		if reg.Register(metrics) == nil { // else one that did not stop in time still has the place
+			defer reg.Unregister(metrics)
+		}
 		select {
 		case <-ctx.Done():
 		case err = <-d.Failed():

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
@@ -17,6 +18,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
@@ -170,12 +172,11 @@ func TestMetricsOfAWorker(t *testing.T) {
 	status, user, _ := w.call(t, "POST", register, "", registration("alice"))
 	require.Equal(t, http.StatusOK, status, user)
 
-	res, err := http.Get("http://" + w.base.cfg.Listen.Ops + "/metrics")
-	require.NoError(t, err)
-	defer res.Body.Close()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(res.Body)
-	require.NoError(t, err)
+	var families map[string]*dto.MetricFamily
+	require.Eventually(t, func() bool { // until the background role is taken up
+		families = w.metrics(t)
+		return len(families["heddle_log_lag_positions"].GetMetric()) == 2
+	}, patient, patient/1000)
 	for name := range families {
 		if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "promhttp_") {
 			require.True(t, strings.HasPrefix(name, "heddle_"), name)
@@ -189,6 +190,25 @@ func TestMetricsOfAWorker(t *testing.T) {
 	} {
 		require.NotNil(t, families[name], name)
 	}
-	require.Len(t, families["heddle_log_position"].Metric, f.cfg.Shards)
+	followers := map[string]int{}
+	for _, m := range families["heddle_log_position"].Metric {
+		for _, l := range m.Label {
+			if l.GetName() == "consumer" {
+				followers[l.GetValue()]++
+			}
+		}
+	}
+	require.Equal(t, map[string]int{"worker": f.cfg.Shards, profile.Consumer: f.cfg.Shards}, followers)
 	require.Equal(t, uint64(1), families["heddle_commit_batch_proposals"].Metric[0].Histogram.GetSampleCount())
+}
+
+func (w *worker) metrics(t *testing.T) map[string]*dto.MetricFamily {
+	t.Helper()
+	res, err := http.Get("http://" + w.base.cfg.Listen.Ops + "/metrics")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(res.Body)
+	require.NoError(t, err)
+	return families
 }

@@ -22,6 +22,9 @@ func (f *Follower) Metrics(consumer string) prometheus.Collector {
 	}
 }
 
+// Metrics gives a collector of the consumer's position and lag, after Start.
+func (d *Durable) Metrics() prometheus.Collector { return d.follower.Metrics(d.o.Name) }
+
 type collector struct {
 	f                             *Follower
 	position, lag, silence, fills *prometheus.Desc

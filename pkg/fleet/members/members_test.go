@@ -152,7 +152,7 @@ func TestRegister(t *testing.T) {
 	defer func() { require.NoError(t, r.Stop(ctx)) }()
 	require.Len(t, r.Live(), 1, "known when Start returns")
 
-	set(t, db, "m-1", route.Master, `{"draining":false,"nats":true,"memory_bytes":7,"lag":{"3":5},"of_a_later_release":1}`)
+	set(t, db, "m-1", route.Master, `{"draining":false,"nats":true,"memory_bytes":7,"lag":5,"positions":[1,2],"of_a_later_release":1}`)
 	set(t, db, "s-1", route.Synchrotron, `{}`)
 	h <- struct{}{}
 	require.Eventually(t, func() bool { return len(r.Live()) == 2 }, 20*time.Second, time.Millisecond)

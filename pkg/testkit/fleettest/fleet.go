@@ -339,3 +339,6 @@ func StartProcess(t testing.TB, name, ops string, run func() *exec.Cmd) *Process
 	f.add(p)
 	return p
 }
+
+// PID gives the number of the running process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }

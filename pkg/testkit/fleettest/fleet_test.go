@@ -48,7 +48,7 @@ func nats(addr string) *exec.Cmd {
 }
 
 // binaries builds the programs once.
-func binaries(t *testing.T) string {
+func binaries(t testing.TB) string {
 	t.Helper()
 	buildOnce.Do(func() {
 		dir, err := os.MkdirTemp("", "heddle-bin-") //nolint:usetesting // it outlives the test

@@ -78,7 +78,7 @@ func (e *Engine) Apply(_ context.Context, b follow.Batch) error {
 			return err
 		}
 	}
-	e.pos[b.Shard] = b.Last
+	e.incarnation, e.pos[b.Shard] = b.Incarnation, b.Last
 	e.done()
 	for u := range concerned {
 		e.wake(u)

@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -388,4 +389,21 @@ func check(t testing.TB, w *roomtest.World, c *client, u id.UserID) {
 			require.Equal(t, e.EventID, c.timeline[m.RoomID][len(latest)-1-k], "timeline of %s", m.RoomID)
 		}
 	}
+}
+
+// The log can go over to another incarnation without anything that was heard being undone: tokens say so from then on. With the old
+// number and new positions they would be taken for tokens of what was undone, and answered with everything anew.
+func TestTokensFollowTheIncarnation(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice := roomtest.User("alice")
+	w.Create(room.CreateRoom{Creator: roomtest.As(alice)})
+	s.settled(t, w)
+	at := s.follower.Positions()
+	require.NoError(t, s.Apply(w.Ctx(), follow.Batch{
+		Incarnation: at.Incarnation + 1, Shard: 0, Prev: at.Positions[0], Last: at.Positions[0],
+	}))
+	u, err := token.DecodeSync(s.sync(t, msync.Request{User: alice}).Next, w.Shards.Count())
+	require.NoError(t, err)
+	require.Equal(t, at.Incarnation+1, u.Incarnation)
 }

@@ -51,7 +51,10 @@ type Resetter interface {
 
 // Batch is consecutive entries of one shard.
 type Batch struct {
-	Shard shard.ID
+	// Incarnation is that of the database in which the batch was read or received. It can change from one batch to the next without a
+	// Reset, if nothing that was applied was undone.
+	Incarnation uint32
+	Shard       shard.ID
 	// Prev is the position before the batch, and Last its last one. The entries in between are all those that are wanted.
 	Prev, Last shard.Pos
 	Entries    []entry.At

@@ -294,7 +294,7 @@ func (f *Follower) onMessage(ctx context.Context, m Message) error {
 	case h.incarnation != f.at.Incarnation || h.prev != at:
 		return f.fill(ctx)
 	}
-	b := Batch{Shard: shard.ID(h.shard), Prev: h.prev, Last: h.last}
+	b := Batch{Incarnation: h.incarnation, Shard: shard.ID(h.shard), Prev: h.prev, Last: h.last}
 	if ok, err := f.wantedOf(m.Data, &b); err != nil || !ok {
 		return f.fill(ctx) // a reference to the database, or broken
 	}
@@ -412,7 +412,7 @@ func (f *Follower) applyRead(ctx context.Context, s shard.ID, entries []entry.At
 	if len(entries) == 0 {
 		return nil
 	}
-	b := Batch{Shard: s, Prev: f.at.Positions[s], Last: entries[len(entries)-1].Pos}
+	b := Batch{Incarnation: f.at.Incarnation, Shard: s, Prev: f.at.Positions[s], Last: entries[len(entries)-1].Pos}
 	for i := range entries {
 		e := &entries[i]
 		if !e.Kind.Known() {

@@ -164,6 +164,9 @@ func (r *record) Apply(_ context.Context, b follow.Batch) error {
 			return err
 		}
 	}
+	if b.Incarnation == 0 {
+		r.t.Errorf("batch (%d, %d] of shard %s is of no incarnation", b.Prev, b.Last, b.Shard)
+	}
 	last := b.Prev
 	for _, e := range b.Entries {
 		if e.Shard != b.Shard || e.Pos <= last || e.Pos > b.Last {

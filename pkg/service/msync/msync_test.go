@@ -407,3 +407,18 @@ func TestTokensFollowTheIncarnation(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, at.Incarnation+1, u.Incarnation)
 }
+
+// A worker that began before anything was ever written gives tokens of the incarnation that the first writer opened, which any
+// other worker understands.
+func TestTokensOfAWorkerThatCameFirst(t *testing.T) {
+	w := roomtest.New(t)
+	early := start(t, w, 256<<20)
+	alice := roomtest.User("alice")
+	r := w.Room(alice, "12")
+	first := early.sync(t, msync.Request{User: alice})
+	require.Contains(t, first.Rooms.Join, string(r))
+	early.settled(t, w)
+	later := start(t, w, 256<<20)
+	token := early.sync(t, msync.Request{User: alice, Since: first.Next}).Next
+	require.Empty(t, later.sync(t, msync.Request{User: alice, Since: token}).Rooms.Join, "nothing is told again")
+}

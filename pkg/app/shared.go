@@ -15,9 +15,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
-// rememberedSessions is how many access tokens a worker remembers; one takes about 600 bytes.
-const rememberedSessions = 50_000
-
 // shared is what all parts of one process have in common: one follower of the log, one memory of sessions, one way to
 // the shards' writers. It is a service: it starts to follow when the parts have said what they want to hear.
 type shared struct {
@@ -49,7 +46,7 @@ func newShared(b *base) *shared {
 		logs: logdb.NewDB(b.db, b.shards.Count()),
 	}
 	s.index = follow.NewIndex(s.logs)
-	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, rememberedSessions, b.now)
+	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, b.budget, b.now)
 	s.hear(ear{
 		wants: func(k entry.Kind, _ shard.Nid, subject []byte) bool { return s.sessions.Concerned(k, string(subject)) },
 		apply: func(_ context.Context, batch follow.Batch) error {

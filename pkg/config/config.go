@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
@@ -51,7 +52,9 @@ type Config struct {
 	Roles []Role `koanf:"roles"`
 	// Registration says who may make an account.
 	Registration Registration `koanf:"registration"`
-	// RateLimits bound what one client may ask for.
+	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
+	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
+	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
 	RateLimits RateLimits `koanf:"rate_limits"`
 	// Federation is the exchange with other homeservers.
 	Federation Federation `koanf:"federation"`
@@ -104,6 +107,71 @@ type Registration struct {
 type RateLimits struct {
 	// Enabled switches all of them.
 	Enabled bool `koanf:"enabled"`
+	// Read is for reading: messages, state, members, profiles.
+	Read Rate `koanf:"read"`
+	// Sync is for syncs and long polls.
+	Sync Rate `koanf:"sync"`
+	// Search is for searches of rooms and users.
+	Search Rate `koanf:"search"`
+	// Write is for changes that have no class of their own: account data, profiles, kicks, aliases.
+	Write Rate `koanf:"write"`
+	// Message is for events sent to rooms.
+	Message Rate `koanf:"message"`
+	// Ephemeral is for typing, receipts and presence.
+	Ephemeral Rate `koanf:"ephemeral"`
+	// ToDevice is for messages to devices.
+	ToDevice Rate `koanf:"to_device"`
+	// Join is for joins, knocks and leaves.
+	Join Rate `koanf:"join"`
+	// Invite is for invitations.
+	Invite Rate `koanf:"invite"`
+	// CreateRoom is for new rooms.
+	CreateRoom Rate `koanf:"create_room"`
+	// Login is for logins, refreshes of tokens and the steps of an authentication.
+	Login Rate `koanf:"login"`
+	// Register is for registrations.
+	Register Rate `koanf:"register"`
+	// Threepid is for mails and text messages that have this server write to somebody.
+	Threepid Rate `koanf:"threepid"`
+	// Upload is for uploads of media.
+	Upload Rate `koanf:"upload"`
+	// Download is for downloads of media.
+	Download Rate `koanf:"download"`
+	// Keys is for uploads, queries and claims of device keys.
+	Keys Rate `koanf:"keys"`
+	// Admin is for the admin API.
+	Admin Rate `koanf:"admin"`
+	// Federation is for requests of other homeservers that bear no signature, by address.
+	Federation Rate `koanf:"federation"`
+	// RoomMessage is for events sent to one room by all users of this server together.
+	RoomMessage Rate `koanf:"room_message"`
+}
+
+// defaultRateLimits are figures that a person with several devices does not meet, and that one client cannot harm others within.
+func defaultRateLimits() RateLimits {
+	perSecond := func(n float64, burst int64) Rate { return Rate{Count: n, Per: time.Second, Burst: burst} }
+	return RateLimits{
+		Enabled:     true,
+		Read:        perSecond(50, 300),
+		Sync:        perSecond(20, 100),
+		Search:      perSecond(2, 20),
+		Write:       perSecond(10, 100),
+		Message:     perSecond(10, 60),
+		Ephemeral:   perSecond(20, 100),
+		ToDevice:    perSecond(20, 200),
+		Join:        perSecond(2, 60),
+		Invite:      perSecond(2, 100),
+		CreateRoom:  Rate{Count: 30, Per: time.Minute, Burst: 30},
+		Login:       perSecond(1, 30),
+		Register:    Rate{Count: 30, Per: time.Minute, Burst: 30},
+		Threepid:    Rate{Count: 72, Per: time.Hour, Burst: 5},
+		Upload:      perSecond(2, 50),
+		Download:    perSecond(50, 300),
+		Keys:        perSecond(20, 100),
+		Admin:       perSecond(50, 300),
+		Federation:  perSecond(50, 300),
+		RoomMessage: perSecond(100, 500),
+	}
 }
 
 // Federation is the exchange with other homeservers.
@@ -184,7 +252,7 @@ func Default(embedded bool) Config {
 		Redis:      soft.Config{}.WithDefaults(),
 		Shards:     16,
 		Roles:      Roles(),
-		RateLimits: RateLimits{Enabled: true},
+		RateLimits: defaultRateLimits(),
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
 		Presence:   Presence{Enabled: true},

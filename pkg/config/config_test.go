@@ -37,6 +37,9 @@ func TestEveryKeyIsRead(t *testing.T) {
 	require.EqualValues(t, 20, c.Database.MaxConns)
 	require.EqualValues(t, 100<<20, c.Media.MaxUpload)
 	require.EqualValues(t, 2<<30, c.Memory.Budget.Bytes)
+	require.Equal(t, Rate{Count: 30, Per: time.Minute, Burst: 30}, c.RateLimits.CreateRoom)
+	require.InDelta(t, 0.5, c.RateLimits.CreateRoom.PerSecond(), 1e-9)
+	require.False(t, c.RateLimits.Admin.Limited())
 	require.Equal(t, "10.1.0.0/16", c.Federation.AllowNetworks[0].String())
 	require.Len(t, c.Federation.DenyNetworks, 1)
 

@@ -112,6 +112,8 @@ func typeName(v reflect.Value) string {
 	switch v.Interface().(type) {
 	case Bytes, Budget:
 		return "size"
+	case Rate:
+		return "allowance"
 	case time.Duration:
 		return "duration"
 	case Role:

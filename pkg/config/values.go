@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Bytes is a size. As text it is a whole number and a unit: B, KiB, MiB, GiB, TiB, or KB, MB,
@@ -80,4 +81,69 @@ func (b Budget) String() string {
 		return "auto"
 	}
 	return b.Bytes.String()
+}
+
+// Rate is an allowance: a burst that is there at once, and how fast it is refilled. Its zero value is no limit.
+type Rate struct {
+	// Count is how many come back in the time Per.
+	Count float64
+	Per   time.Duration
+	// Burst is how many can be had at once.
+	Burst int64
+}
+
+type period struct {
+	name string
+	time time.Duration
+}
+
+func periods() []period { return []period{{"s", time.Second}, {"min", time.Minute}, {"h", time.Hour}} }
+
+// Limited tells whether there is a limit.
+func (r Rate) Limited() bool { return r != Rate{} }
+
+// PerSecond is how many come back in a second.
+func (r Rate) PerSecond() float64 { return r.Count / r.Per.Seconds() }
+
+// UnmarshalText reads "none", or an allowance such as "10/s burst 60".
+func (r *Rate) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	if s == "none" {
+		*r = Rate{}
+		return nil
+	}
+	bad := fmt.Errorf("want none, or an allowance such as 10/s burst 60, got %q", text)
+	pace, burst, ok := strings.Cut(s, " burst ")
+	count, per, slash := strings.Cut(strings.TrimSpace(pace), "/")
+	if !ok || !slash {
+		return bad
+	}
+	n, err := strconv.ParseFloat(count, 64)
+	if err != nil || !(n > 0 && n <= maxRate) { // so that NaN fails too
+		return bad
+	}
+	most, err := strconv.ParseInt(strings.TrimSpace(burst), 10, 64)
+	if err != nil || most < 1 || most > maxRate {
+		return bad
+	}
+	for _, p := range periods() {
+		if per == p.name {
+			*r = Rate{Count: n, Per: p.time, Burst: most}
+			return nil
+		}
+	}
+	return bad
+}
+
+// maxRate is more than anybody can ask for.
+const maxRate = 1_000_000
+
+// String is the reverse of UnmarshalText.
+func (r Rate) String() string {
+	for _, p := range periods() {
+		if r.Per == p.time {
+			return fmt.Sprintf("%s/%s burst %d", strconv.FormatFloat(r.Count, 'f', -1, 64), p.name, r.Burst)
+		}
+	}
+	return "none"
 }

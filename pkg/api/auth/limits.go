@@ -25,36 +25,6 @@ type LimitsConfig struct {
 	Room Rates
 }
 
-// DefaultLimits gives figures that a person with several devices does not meet, and that one client cannot harm others within.
-func DefaultLimits() LimitsConfig {
-	return LimitsConfig{
-		Enabled: true,
-		Client: Rates{
-			route.RateRead:       {PerSecond: 50, Burst: 300},
-			route.RateSync:       {PerSecond: 20, Burst: 100},
-			route.RateSearch:     {PerSecond: 2, Burst: 20},
-			route.RateWrite:      {PerSecond: 10, Burst: 100},
-			route.RateMessage:    {PerSecond: 10, Burst: 60},
-			route.RateEphemeral:  {PerSecond: 20, Burst: 100},
-			route.RateToDevice:   {PerSecond: 20, Burst: 200},
-			route.RateJoin:       {PerSecond: 2, Burst: 60},
-			route.RateInvite:     {PerSecond: 2, Burst: 100},
-			route.RateCreateRoom: {PerSecond: 0.5, Burst: 30},
-			route.RateLogin:      {PerSecond: 1, Burst: 30},
-			route.RateRegister:   {PerSecond: 0.5, Burst: 30},
-			route.RateThreepid:   {PerSecond: 0.02, Burst: 5},
-			route.RateUpload:     {PerSecond: 2, Burst: 50},
-			route.RateDownload:   {PerSecond: 50, Burst: 300},
-			route.RateKeys:       {PerSecond: 20, Burst: 100},
-			route.RateAdmin:      {PerSecond: 50, Burst: 300},
-			route.RateFederation: {PerSecond: 50, Burst: 300}, // of addresses: what servers sign is not counted here
-		},
-		Room: Rates{
-			route.RateMessage: {PerSecond: 100, Burst: 500},
-		},
-	}
-}
-
 // Limits keeps the rate limits in the soft store, where all workers count together; without Redis each worker counts for itself.
 // It is a [Limiter]. It is safe for concurrent use.
 type Limits struct {

@@ -124,14 +124,3 @@ func TestLimitsAreSharedAndOutliveRedis(t *testing.T) {
 		limited(t, l.Take(ctx, route.RateLogin, user("bob")))
 	}
 }
-
-func TestDefaultLimitsKnowEveryClass(t *testing.T) {
-	cfg := auth.DefaultLimits()
-	for _, row := range route.Table() {
-		if row.Rate == route.RateNone {
-			continue
-		}
-		require.Contains(t, cfg.Client, row.Rate, "class of %s", row.Name)
-		require.Positive(t, cfg.Client[row.Rate].Burst)
-	}
-}

@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/api/write"
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
@@ -54,7 +55,8 @@ func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
 		require.NotContains(t, handlers, name)
 		handlers[name] = h
 	}
-	sessions := account.NewSessions(string(roomtest.Server), w.Shards, s.accounts, 1, time.Now)
+	sessions := account.NewSessions(string(roomtest.Server), w.Shards, s.accounts,
+		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
 	router, err := httpx.New(httpx.Options{
 		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 	})

@@ -4,13 +4,19 @@ import (
 	"container/list"
 	"sync"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
+// sessionWeight is about what one remembered session holds beside its texts: its entries in three maps and a list, and its share
+// of its user's.
+const sessionWeight = 600
+
 // sessionCache remembers sessions by token, with all of one user's dropped at once. What was being read while its user was
-// dropped is not remembered: the read may have been older than the drop.
+// dropped is not remembered: the read may have been older than the drop. What it holds is charged to the memory budget, which
+// takes back what was used least recently.
 type sessionCache struct {
-	max int
+	account *cache.Account
 
 	mu     sync.Mutex // guards all below; never held across I/O
 	byHash map[[32]byte]*list.Element
@@ -21,6 +27,10 @@ type sessionCache struct {
 type cachedSession struct {
 	hash    [32]byte
 	session accountdb.Session
+}
+
+func (s *cachedSession) weight() int64 {
+	return sessionWeight + int64(len(s.session.UserID)+len(s.session.DeviceID))
 }
 
 type cachedUser struct {
@@ -34,10 +44,22 @@ type sessionLoad struct {
 	dropped uint64
 }
 
-func newSessionCache(limit int) *sessionCache {
-	return &sessionCache{
-		max: limit, byHash: make(map[[32]byte]*list.Element), recent: list.New(), users: make(map[string]*cachedUser),
+func newSessionCache(b *cache.Budget) *sessionCache {
+	c := &sessionCache{
+		byHash: make(map[[32]byte]*list.Element), recent: list.New(), users: make(map[string]*cachedUser),
 	}
+	c.account = b.Account("sessions", c.evict)
+	return c
+}
+
+// evict frees about n bytes. It is called by the budget, and never under mu.
+func (c *sessionCache) evict(n int64) (freed int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for el := c.recent.Back(); el != nil && freed < n; el = c.recent.Back() {
+		freed += c.remove(el)
+	}
+	return freed
 }
 
 func (c *sessionCache) get(hash [32]byte) (accountdb.Session, bool) {
@@ -48,7 +70,7 @@ func (c *sessionCache) get(hash [32]byte) (accountdb.Session, bool) {
 		return accountdb.Session{}, false
 	}
 	c.recent.MoveToFront(el)
-	return el.Value.(*cachedSession).session, true //nolint:errcheck // end puts nothing else
+	return el.Value.(*cachedSession).session, true //nolint:errcheck // insert puts nothing else
 }
 
 func (c *sessionCache) knows(user string) bool {
@@ -72,18 +94,25 @@ func (c *sessionCache) begin(user string) sessionLoad {
 }
 
 func (c *sessionCache) end(l sessionLoad, hash [32]byte, s accountdb.Session) {
+	if w := c.insert(l, hash, s); w > 0 {
+		c.account.Charge(w) // which may evict, and so take mu
+	}
+}
+
+// insert remembers a session, if it still may, and tells what that weighs.
+func (c *sessionCache) insert(l sessionLoad, hash [32]byte, s accountdb.Session) (weight int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.users[l.user]
 	u.loading--
 	if u.dropped == l.dropped && c.byHash[hash] == nil {
+		x := &cachedSession{hash: hash, session: s}
 		u.hashes[hash] = struct{}{}
-		c.byHash[hash] = c.recent.PushFront(&cachedSession{hash: hash, session: s})
-		for c.recent.Len() > c.max {
-			c.remove(c.recent.Back())
-		}
+		c.byHash[hash] = c.recent.PushFront(x)
+		weight = x.weight()
 	}
 	c.forget(l.user, u)
+	return weight
 }
 
 func (c *sessionCache) abandon(l sessionLoad) {
@@ -103,19 +132,21 @@ func (c *sessionCache) drop(user string) {
 	}
 	u.dropped++
 	for hash := range u.hashes {
-		c.recent.Remove(c.byHash[hash])
-		delete(c.byHash, hash)
+		c.remove(c.byHash[hash])
 	}
-	clear(u.hashes)
 	c.forget(user, u)
 }
 
-func (c *sessionCache) remove(el *list.Element) {
-	s := c.recent.Remove(el).(*cachedSession) //nolint:errcheck // end puts nothing else
+// remove forgets one session, and tells what it weighed.
+func (c *sessionCache) remove(el *list.Element) int64 {
+	s := c.recent.Remove(el).(*cachedSession) //nolint:errcheck // insert puts nothing else
 	delete(c.byHash, s.hash)
 	u := c.users[s.session.UserID]
 	delete(u.hashes, s.hash)
 	c.forget(s.session.UserID, u)
+	w := s.weight()
+	c.account.Release(w)
+	return w
 }
 
 func (c *sessionCache) forget(user string, u *cachedUser) {

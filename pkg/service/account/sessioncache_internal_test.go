@@ -7,11 +7,17 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
+// room gives a budget that holds about so many sessions.
+func room(sessions int64) *cache.Budget {
+	return cache.NewBudget(cache.BudgetConfig{Memory: 2 * (sessions*(sessionWeight+4) + 10)}, nil)
+}
+
 func TestSessionCacheForgetsWhatWasReadBeforeADrop(t *testing.T) {
-	c := newSessionCache(10)
+	c := newSessionCache(room(10))
 	h := HashToken("a")
 	l := c.begin("@a:x")
 	require.True(t, c.knows("@a:x"), "a load in progress must hear of drops")
@@ -25,7 +31,8 @@ func TestSessionCacheForgetsWhatWasReadBeforeADrop(t *testing.T) {
 // Against a model: what is remembered is what was ended and not dropped since, and never more than the limit.
 func TestSessionCacheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := newSessionCache(4)
+		b := room(4)
+		c := newSessionCache(b)
 		good := map[[32]byte]string{}
 		type open struct {
 			l    sessionLoad
@@ -65,6 +72,11 @@ func TestSessionCacheModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				require.LessOrEqual(t, c.recent.Len(), 4)
 				require.Len(t, c.byHash, c.recent.Len())
+				var weight int64
+				for el := c.recent.Front(); el != nil; el = el.Next() {
+					weight += el.Value.(*cachedSession).weight()
+				}
+				require.Equal(t, weight, b.Used(), "what is charged is what is held")
 				for h := range c.byHash {
 					require.Contains(t, good, h)
 				}
@@ -74,4 +86,25 @@ func TestSessionCacheModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// What was used last stays.
+func TestSessionCacheEvicts(t *testing.T) {
+	c := newSessionCache(room(3))
+	put := func(name string) [32]byte {
+		h := HashToken(name)
+		c.end(c.begin("@"+name+":x"), h, accountdb.Session{UserID: "@" + name + ":x"})
+		return h
+	}
+	a, b := put("a"), put("b")
+	put("c")
+	_, ok := c.get(a)
+	require.True(t, ok)
+	put("d")
+	_, ok = c.get(b)
+	require.False(t, ok, "used least recently")
+	_, ok = c.get(a)
+	require.True(t, ok)
+	c.clear()
+	require.Zero(t, c.account.Used())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -20,10 +21,10 @@ type Sessions struct {
 	now    func() time.Time
 }
 
-// NewSessions makes a Sessions that remembers at most limit tokens. Its [Sessions.Apply] must be fed with the log of all
+// NewSessions makes a Sessions whose memory is charged to the budget. Its [Sessions.Apply] must be fed with the log of all
 // shards before it is asked.
-func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, limit int, now func() time.Time) *Sessions {
-	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(limit), now: now}
+func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, b *cache.Budget, now func() time.Time) *Sessions {
+	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(b), now: now}
 }
 
 // Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with

@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/janitor"
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
@@ -19,10 +20,11 @@ import (
 // restartAfter is how long after its failure a durable consumer is begun anew.
 const restartAfter = 5 * time.Second
 
-// background is what one worker does for all: durable consumers of the log, under a lease. It is the lease's owner.
+// background is what one worker does for all, under a lease: durable consumers of the log, and the removal of what is old. It is the lease's owner.
 type background struct {
 	*shared
-	make func(role follow.Role) *follow.Durable
+	make    func(role follow.Role) *follow.Durable
+	janitor *janitor.Janitor
 
 	mu    sync.Mutex // guards tasks
 	tasks *lifecycle.Tasks
@@ -47,6 +49,9 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 			Consumer: spreader, Filter: profile.Filter, Log: s.log,
 		})
 	}
+	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
+		Store: s.logs, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
+	})
 	return lease.NewEngine(s.leases, s.renewer, lease.Config{
 		Roles:  []lease.Role{{Name: string(config.RoleBackground), Slots: 1, Address: s.address, Owner: b}},
 		Logger: s.log,
@@ -65,6 +70,7 @@ func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) erro
 			b.run(ctx, b.make(role))
 		}
 	})
+	tasks.Go(func(ctx context.Context) { b.janitor.Run(ctx, role) })
 	return nil
 }
 

@@ -1,0 +1,84 @@
+package janitor_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/service/janitor"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/logdb"
+	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+
+const shards = 3
+
+// house is a database whose shards have 25 entries each, and 30 commands: ten done two days ago and twenty just now.
+func house(t *testing.T) (*pgtest.DB, *logdb.DB, shard.Role) {
+	t.Helper()
+	db := pgtest.New(t)
+	exec := func(sql string, args ...any) {
+		_, err := db.Pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	exec(`INSERT INTO role_lease (role, slot, epoch, holder) VALUES ('background', 0, 4, 'm1')`)
+	exec(`INSERT INTO log_floor (shard) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING`, shards)
+	exec(`INSERT INTO log (shard, pos, epoch, kind, body) SELECT s, p, 1, 1, '' FROM generate_series(0, $1 - 1) s, generate_series(1, 25) p`, shards)
+	exec(`INSERT INTO done (shard, key, result, at) SELECT 0, decode(lpad(to_hex(i), 4, '0'), 'hex'), '',
+		CASE WHEN i < 10 THEN now() - interval '2 days' ELSE now() END FROM generate_series(0, 29) i`)
+	return db, logdb.NewDB(db.DB, shards), shard.Role{Name: "background", Epoch: 4}
+}
+
+func count(t *testing.T, db *pgtest.DB, table string) (n int) {
+	t.Helper()
+	require.NoError(t, db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM `+table).Scan(&n))
+	return n
+}
+
+func small() janitor.Config {
+	return janitor.Config{Every: time.Millisecond, KeepEntries: 5, KeepCommands: 24 * time.Hour, Piece: 3, Pause: time.Millisecond}
+}
+
+func TestRoundRemovesWhatIsDueAndNothingElse(t *testing.T) {
+	db, log, role := house(t)
+	// A durable consumer that has not begun holds shard 2 back.
+	_, err := db.Pool.Exec(t.Context(), `INSERT INTO cursor (consumer, shard, pos) VALUES ('slow', 2, 7)`)
+	require.NoError(t, err)
+	j := janitor.New(small(), janitor.Options{Store: log, Shards: shards})
+	require.NoError(t, j.Round(t.Context(), role))
+	require.Equal(t, 5+5+18, count(t, db, "log"))
+	require.Equal(t, 20, count(t, db, "done"))
+	heads, err := log.Heads(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, shard.Vector{25, 25, 25}, heads.Positions)
+
+	require.NoError(t, j.Round(t.Context(), role), "with nothing to do")
+	require.Equal(t, 5+5+18, count(t, db, "log"))
+}
+
+func TestWhoHasNotTheRoleRemovesNoEntries(t *testing.T) {
+	db, log, role := house(t)
+	role.Epoch--
+	j := janitor.New(small(), janitor.Options{Store: log, Shards: shards})
+	require.ErrorIs(t, j.Round(t.Context(), role), janitor.ErrNotHeld)
+	require.Equal(t, 25*shards, count(t, db, "log"))
+	j.Run(t.Context(), role) // ends by itself
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	db, log, role := house(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		janitor.New(small(), janitor.Options{Store: log, Shards: shards}).Run(ctx, role)
+	}()
+	require.Eventually(t, func() bool { return count(t, db, "log") == 5*shards && count(t, db, "done") == 20 }, 10*time.Second, 5*time.Millisecond)
+	cancel()
+	<-done
+}

@@ -22,7 +22,7 @@ import (
 func one() fleettest.Spec { return fleettest.Spec{Masters: 1, Synchrotrons: 1, FederationReaders: 1} }
 
 // BenchmarkSend sends messages over HTTP, straight to a master, 64 at a time. It reports events/s and PostgreSQL transactions per
-// event.
+// event, and what each process spends on one.
 func BenchmarkSend(b *testing.B) {
 	for _, rooms := range []int{1, 100} {
 		b.Run(fmt.Sprintf("rooms=%d", rooms), func(b *testing.B) {
@@ -44,6 +44,7 @@ func BenchmarkSend(b *testing.B) {
 			before := transactions(b, db.Pool.QueryRow(ctx, transactionCount))
 			var n atomic.Int64
 			b.SetParallelism(32) // of each processor
+			spent := startCosts(b, f, 5*time.Second)
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
@@ -55,6 +56,7 @@ func BenchmarkSend(b *testing.B) {
 				}
 			})
 			b.StopTimer()
+			spent.report(b, b.N)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 			time.Sleep(1200 * time.Millisecond) //nolint:forbidigo // PostgreSQL counts once a second
 			after := transactions(b, db.Pool.QueryRow(ctx, transactionCount))

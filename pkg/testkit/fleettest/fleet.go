@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -198,6 +200,13 @@ func (f *Fleet) Workers() []*Process {
 		}
 	}
 	return out
+}
+
+// Processes gives all processes of the deployment, by name.
+func (f *Fleet) Processes() []*Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.SortedFunc(maps.Values(f.procs), func(a, b *Process) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // AnyWorker starts a front that sends each request to a worker at random, of whatever kind, and gives its URL.

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 
 	"github.com/heddle-im/heddle/cmd/internal/cli"
 	"github.com/heddle-im/heddle/pkg/app"
+	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 )
 
 // commands is the command line, for kong.
@@ -34,7 +36,11 @@ type commands struct {
 
 type runCmd struct{}
 
-func (runCmd) Run(p cli.Process, c *commands) error { return c.Serve(p, app.AllInOne) }
+func (runCmd) Run(p cli.Process, c *commands) error {
+	return c.Serve(p, app.Options{Kind: app.AllInOne, NATS: func(log *slog.Logger) app.NATSServer {
+		return embedded.NewServer(embedded.Config{Logger: log})
+	}})
+}
 
 type keygenCmd struct {
 	Out string `placeholder:"FILE" help:"Write it to FILE and not where the configuration says."`

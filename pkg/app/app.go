@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/app/buildinfo"
 	"github.com/heddle-im/heddle/pkg/config"
 	"github.com/heddle-im/heddle/pkg/fleet/members"
+	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/route"
@@ -43,10 +44,19 @@ type Options struct {
 	OwnsProcess bool
 	// Started, if set, is told where the worker answers once it does.
 	Started func(url string)
+	// NATS makes the NATS server of an all-in-one that is configured without one; nil: it must be configured.
+	NATS func(log *slog.Logger) NATSServer
 	// NoShortCut sends requests for shards that this process itself holds over the wire too. For tests.
 	NoShortCut bool
 	// Counter counts the statements of the pools. For tests.
 	Counter *pg.QueryCounter
+}
+
+// NATSServer is a NATS server inside the process.
+type NATSServer interface {
+	bus.InProcess
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
 }
 
 // App is one worker, or all kinds in one process.

@@ -109,6 +109,9 @@ func (b *base) openTelemetry(ctx context.Context) error {
 	}
 	if b.opts.OwnsProcess {
 		cache.SetProcessLimit(limit)
+		tasks := lifecycle.NewTasks(context.WithoutCancel(ctx))
+		tasks.Go(cache.NewCollector(limit).Run)
+		b.onClose(tasks.Stop)
 	}
 	b.budget = cache.NewBudget(cache.BudgetConfig{Memory: limit}, b.tel.Metrics)
 	return nil
@@ -211,14 +214,15 @@ func (b *base) openKeys(context.Context) error {
 func (b *base) openBus(ctx context.Context) error {
 	opts := bus.Options{Streams: []bus.Stream{follow.LogStream()}, Logger: b.log, Registerer: b.tel.Metrics.Registerer()}
 	if b.cfg.Nats.URL == "" {
-		if b.opts.Kind != AllInOne {
+		if b.opts.Kind != AllInOne || b.opts.NATS == nil {
 			return &config.Error{Key: "nats.url", Problem: "must be set"}
 		}
-		opts.Server = bus.NewServer(bus.ServerConfig{Logger: b.log})
-		if err := opts.Server.Start(ctx); err != nil {
+		server := b.opts.NATS(b.log)
+		if err := server.Start(ctx); err != nil {
 			return err
 		}
-		b.onClose(func() { stopWithin(ctx, opts.Server.Stop) })
+		b.onClose(func() { stopWithin(ctx, server.Stop) })
+		opts.Server = server
 	}
 	var err error
 	b.bus, err = bus.Connect(ctx, bus.Config{

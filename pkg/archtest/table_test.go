@@ -58,6 +58,7 @@ var table = []row{
 	// 1: drivers. They know no Matrix and no Heddle.
 	{"infra/pg", layerCore, []string{"store/", "config", "app"}},
 	{"infra/bus", layerCore, []string{"shardlog/follow", "fleet/", "config", "app"}},
+	{"infra/bus/embedded", layerCore, []string{"testkit/", "cmd/heddle"}}, // NATS's server, which no worker should carry
 	{"infra/soft", layerCore, []string{"service/account", "service/presence", "api/auth", "api/httpx", "config", "app"}},
 	{"infra/blob", layerCore, []string{"service/media", "config", "app"}},
 	{"infra/cache", layerCore, append([]string{"infra/"}, threeAndUp...)},
@@ -159,7 +160,7 @@ var fences = []fence{
 	{"database/sql", []string{"infra/pg", "store/schema"}, "PostgreSQL is reached through infra/pg and store/"},
 	{"github.com/pressly/goose", []string{"infra/pg", "store/schema"}, "migrations are run in one place"},
 	{"github.com/exaring/otelpgx", []string{"infra/pg"}, "PostgreSQL is reached through infra/pg and store/"},
-	{"github.com/nats-io", []string{"infra/bus"}, "NATS is reached through infra/bus"},
+	{"github.com/nats-io", []string{"infra/bus", "infra/bus/embedded"}, "NATS is reached through infra/bus"},
 	{"github.com/redis", []string{"infra/soft"}, "Redis is reached through infra/soft"},
 	{"github.com/minio", []string{"infra/blob"}, "blobs are reached through infra/blob"},
 	{"github.com/knadh/koanf", []string{"config"}, "only config reads configuration"},

@@ -58,15 +58,15 @@ func (g Global) Load(p Process, embedded bool) (config.Config, error) {
 	return config.Load(config.Source{File: file, Environ: p.Environ, Embedded: embedded})
 }
 
-// Serve starts a process of a kind and serves until it is told to stop.
-func (g Global) Serve(p Process, kind app.Kind) error {
-	cfg, err := g.Load(p, kind == app.AllInOne)
+// Serve starts the process that opts describes and serves until it is told to stop.
+func (g Global) Serve(p Process, opts app.Options) error {
+	cfg, err := g.Load(p, opts.Kind == app.AllInOne)
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
-	opts := app.Options{Kind: kind, Build: buildinfo.Read(), OwnsProcess: true, LogTo: p.Stderr}
-	if kind == app.AllInOne {
+	opts.Build, opts.OwnsProcess, opts.LogTo = buildinfo.Read(), true, p.Stderr
+	if opts.Kind == app.AllInOne {
 		opts.Started = func(url string) { g.welcome(p, cfg.ServerName, url) }
 	}
 	a, err := app.New(ctx, cfg, opts)
@@ -147,4 +147,4 @@ type worker struct {
 }
 
 // Run is called by kong.
-func (w *worker) Run(p Process) error { return w.Serve(p, w.kind) }
+func (w *worker) Run(p Process) error { return w.Serve(p, app.Options{Kind: w.kind}) }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
@@ -513,7 +514,7 @@ func TestTheShortCutStaysInTheProcess(t *testing.T) {
 }
 
 func BenchmarkCall(b *testing.B) {
-	srv := bus.NewServer(bus.ServerConfig{})
+	srv := embedded.NewServer(embedded.Config{})
 	require.NoError(b, srv.Start(context.Background()))
 	defer func() { _ = srv.Stop(context.Background()) }()
 	connect := func() *bus.Bus {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -29,11 +30,16 @@ var (
 	ErrBusy = errors.New("too many unacknowledged NATS messages")
 )
 
+// InProcess is a NATS server inside this process; embedded.Server is one.
+type InProcess interface {
+	InProcessConn() (net.Conn, error)
+}
+
 // Options are what Connect needs beside the configuration. Every field may be
 // nil.
 type Options struct {
-	// Server is the embedded server to use in place of Config.URL.
-	Server *Server
+	// Server is a server of this process to use in place of Config.URL.
+	Server InProcess
 	// Streams are made if they do not exist, again and again whenever the
 	// connection comes back: a server may lose them.
 	Streams []Stream

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
 )
 
@@ -337,7 +338,7 @@ func TestMetricsAreTakenBack(t *testing.T) {
 
 func TestServerKeepsFileStreams(t *testing.T) {
 	ctx := testContext(t)
-	srv := bus.NewServer(bus.ServerConfig{StoreDir: t.TempDir()})
+	srv := embedded.NewServer(embedded.Config{StoreDir: t.TempDir()})
 	stream := bus.Stream{Name: "KEPT", Subjects: []string{"kept"}}
 	for want := uint64(1); want <= 2; want++ {
 		require.NoError(t, srv.Start(ctx))

@@ -17,31 +17,32 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 )
 
 const timeout = 20 * time.Second
 
 // Server is a NATS server for one test.
 type Server struct {
-	*bus.Server
+	*embedded.Server
 	t testing.TB
 }
 
 // New starts a server that only this process can reach.
 func New(t testing.TB) *Server {
 	t.Helper()
-	return start(t, bus.ServerConfig{})
+	return start(t, embedded.Config{})
 }
 
 // Listen starts a server on a loopback port.
 func Listen(t testing.TB) *Server {
 	t.Helper()
-	return start(t, bus.ServerConfig{Listen: "127.0.0.1:0"})
+	return start(t, embedded.Config{Listen: "127.0.0.1:0"})
 }
 
-func start(t testing.TB, cfg bus.ServerConfig) *Server {
+func start(t testing.TB, cfg embedded.Config) *Server {
 	t.Helper()
-	s := &Server{Server: bus.NewServer(cfg), t: t}
+	s := &Server{Server: embedded.NewServer(cfg), t: t}
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s

@@ -30,7 +30,7 @@ func BenchmarkSend(b *testing.B) {
 			ctx := b.Context()
 			c, err := fleettest.Register(ctx, f.URL, "sender")
 			require.NoError(b, err)
-			c.URL, c.HTTP = "http://"+f.Process("master-1").Addr, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+			c.URL = "http://" + f.Process("master-1").Addr
 			ids := make([]string, rooms)
 			for i := range ids {
 				var a struct {
@@ -39,7 +39,7 @@ func BenchmarkSend(b *testing.B) {
 				require.NoError(b, c.Do(ctx, http.MethodPost, "/createRoom", map[string]string{}, &a))
 				ids[i] = a.RoomID
 			}
-			body := map[string]string{"msgtype": "m.text", "body": strings.Repeat("warp and weft ", 40)}
+			body := []byte(`{"msgtype":"m.text","body":"` + strings.Repeat("warp and weft ", 40) + `"}`)
 			db := f.Database.Open()
 			before := transactions(b, db.Pool.QueryRow(ctx, transactionCount))
 			var n atomic.Int64
@@ -47,11 +47,17 @@ func BenchmarkSend(b *testing.B) {
 			spent := startCosts(b, f, 5*time.Second)
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
+				s, err := newSender(f.Process("master-1").Addr, c.Token)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer s.close()
 				for pb.Next() {
 					i := n.Add(1)
-					path := fmt.Sprintf("/rooms/%s/send/m.room.message/%d", ids[int(i)%rooms], i)
-					if err := c.Do(ctx, http.MethodPut, path, body, nil); err != nil {
+					if err := s.send(ids[int(i)%rooms], i, body); err != nil {
 						b.Error(err)
+						return
 					}
 				}
 			})
@@ -143,7 +149,7 @@ func BenchmarkArrival(b *testing.B) {
 // BenchmarkIdle reports the memory of each kind of worker that has nothing to do, in MB.
 func BenchmarkIdle(b *testing.B) {
 	f := fleettest.Start(b, binaries(b), nats, one())
-	time.Sleep(3 * time.Second) //nolint:forbidigo // until what the start took is given back
+	time.Sleep(20 * time.Second) //nolint:forbidigo // until what the start took is given back
 	for b.Loop() {
 		for _, p := range f.Workers() {
 			b.ReportMetric(float64(rss(b, p))/1e6, p.Name+"-MB")

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -27,7 +27,7 @@ var (
 
 func TestMain(m *testing.M) {
 	if addr := os.Getenv(natsListen); addr != "" {
-		s := bus.NewServer(bus.ServerConfig{Listen: addr})
+		s := embedded.NewServer(embedded.Config{Listen: addr})
 		if err := s.Start(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

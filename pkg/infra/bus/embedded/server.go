@@ -1,4 +1,8 @@
-package bus
+// Package embedded is a NATS server inside the process, for the all-in-one and for tests. It is apart from package bus so that the
+// workers, which are given a NATS server, do not carry one: it is a tenth of a program's size, and so of an idle worker's memory.
+//
+// A Server may be used by several goroutines. Only the programs that embed it and the test kit may import it.
+package embedded
 
 import (
 	"context"
@@ -14,8 +18,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// ServerConfig describes a NATS server inside this process.
-type ServerConfig struct {
+// Config describes a NATS server inside this process.
+type Config struct {
 	// Listen is host:port for other processes, port 0 for any. Empty: only this
 	// process can connect.
 	Listen string
@@ -35,7 +39,7 @@ const MaxPayload = 1 << 20
 // Server is a NATS server inside this process. It has the shape of a
 // lifecycle.Service, and can be started again after Stop.
 type Server struct {
-	cfg ServerConfig
+	cfg Config
 
 	mu      sync.Mutex // guards what follows; held throughout Start and Stop
 	srv     *natsserver.Server
@@ -44,7 +48,7 @@ type Server struct {
 }
 
 // NewServer returns a server that is not started.
-func NewServer(cfg ServerConfig) *Server {
+func NewServer(cfg Config) *Server {
 	if cfg.MaxMemory == 0 {
 		cfg.MaxMemory = 256 << 20
 	}

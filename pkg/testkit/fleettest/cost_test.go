@@ -39,7 +39,7 @@ func startCosts(b *testing.B, f *fleettest.Fleet, profile time.Duration) *costs 
 			c.profiles.Go(func() {
 				url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Ops, int(profile.Seconds()))
 				name := strings.ReplaceAll(b.Name(), "/", "_") + "." + p.Name + ".pprof"
-				if resp, err := http.Get(url); err == nil { //nolint:noctx // of a process of our own
+				if resp, err := http.Get(url); err == nil {
 					defer resp.Body.Close()
 					raw, _ := io.ReadAll(resp.Body)
 					_ = os.WriteFile(filepath.Join(to, name), raw, 0o600)

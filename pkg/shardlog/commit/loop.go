@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"runtime"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 func (c *Committer) commitLoop() {
 	defer close(c.outgoing)
 	for {
+		runtime.Gosched() // those who are about to submit come with this transaction
 		group, stopped := c.take()
 		if len(group) > 0 {
 			c.commit(group)

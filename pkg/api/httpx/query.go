@@ -9,11 +9,19 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 )
 
-// Query gives the parameters behind the question mark. Malformed ones are 400 M_INVALID_PARAM.
+// Query gives the parameters behind the question mark. Malformed ones, and such as are not UTF-8 or have U+0000 in them, are 400
+// M_INVALID_PARAM.
 func Query(r *http.Request) (Params, error) {
 	v, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return Params{}, mxerr.New(mxerr.InvalidParam, "Malformed query").WithCause(err)
+	}
+	for _, values := range v {
+		for _, s := range values {
+			if !storable(s) {
+				return Params{}, mxerr.New(mxerr.InvalidParam, "Bad encoding of a query parameter")
+			}
+		}
 	}
 	return Params{v}, nil
 }

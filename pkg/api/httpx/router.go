@@ -195,7 +195,7 @@ func (rt *Router) match(r *http.Request, m *mux.RouteMatch) bool {
 	m.Vars = make(map[string]string, len(found.Params))
 	for _, p := range found.Params {
 		v, err := url.PathUnescape(p.Value)
-		if err != nil || !utf8.ValidString(v) {
+		if err != nil || !storable(v) {
 			m.Handler = rt.refusal(found.Row.Name, mxerr.New(mxerr.InvalidParam, "Bad encoding of "+p.Name+" in the path"))
 			return true
 		}
@@ -203,6 +203,9 @@ func (rt *Router) match(r *http.Request, m *mux.RouteMatch) bool {
 	}
 	return true
 }
+
+// storable tells whether a text of a client can be: valid UTF-8 without U+0000, which PostgreSQL's texts cannot hold.
+func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // Unimplemented lists the names of the rows of this worker's kinds that have no handler, sorted.
 func (rt *Router) Unimplemented() []string { return slices.Clone(rt.unimplemented) }
@@ -353,5 +356,5 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 // statusClientGone is for the metrics only.
 const statusClientGone = 499
 
-// Var gives a variable of the path, decoded. It is valid UTF-8 and else unchecked.
+// Var gives a variable of the path, decoded. It is valid UTF-8 without U+0000, and else unchecked.
 func Var(r *http.Request, name string) string { return mux.Vars(r)[name] }

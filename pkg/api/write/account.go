@@ -216,8 +216,8 @@ func (a *Accounts) updateDevice(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.DisplayName != nil {
-		if len(*q.DisplayName) > account.MaxDisplayName {
-			return mxerr.Newf(mxerr.TooLarge, "display_name is longer than %d bytes", account.MaxDisplayName)
+		if err := account.CheckDisplayName(*q.DisplayName); err != nil {
+			return err
 		}
 		cmd := account.SetDevice{UserID: string(c.UserID), DeviceID: httpx.Var(r, "deviceId"), DisplayName: *q.DisplayName}
 		if _, err := a.front.Do(r.Context(), &cmd); err != nil {

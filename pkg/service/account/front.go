@@ -322,8 +322,8 @@ func (f *Front) session(localpart string, d NewDevice) (*NewSession, string, err
 	} else if _, err := id.ParseDeviceID(d.DeviceID); err != nil {
 		return nil, "", mxerr.New(mxerr.InvalidParam, "Invalid device_id").WithCause(err)
 	}
-	if len(d.DisplayName) > MaxDisplayName {
-		return nil, "", mxerr.Newf(mxerr.InvalidParam, "The device's display name is longer than %d bytes", MaxDisplayName)
+	if err := CheckDisplayName(d.DisplayName); err != nil {
+		return nil, "", err
 	}
 	token := newAccessToken(localpart)
 	return &NewSession{
@@ -332,15 +332,22 @@ func (f *Front) session(localpart string, d NewDevice) (*NewSession, string, err
 	}, token, nil
 }
 
-// MaxDisplayName bounds a device's display name, in bytes.
-const MaxDisplayName = 100
+// maxDisplayName bounds a device's display name, in bytes.
+const maxDisplayName = 100
 
-func clip(s string, n int) string {
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "")
+// CheckDisplayName refuses a name that no device can have.
+func CheckDisplayName(s string) error {
+	switch {
+	case len(s) > maxDisplayName:
+		return mxerr.Newf(mxerr.TooLarge, "The device's display name is longer than %d bytes", maxDisplayName)
+	case strings.IndexByte(s, 0) >= 0: // PostgreSQL's texts cannot hold it
+		return mxerr.New(mxerr.InvalidParam, "The device's display name holds U+0000")
 	}
-	return s
+	return nil
 }
+
+// clip makes of a header's text one that can be stored.
+func clip(s string, n int) string { return strings.ToValidUTF8(s[:min(n, len(s))], "") }
 
 // newKey gives a fresh idempotency key.
 func newKey() []byte {

@@ -55,8 +55,9 @@ func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
 		require.NotContains(t, handlers, name)
 		handlers[name] = h
 	}
+	// Nobody tells these sessions of changes, so there is room for one only: who asks after another is looked up anew.
 	sessions := account.NewSessions(string(roomtest.Server), w.Shards, s.accounts,
-		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
+		cache.NewBudget(cache.BudgetConfig{Memory: 1300}, nil), time.Now)
 	router, err := httpx.New(httpx.Options{
 		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 	})

@@ -37,8 +37,8 @@ type commands struct {
 type runCmd struct{}
 
 func (runCmd) Run(p cli.Process, c *commands) error {
-	return c.Serve(p, app.Options{Kind: app.AllInOne, NATS: func(log *slog.Logger) app.NATSServer {
-		return embedded.NewServer(embedded.Config{Logger: log})
+	return c.Serve(p, app.Options{Kind: app.AllInOne, NATS: func(dir string, log *slog.Logger) app.NATSServer {
+		return embedded.NewServer(embedded.Config{Scratch: dir, Logger: log})
 	}})
 }
 

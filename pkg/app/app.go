@@ -45,7 +45,8 @@ type Options struct {
 	// Started, if set, is told where the worker answers once it does.
 	Started func(url string)
 	// NATS makes the NATS server of an all-in-one that is configured without one; nil: it must be configured.
-	NATS func(log *slog.Logger) NATSServer
+	// It is given a directory of its own for what it writes and nobody needs again.
+	NATS func(dir string, log *slog.Logger) NATSServer
 	// NoShortCut sends requests for shards that this process itself holds over the wire too. For tests.
 	NoShortCut bool
 	// Counter counts the statements of the pools. For tests.

@@ -217,7 +217,7 @@ func (b *base) openBus(ctx context.Context) error {
 		if b.opts.Kind != AllInOne || b.opts.NATS == nil {
 			return &config.Error{Key: "nats.url", Problem: "must be set"}
 		}
-		server := b.opts.NATS(b.log)
+		server := b.opts.NATS(filepath.Join(b.cfg.DataDir, "nats"), b.log)
 		if err := server.Start(ctx); err != nil {
 			return err
 		}

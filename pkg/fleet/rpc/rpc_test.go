@@ -514,7 +514,7 @@ func TestTheShortCutStaysInTheProcess(t *testing.T) {
 }
 
 func BenchmarkCall(b *testing.B) {
-	srv := embedded.NewServer(embedded.Config{})
+	srv := embedded.NewServer(embedded.Config{Scratch: b.TempDir()})
 	require.NoError(b, srv.Start(context.Background()))
 	defer func() { _ = srv.Stop(context.Background()) }()
 	connect := func() *bus.Bus {

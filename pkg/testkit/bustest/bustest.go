@@ -11,6 +11,7 @@ package bustest
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func Listen(t testing.TB) *Server {
 
 func start(t testing.TB, cfg embedded.Config) *Server {
 	t.Helper()
+	cfg.Scratch = filepath.Join(t.TempDir(), "nats")
 	s := &Server{Server: embedded.NewServer(cfg), t: t}
 	s.Start()
 	t.Cleanup(s.Stop)

@@ -72,6 +72,7 @@ type Process struct {
 	make      func() *exec.Cmd
 	ready     func(ctx context.Context) error
 
+	tmp  string
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  *bytes.Buffer // written by the process only; read when it has ended or the test failed
@@ -162,7 +163,7 @@ func (f *Fleet) nginx(up map[route.Kind][]string) string {
 }
 
 func (f *Fleet) register(p *Process) {
-	p.t = f.t
+	p.t, p.tmp = f.t, f.dir
 	f.mu.Lock()
 	f.procs[p.Name] = p
 	f.mu.Unlock()
@@ -228,6 +229,10 @@ func (f *Fleet) AnyWorker() string {
 func (p *Process) start() {
 	p.t.Helper()
 	cmd := p.make()
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = append(cmd.Env, "TMPDIR="+p.tmp) // what a killed process leaves behind goes with the test
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	log := new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -343,7 +348,7 @@ func tail(s string, lines int) string {
 // StartProcess starts a process of the caller's making that answers /readyz at ops, and waits until it is ready.
 func StartProcess(t testing.TB, name, ops string, run func() *exec.Cmd) *Process {
 	t.Helper()
-	f := &Fleet{t: t, procs: map[string]*Process{}}
+	f := &Fleet{t: t, dir: t.TempDir(), procs: map[string]*Process{}}
 	p := &Process{Name: name, Ops: ops, make: run, ready: answers("http://" + ops + "/readyz")}
 	f.add(p)
 	return p

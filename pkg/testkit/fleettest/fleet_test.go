@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +52,8 @@ func nats(addr string) *exec.Cmd {
 func binaries(t testing.TB) string {
 	t.Helper()
 	buildOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "heddle-bin-") //nolint:usetesting // it outlives the test
+		sweepBinaries()
+		dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", binPrefix, os.Getpid())) //nolint:usetesting // it outlives the test
 		require.NoError(t, err)
 		built = dir
 		out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/heddle-im/heddle/cmd/...").CombinedOutput()
@@ -59,6 +61,19 @@ func binaries(t testing.TB) string {
 	})
 	require.NotEmpty(t, built)
 	return built
+}
+
+const binPrefix = "heddle-bin-"
+
+// sweepBinaries removes the programs of test processes that were killed.
+func sweepBinaries() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), binPrefix+"*"))
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), binPrefix), "-")
+		if _, err := os.Stat("/proc/" + pid); err != nil {
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // converse has a real client hold a conversation.

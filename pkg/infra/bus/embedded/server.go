@@ -23,9 +23,12 @@ type Config struct {
 	// Listen is host:port for other processes, port 0 for any. Empty: only this
 	// process can connect.
 	Listen string
-	// StoreDir holds file streams. Empty: a temporary directory, removed on
-	// Stop; memory streams need no more.
+	// StoreDir holds file streams. Empty: Scratch; memory streams need no more.
 	StoreDir string
+	// Scratch is a directory for what the server writes and nobody needs again:
+	// made anew by Start, removed on Stop. Nobody else may use it. Empty: a
+	// temporary directory, which stays behind if the process is killed.
+	Scratch string
 	// MaxMemory and MaxStore bound JetStream. Default 256 MiB and 1 GiB.
 	MaxMemory, MaxStore int64
 	// Logger gets the server's warnings and errors. May be nil.
@@ -98,7 +101,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		opts.Host = host
 	}
 	if opts.StoreDir == "" {
-		if s.tempDir, err = os.MkdirTemp("", "heddle-nats-"); err != nil {
+		if err := s.makeTemp(); err != nil {
 			return err
 		}
 		opts.StoreDir = s.tempDir
@@ -138,6 +141,19 @@ func (s *Server) Stop(context.Context) error {
 	s.srv.WaitForShutdown()
 	s.srv = nil
 	return s.removeTemp()
+}
+
+// makeTemp makes the directory of memory streams.
+func (s *Server) makeTemp() (err error) {
+	if s.cfg.Scratch == "" {
+		s.tempDir, err = os.MkdirTemp("", "heddle-nats-")
+		return err
+	}
+	if err := os.RemoveAll(s.cfg.Scratch); err != nil { // of a process that was killed
+		return err
+	}
+	s.tempDir = s.cfg.Scratch
+	return os.MkdirAll(s.tempDir, 0o700)
 }
 
 func (s *Server) removeTemp() error {

@@ -99,7 +99,10 @@ func (a *App) build() error {
 	a.group.Add("budget", b.budget)
 	a.group.Add("register", b.renewer)
 	a.group.Add("members", b.members)
-	s := newShared(b)
+	s, err := newShared(b)
+	if err != nil {
+		return err
+	}
 	a.group.Add("log", s)
 
 	var parts []part
@@ -141,7 +144,7 @@ func (a *App) listen(s *shared, parts []part) error {
 		return err
 	}
 	b.onClose(fwd.Close)
-	gate := auth.NewGate(s.sessions, s.limiter, nil, trustedProxies())
+	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), trustedProxies())
 	router, err := httpx.New(httpx.Options{
 		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),

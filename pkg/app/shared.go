@@ -6,11 +6,15 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/matrix/signing"
+	"github.com/heddle-im/heddle/pkg/remote/fedclient"
+	"github.com/heddle-im/heddle/pkg/remote/keyring"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -26,6 +30,10 @@ type shared struct {
 	sessions *account.Sessions
 	limiter  *auth.Limits
 	client   *rpc.Client
+	remote   *fedclient.Client
+	keyring  *keyring.Ring
+	fed      *feddb.DB
+	oldKeys  []signing.OldKey
 	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
 	to caller
 
@@ -40,7 +48,7 @@ type ear struct {
 	reset func(ctx context.Context, at shard.Heads) error
 }
 
-func newShared(b *base) *shared {
+func newShared(b *base) (*shared, error) {
 	s := &shared{
 		base: b, accounts: accountdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
 		logs: logdb.NewDB(b.db, b.shards.Count()),
@@ -72,7 +80,10 @@ func newShared(b *base) *shared {
 	s.ready.Register("log", s.follower.Ready)
 	b.status.follow(s.follower)
 	s.limiter = newLimiter(b)
-	return s
+	if err := s.openRemote(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // hear adds a part that hears the log; it must be called before Start.

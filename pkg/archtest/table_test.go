@@ -61,6 +61,7 @@ var table = []row{
 	{"infra/bus/embedded", layerCore, []string{"testkit/", "cmd/heddle"}}, // NATS's server, which no worker should carry
 	{"infra/soft", layerCore, []string{"service/account", "service/presence", "api/auth", "api/httpx", "config", "app"}},
 	{"infra/blob", layerCore, []string{"service/media", "config", "app"}},
+	{"infra/outhttp", layerCore, []string{"remote/", "service/push", "service/appservice", "service/media", "app"}},
 	{"infra/cache", layerCore, append([]string{"infra/"}, threeAndUp...)},
 	{"infra/lifecycle", layerCore, append([]string{"infra/"}, threeAndUp...)},
 	{"infra/telemetry", layerCore, append([]string{"infra/"}, threeAndUp...)},
@@ -79,7 +80,7 @@ var table = []row{
 	{"store/roomdb", layerStore, append([]string{"store/readdb"}, readers...)},
 	{"store/accountdb", layerStore, readers},
 	{"store/e2eedb", layerStore, readers},
-	{"store/feddb", layerStore, readers},
+	{"store/feddb", layerStore, append([]string{"remote/keyring"}, readers...)},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
@@ -111,6 +112,7 @@ var table = []row{
 	{"service/msync", layerService, append([]string{"service/msync/sliding"}, handlers...)},
 	{"service/msync/sliding", layerService, handlers},
 	{"service/timeline", layerService, handlers},
+	{"service/resident", layerService, handlers}, // rooms, as other servers are told of them
 	{"service/inbound", layerService, handlers},
 	{"service/outbound", layerService, handlers},
 	{"service/push", layerService, handlers},

@@ -184,6 +184,12 @@ type Federation struct {
 	AllowNetworks []netip.Prefix `koanf:"allow_networks"`
 	// DenyNetworks are networks that this server never connects to on behalf of others.
 	DenyNetworks []netip.Prefix `koanf:"deny_networks"`
+	// KeyServers are homeservers that are asked for the signing keys of others that do not answer themselves any more. They are
+	// believed in that.
+	KeyServers []string `koanf:"key_servers"`
+	// OldKeys are the public halves of keys that this server signed with before, so that what they signed stays good: each is the key's
+	// id, the key in base64, and when it went out of use, in milliseconds: `ed25519:old BASE64 1600000000000`.
+	OldKeys []string `koanf:"old_keys"`
 }
 
 // Media is the store of uploaded and remote files.

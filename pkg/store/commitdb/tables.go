@@ -8,6 +8,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
@@ -43,6 +44,10 @@ func newSets() []*set {
 		newSet(step(table(accountdb.QueueProfiles))),
 		newSet(step(table(accountdb.QueueAccountData))),
 		newSet(step(table(accountdb.QueueFilters))),
+
+		newSet(step(table(feddb.QueueStagedGone))),
+		newSet(step(table(feddb.QueueStripped))),
+		newSet(step(table(feddb.QueueEDUs))),
 	}
 }
 

@@ -1,0 +1,110 @@
+-- name: UpsertKeys :exec
+INSERT INTO server_key (server, key_id, key, valid_until, expired, got, document)
+SELECT @server::text, k.key_id, k.key, k.valid_until, k.expired, @got::bigint, @document::bytea
+FROM (SELECT unnest(@key_ids::text[]) AS key_id, unnest(@keys::bytea[]) AS key, unnest(@valid_untils::bigint[]) AS valid_until,
+             unnest(@expireds::bigint[]) AS expired) AS k
+ON CONFLICT (server, key_id) DO UPDATE SET key = excluded.key, valid_until = excluded.valid_until, expired = excluded.expired,
+    got = excluded.got, document = excluded.document
+WHERE server_key.got <= excluded.got;
+
+-- name: KeysOf :many
+SELECT server, key_id, key, valid_until, expired, got, document FROM server_key WHERE server = ANY(@servers::text[]);
+
+-- name: InsertTxn :execrows
+INSERT INTO fed_txn (shard, origin, txn_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: TxnTaken :one
+SELECT EXISTS (SELECT FROM fed_txn WHERE shard = $1 AND origin = $2 AND txn_id = $3);
+
+-- name: SweepTxns :execrows
+DELETE FROM fed_txn WHERE at < now() - make_interval(days => @days::int);
+
+-- name: StagePDUs :exec
+INSERT INTO staged_pdu (shard, room_id, event_id, origin, json)
+SELECT unnest(@shards::smallint[]), unnest(@room_ids::text[]), unnest(@event_ids::text[]), @origin::text, unnest(@jsons::bytea[])
+ON CONFLICT (shard, room_id, event_id) DO NOTHING;
+
+-- name: StageEDUs :exec
+INSERT INTO staged_edu (shard, origin, type, content)
+SELECT @shard::smallint, @origin::text, unnest(@types::text[]), unnest(@contents::bytea[]);
+
+-- name: DueRooms :many
+SELECT room_id, min(seq)::bigint AS first FROM staged_pdu
+WHERE shard = $1 AND due <= now() GROUP BY room_id ORDER BY first LIMIT $2;
+
+-- name: StagedOfRoom :many
+SELECT seq, room_id, event_id, origin, json, tries FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3;
+
+-- name: CountStaged :one
+SELECT count(*) FROM staged_pdu;
+
+-- name: PostponeStaged :exec
+UPDATE staged_pdu SET tries = tries + 1, error = @error, due = now() + make_interval(secs => @seconds::float8)
+WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);
+
+-- name: DropStaged :exec
+DELETE FROM staged_pdu WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);
+
+-- name: ListStagedEDUs :many
+SELECT seq, origin, type, content FROM staged_edu WHERE shard = $1 ORDER BY seq LIMIT $2;
+
+-- name: DropStagedEDUs :exec
+DELETE FROM staged_edu WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);
+
+-- name: InsertSet :exec
+INSERT INTO staged_set (set_id) VALUES ($1);
+
+-- name: StageEvents :exec
+INSERT INTO staged_event (set_id, seq, state, event_id, json)
+SELECT @set_id::bytea, unnest(@seqs::int[]), unnest(@states::bool[]), unnest(@event_ids::text[]), unnest(@jsons::bytea[]);
+
+-- name: ListStagedEvents :many
+SELECT seq, state, event_id, json FROM staged_event WHERE set_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3;
+
+-- name: DropSet :exec
+WITH e AS (DELETE FROM staged_event WHERE set_id = ANY(@set_ids::bytea[]))
+DELETE FROM staged_set WHERE set_id = ANY(@set_ids::bytea[]);
+
+-- name: OldSets :many
+SELECT set_id FROM staged_set WHERE at < now() - make_interval(hours => @hours::int) LIMIT 100;
+
+-- name: HostsOf :many
+SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1)::text AS host FROM member
+WHERE room_nid = $1 AND membership = 4 AND NOT local;
+
+-- name: RoomsOfHost :many
+SELECT DISTINCT room_nid FROM member
+WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND NOT local AND membership = 4;
+
+-- name: HostInRoom :one
+SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND room_nid = @room_nid
+    AND NOT local AND membership = 4);
+
+-- name: Behind :many
+SELECT destination, shard, pos FROM fed_behind;
+
+-- name: SetBehind :exec
+INSERT INTO fed_behind (destination, shard, pos)
+SELECT unnest(@destinations::text[]), unnest(@shards::smallint[]), unnest(@positions::bigint[])
+ON CONFLICT (destination, shard) DO UPDATE SET pos = excluded.pos;
+
+-- name: NotBehind :exec
+DELETE FROM fed_behind WHERE destination = ANY(@destinations::text[]);
+
+-- name: EDUsFor :many
+SELECT seq, type, content FROM fed_edu WHERE destination = $1 ORDER BY seq LIMIT $2;
+
+-- name: EDUDestinations :many
+SELECT DISTINCT destination FROM fed_edu;
+
+-- name: DropEDUs :exec
+DELETE FROM fed_edu WHERE destination = @destination AND seq = ANY(@seqs::bigint[]);
+
+-- name: LastOwn :many
+-- The latest event of this server in each of the rooms beyond the shards' positions.
+SELECT e.room_nid, e.nid, e.ord, e.json, e.event_id FROM (SELECT unnest(@rooms::bigint[]) AS nid, unnest(@above::bigint[]) AS above) AS r
+CROSS JOIN LATERAL (
+    SELECT event.room_nid, event.nid, event.ord, event.json, event.event_id FROM event JOIN atom a ON a.nid = event.sender
+    WHERE event.room_nid = r.nid AND event.ord > r.above AND event.flags = 0 AND a.name LIKE '%:' || @server::text
+    ORDER BY event.ord DESC LIMIT 1
+) e ORDER BY e.ord;

@@ -1,0 +1,288 @@
+package feddb
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// StagedPDU is an event on its way into a room.
+type StagedPDU struct {
+	Shard   shard.ID // of the room
+	Seq     int64
+	RoomID  string
+	EventID string
+	Origin  string
+	JSON    []byte
+	Tries   int
+}
+
+// StagedEDU is what must not be lost of the rest of a transaction.
+type StagedEDU struct {
+	Seq     int64
+	Origin  string
+	Type    string
+	Content []byte
+}
+
+// TxnTaken tells whether a transaction was staged before.
+func (d *DB) TxnTaken(ctx context.Context, s shard.ID, origin, txn string) (bool, error) {
+	taken, err := d.q.TxnTaken(ctx, TxnTakenParams{Shard: int16(s), Origin: origin, TxnID: txn})
+	if err != nil {
+		return false, fmt.Errorf("read transaction: %w", err)
+	}
+	return taken, nil
+}
+
+// Stage stores a transaction of another server, all or nothing, and tells whether it was new. s is the origin's shard. Events
+// that are staged already are left alone.
+func (d *DB) Stage(ctx context.Context, s shard.ID, origin, txn string, pdus []StagedPDU, edus []StagedEDU) (fresh bool, err error) {
+	err = pg.InTx(ctx, d.db.Primary, func(tx pgx.Tx) error {
+		q := New(tx)
+		n, err := q.InsertTxn(ctx, InsertTxnParams{Shard: int16(s), Origin: origin, TxnID: txn})
+		if err != nil || n == 0 {
+			return err
+		}
+		fresh = true
+		return stage(ctx, q, s, origin, pdus, edus)
+	})
+	if err != nil {
+		return false, fmt.Errorf("stage transaction: %w", err)
+	}
+	return fresh, nil
+}
+
+func stage(ctx context.Context, q *Queries, s shard.ID, origin string, pdus []StagedPDU, edus []StagedEDU) error {
+	if len(pdus) > 0 {
+		p := StagePDUsParams{Origin: origin}
+		for i := range pdus {
+			p.Shards, p.RoomIds = append(p.Shards, int16(pdus[i].Shard)), append(p.RoomIds, pdus[i].RoomID)
+			p.EventIds, p.Jsons = append(p.EventIds, pdus[i].EventID), append(p.Jsons, pdus[i].JSON)
+		}
+		if err := q.StagePDUs(ctx, p); err != nil {
+			return err
+		}
+	}
+	if len(edus) > 0 {
+		p := StageEDUsParams{Shard: int16(s), Origin: origin}
+		for i := range edus {
+			p.Types, p.Contents = append(p.Types, edus[i].Type), append(p.Contents, edus[i].Content)
+		}
+		return q.StageEDUs(ctx, p)
+	}
+	return nil
+}
+
+// DueRooms gives rooms of a shard that have staged events to be worked on now, those that wait for longest first.
+func (d *DB) DueRooms(ctx context.Context, s shard.ID, most int) ([]string, error) {
+	rows, err := d.q.DueRooms(ctx, DueRoomsParams{Shard: int16(s), Limit: int32(most)})
+	if err != nil {
+		return nil, fmt.Errorf("read staged rooms: %w", err)
+	}
+	rooms := make([]string, len(rows))
+	for i, r := range rows {
+		rooms[i] = r.RoomID
+	}
+	return rooms, nil
+}
+
+// Staged reads a room's staged events in the order in which they came.
+func (d *DB) Staged(ctx context.Context, s shard.ID, room string, most int) ([]StagedPDU, error) {
+	rows, err := d.q.StagedOfRoom(ctx, StagedOfRoomParams{Shard: int16(s), RoomID: room, Limit: int32(most)})
+	if err != nil {
+		return nil, fmt.Errorf("read staged events: %w", err)
+	}
+	out := make([]StagedPDU, len(rows))
+	for i, r := range rows {
+		out[i] = StagedPDU{Shard: s, Seq: r.Seq, RoomID: r.RoomID, EventID: r.EventID, Origin: r.Origin, JSON: r.Json, Tries: int(r.Tries)}
+	}
+	return out, nil
+}
+
+// Postpone notes why staged events could not be worked on, and that they are not to be for a while.
+func (d *DB) Postpone(ctx context.Context, s shard.ID, seqs []int64, why string, by time.Duration) error {
+	err := d.q.PostponeStaged(ctx, PostponeStagedParams{Shard: int16(s), Seqs: seqs, Error: why, Seconds: by.Seconds()})
+	if err != nil {
+		return fmt.Errorf("postpone staged events: %w", err)
+	}
+	return nil
+}
+
+// DropStaged deletes staged events of which nothing will come.
+func (d *DB) DropStaged(ctx context.Context, s shard.ID, seqs []int64) error {
+	if err := d.q.DropStaged(ctx, DropStagedParams{Shard: int16(s), Seqs: seqs}); err != nil {
+		return fmt.Errorf("drop staged events: %w", err)
+	}
+	return nil
+}
+
+// StagedEDUs reads what is staged of a shard's servers besides events, in the order in which it came.
+func (d *DB) StagedEDUs(ctx context.Context, s shard.ID, most int) ([]StagedEDU, error) {
+	rows, err := d.q.ListStagedEDUs(ctx, ListStagedEDUsParams{Shard: int16(s), Limit: int32(most)})
+	if err != nil {
+		return nil, fmt.Errorf("read staged EDUs: %w", err)
+	}
+	out := make([]StagedEDU, len(rows))
+	for i, r := range rows {
+		out[i] = StagedEDU{Seq: r.Seq, Origin: r.Origin, Type: r.Type, Content: r.Content}
+	}
+	return out, nil
+}
+
+// DropStagedEDUs deletes what was worked on.
+func (d *DB) DropStagedEDUs(ctx context.Context, s shard.ID, seqs []int64) error {
+	if err := d.q.DropStagedEDUs(ctx, DropStagedEDUsParams{Shard: int16(s), Seqs: seqs}); err != nil {
+		return fmt.Errorf("drop staged EDUs: %w", err)
+	}
+	return nil
+}
+
+// SweepTxns forgets transactions that are days old: nobody sends them again.
+func (d *DB) SweepTxns(ctx context.Context, days int) (int64, error) {
+	n, err := d.q.SweepTxns(ctx, int32(days))
+	if err != nil {
+		return 0, fmt.Errorf("sweep transactions: %w", err)
+	}
+	return n, nil
+}
+
+// SetEvent is an event of a set.
+type SetEvent struct {
+	EventID string
+	// State: it is part of the state, and not only of its auth chains.
+	State bool
+	JSON  []byte
+}
+
+// setPiece is how many events of a set are written or read at a time.
+const setPiece = 1000
+
+// PutSet stores a set of events, each after those that it names, for a room's writer to take.
+func (d *DB) PutSet(ctx context.Context, set []byte, events []SetEvent) error {
+	err := pg.InTx(ctx, d.db.Primary, func(tx pgx.Tx) error {
+		q := New(tx)
+		if err := q.InsertSet(ctx, set); err != nil {
+			return err
+		}
+		for from := 0; from < len(events); from += setPiece {
+			p := StageEventsParams{SetID: set}
+			for i := from; i < min(from+setPiece, len(events)); i++ {
+				p.Seqs, p.States = append(p.Seqs, int32(i)), append(p.States, events[i].State)
+				p.EventIds, p.Jsons = append(p.EventIds, events[i].EventID), append(p.Jsons, events[i].JSON)
+			}
+			if err := q.StageEvents(ctx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("stage events: %w", err)
+	}
+	return nil
+}
+
+// Set reads a set in its order.
+func (d *DB) Set(ctx context.Context, set []byte) ([]SetEvent, error) {
+	var out []SetEvent
+	for {
+		rows, err := d.q.ListStagedEvents(ctx, ListStagedEventsParams{SetID: set, Seq: int32(len(out)), Limit: setPiece})
+		if err != nil {
+			return nil, fmt.Errorf("read staged events: %w", err)
+		}
+		for _, r := range rows {
+			out = append(out, SetEvent{EventID: r.EventID, State: r.State, JSON: r.Json})
+		}
+		if len(rows) < setPiece {
+			return out, nil
+		}
+	}
+}
+
+// DropSet deletes sets.
+func (d *DB) DropSet(ctx context.Context, sets ...[]byte) error {
+	if err := d.q.DropSet(ctx, sets); err != nil {
+		return fmt.Errorf("drop staged events: %w", err)
+	}
+	return nil
+}
+
+// SweepSets deletes sets that nobody took for hours.
+func (d *DB) SweepSets(ctx context.Context, hours int) error {
+	sets, err := d.q.OldSets(ctx, int32(hours))
+	if err == nil && len(sets) > 0 {
+		err = d.q.DropSet(ctx, sets)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep staged events: %w", err)
+	}
+	return nil
+}
+
+// StagedGone deletes staged events of the proposal's shard, with what was made of them.
+type StagedGone struct{ Seqs []int64 }
+
+// Cost implements entry.Row.
+func (r *StagedGone) Cost() int { return 32 + 16*len(r.Seqs) }
+
+// QueueStagedGone deletes staged events.
+func QueueStagedGone(b *pgx.Batch, rows []entry.Placed[*StagedGone]) {
+	var shards []int16
+	var seqs []int64
+	for _, r := range rows {
+		for _, seq := range r.Row.Seqs {
+			shards, seqs = append(shards, int16(r.Shard)), append(seqs, seq)
+		}
+	}
+	b.Queue(deleteStaged, shards, seqs)
+}
+
+// Stripped is what another server told a user of this one of a room whose state is not known here: a JSON array.
+type Stripped struct {
+	Room   shard.Nid
+	UserID string
+	Events []byte
+}
+
+// Cost implements entry.Row.
+func (r *Stripped) Cost() int { return 64 + len(r.UserID) + len(r.Events) }
+
+// QueueStripped writes stripped states.
+func QueueStripped(b *pgx.Batch, rows []entry.Placed[*Stripped]) {
+	type placed = *entry.Placed[*Stripped]
+	type key struct {
+		room shard.Nid
+		user string
+	}
+	rows = entry.LastByKey(rows, func(p entry.Placed[*Stripped]) key { return key{p.Row.Room, p.Row.UserID} })
+	b.Queue(upsertStripped,
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Room) }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
+		entry.Column(rows, func(p placed) []byte { return p.Row.Events }))
+}
+
+// EDU is what a destination must be sent besides events, as long as it takes.
+type EDU struct {
+	Destination string
+	Type        string
+	Content     []byte
+}
+
+// Cost implements entry.Row.
+func (r *EDU) Cost() int { return 96 + len(r.Destination) + len(r.Content) }
+
+// QueueEDUs writes EDUs for destinations, in their order.
+func QueueEDUs(b *pgx.Batch, rows []entry.Placed[*EDU]) {
+	type placed = *entry.Placed[*EDU]
+	b.Queue(insertEDUs,
+		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
+		entry.Column(rows, func(p placed) string { return p.Row.Destination }),
+		entry.Column(rows, func(p placed) string { return p.Row.Type }),
+		entry.Column(rows, func(p placed) []byte { return p.Row.Content }))
+}

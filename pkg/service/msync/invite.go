@@ -1,10 +1,12 @@
 package msync
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
 func (v *view) invitedRoom(ctx context.Context, x *part) ([]byte, error) {
@@ -40,6 +42,17 @@ func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, erro
 	sender := string(items[0].Event.Sender())
 	if v.ignored[sender] {
 		return nil, nil
+	}
+	if own[0].Flags.Has(roomdb.FlagOutlier) { // the room's state is not known here: this is what its server told
+		told, err := v.e.Rooms.Stripped(ctx, x.ref.Nid, v.u.id)
+		if err != nil {
+			return nil, err
+		}
+		b := []byte(open)
+		if told = bytes.TrimSuffix(bytes.TrimPrefix(told, []byte{'['}), []byte{']'}); len(told) > 0 {
+			b = append(append(b, told...), ',')
+		}
+		return append(items[0].Event.AppendStripped(b), `]}}`...), nil
 	}
 	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(strippedTypes(), "", typeMember, sender))
 	if err != nil {

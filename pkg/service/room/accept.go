@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
@@ -62,6 +63,9 @@ func (f acceptFact) load(ctx context.Context, r *live) (any, error) {
 		}
 		a.events, a.errs, a.nids = append(a.events, e), append(a.errs, err), append(a.nids, r.term.nid())
 	}
+	if e, ok := r.id.CreateEvent(); ok {
+		ids = append(ids, string(e))
+	}
 	slices.Sort(ids)
 	rows, err := r.term.host.DB.EventsByID(ctx, r.nid, slices.Compact(ids))
 	if err != nil {
@@ -79,6 +83,7 @@ type acceptor struct {
 	given *accepted
 	nodes map[id.EventID]*node
 	byNid map[shard.Nid]*held // what is in memory
+	relay bool
 }
 
 // node is an event that others build on.
@@ -86,6 +91,8 @@ type node struct {
 	*held
 	after snapshots
 	known bool // after is set
+	// outlier: its state is not known.
+	outlier bool
 }
 
 func (d *draft) accept(c *Accept, p *plan) error {
@@ -99,6 +106,7 @@ func (d *draft) accept(c *Accept, p *plan) error {
 			a.byNid[h.nid] = h
 		}
 	}
+	a.relay = c.Relay
 	verdicts := make([]Verdict, len(given.events))
 	for i, e := range given.events {
 		if e == nil {
@@ -111,6 +119,20 @@ func (d *draft) accept(c *Accept, p *plan) error {
 		}
 		verdicts[i] = v
 	}
+	var done []int64
+	for i := range min(len(verdicts), len(c.Staged)) {
+		if verdicts[i].Fate != FateMissing {
+			done = append(done, c.Staged[i])
+		}
+	}
+	if len(done) > 0 {
+		a.rows = append(a.rows, &feddb.StagedGone{Seqs: done})
+	}
+	return p.tell(verdicts)
+}
+
+// tell answers verdicts.
+func (p *plan) tell(verdicts []Verdict) error {
 	data, err := json.Marshal(verdicts)
 	if err != nil {
 		return fmt.Errorf("encode verdicts: %w", err)
@@ -132,7 +154,7 @@ func (a *acceptor) node(e id.EventID) *node {
 	if err != nil {
 		return nil // what we stored ourselves can be read
 	}
-	n := &node{held: h}
+	n := &node{held: h, outlier: row.Flags.Has(roomdb.FlagOutlier)}
 	a.nodes[e] = n
 	return n
 }
@@ -167,7 +189,8 @@ func (f snapshotsFact) load(ctx context.Context, r *live) (any, error) {
 // take takes one event through the checks on receipt, from the fourth on.
 func (a *acceptor) take(e *event.Event, nid shard.Nid) (Verdict, error) {
 	v := Verdict{Event: e.EventID()}
-	if a.node(v.Event) != nil {
+	stored := a.node(v.Event)
+	if stored != nil && !stored.outlier {
 		v.Fate = FateKnown
 		return v, nil
 	}
@@ -184,9 +207,9 @@ func (a *acceptor) take(e *event.Event, nid shard.Nid) (Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	h := &held{nid: nid, ev: e, red: eventauth.Reduce(e)}
-	for _, n := range auth {
-		h.auth = append(h.auth, n.nid)
+	h := a.holdNew(nid, e, auth)
+	if stored != nil {
+		h.nid = stored.nid
 	}
 	refusal := a.refuse(h, auth, before.state())
 	soft := a.refuseByState(h, a.head.state)
@@ -202,7 +225,15 @@ func (a *acceptor) take(e *event.Event, nid shard.Nid) (Verdict, error) {
 	default:
 		v.Fate = FateAccepted
 	}
-	return v, a.put(h, prev, before, v.Fate)
+	return v, a.put(h, prev, before, v.Fate, stored != nil)
+}
+
+func (a *acceptor) holdNew(nid shard.Nid, e *event.Event, auth []*node) *held {
+	h := &held{nid: nid, ev: e, red: eventauth.Reduce(e)}
+	for _, n := range auth {
+		h.auth = append(h.auth, n.nid)
+	}
+	return h
 }
 
 // find gives the nodes that an event names, and notes those that are not known.
@@ -230,18 +261,33 @@ func (a *acceptor) refuse(h *held, auth []*node, before stateres.State) error {
 	for _, n := range auth {
 		named = append(named, eventauth.AuthEvent{Event: n.red, Rejected: n.rejected})
 	}
-	var create eventauth.AuthEvent
-	if c := a.at(event.TypeCreate, ""); c != nil {
-		create.Event = c.red
+	if err := a.refuseByAuth(h, named); err != nil {
+		return err
+	}
+	return a.refuseByState(h, before)
+}
+
+// refuseByAuth checks an event against its own auth events.
+func (a *acceptor) refuseByAuth(h *held, named []eventauth.AuthEvent) error {
+	create := eventauth.AuthEvent{}
+	if c := a.createEvent(); c != nil {
+		create = eventauth.AuthEvent{Event: c.red, Rejected: c.rejected}
 	}
 	st, err := eventauth.CheckAuthEvents(a.r.rules, h.red, named, create)
 	if err != nil {
 		return err
 	}
-	if err := eventauth.Check(a.r.rules, h.red, &st); err != nil {
-		return err
+	return eventauth.Check(a.r.rules, h.red, &st)
+}
+
+// createEvent gives the room's create event, nil if it is not known yet.
+func (a *acceptor) createEvent() *held {
+	if e, ok := a.r.id.CreateEvent(); ok {
+		if n := a.node(e); n != nil {
+			return n.held
+		}
 	}
-	return a.refuseByState(h, before)
+	return a.at(event.TypeCreate, "")
 }
 
 // refuseByState checks an event against a state of the room.
@@ -370,8 +416,11 @@ func equal(a, b stateres.State) bool {
 }
 
 // put stores an event that was checked, and if it is accepted moves the head on.
-func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate) error {
+func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate, stored bool) error {
 	row, body := a.rowOf(h.nid, h.ev)
+	if a.relay {
+		body.Flags |= entry.FlagRelay
+	}
 	for _, n := range prev {
 		row.Prev = append(row.Prev, n.nid)
 	}
@@ -394,18 +443,27 @@ func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate) error
 	}
 	row.StateAfter = after.nid()
 	body.StateBefore, body.StateAfter = int64(row.StateBefore), int64(row.StateAfter)
-	a.rows = append(a.rows, row)
 	a.byNid[h.nid] = h
 	a.nodes[h.ev.EventID()] = &node{held: h, after: after, known: true}
+	at := len(a.rows)
+	a.rows = append(a.rows, row)
 	switch fate {
 	case FateRejected:
 		row.Flags = roomdb.FlagRejected
-		return nil
 	case FateSoftFailed:
 		row.Flags = roomdb.FlagSoftFailed
-		return nil
+	default:
+		if err := a.advance(h, prev, before, after, row, body); err != nil {
+			return err
+		}
 	}
-	return a.advance(h, prev, before, after, row, body)
+	if stored { // as an outlier so far
+		a.rows[at] = &roomdb.EventPlaced{
+			Nid: row.Nid, Order: row.Order, Flags: row.Flags, StateBefore: row.StateBefore, StateAfter: row.StateAfter,
+			Extremities: row.Extremities, Prev: row.Prev,
+		}
+	}
+	return nil
 }
 
 // advance makes an accepted event a forward extremity, and the current state what the extremities' states resolve to.

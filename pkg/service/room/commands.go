@@ -1,6 +1,7 @@
 package room
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -279,6 +280,11 @@ func (c *SetVisibility) Method() string { return "room.set_visibility" }
 type Accept struct {
 	Room   id.RoomID
 	Events [][]byte // PDUs
+	// Staged are the numbers under which the events are staged, as many as there are events, or none. The rows of those that are
+	// done with, whatever became of them, are deleted in the same transaction.
+	Staged []int64
+	// Relay has this server send what is accepted on to the others in the room: it was given to us for that.
+	Relay bool
 }
 
 // Verdict is what became of one event.
@@ -308,3 +314,85 @@ func (c *Accept) shardKey() string { return string(c.Room) }
 
 // Method implements [Command].
 func (c *Accept) Method() string { return "room.accept" }
+
+// Outline makes a room known, by its version, of which nothing else is known yet. Unchanged if it is known.
+type Outline struct {
+	Room    id.RoomID
+	Version roomver.Version
+}
+
+// Outliers stores events of a staged set, from a place in it on, which are authorised by their auth events alone: those have to be known, or
+// to be before them. What does not pass is stored as rejected, what names unknown events is left out. The room is known.
+type Outliers struct {
+	Room  id.RoomID
+	Set   []byte
+	From  int
+	Count int
+}
+
+// Enter takes an event whose state before it is the state of a staged set, the events of which were stored by [Outliers].
+//
+// With Join it is the join by which this server enters the room, or enters it again: what it is not allowed to be is refused with
+// M_FORBIDDEN, and else the room goes on from it, and has the state after it. Otherwise it is an event of which nothing that comes before is
+// known, and what becomes of it is as with [Accept]. Answers Event, and a list of one [Verdict] as Data.
+type Enter struct {
+	Room  id.RoomID
+	Set   []byte
+	Event []byte // PDU
+	Join  bool
+	// Staged is the number under which the event is staged, 0 if it is not.
+	Staged int64
+}
+
+// OutOfBand stores a member event of a user of this server in a room whose state is not known here, or not any more: an invitation by another
+// server, a knock on one, and their ends. The room is known. Stripped is what the user is told of the room, a JSON array, or
+// nil. Answers Event; Unchanged if it was there.
+type OutOfBand struct {
+	Room     id.RoomID
+	Event    []byte // PDU
+	Stripped []byte
+}
+
+// Template asks for the event by which a user of another server would join, leave or knock. Answers Data: the room's version and the
+// event without signatures, as make_join and its like are answered. Refused as the event would be.
+type Template struct {
+	Room   id.RoomID
+	User   id.UserID
+	Action Action
+}
+
+// InviteDraft asks for an invitation of a user of another server, signed, for that server to sign it too; it then comes back by [Accept].
+// Answers Data: an [InviteRequest] as JSON.
+type InviteDraft struct{ Invite SetMembership }
+
+// InviteRequest is the body of an invitation as servers send it.
+type InviteRequest struct {
+	Event    json.RawMessage `json:"event"`
+	Version  string          `json:"room_version"`
+	Stripped json.RawMessage `json:"invite_room_state"`
+}
+
+func (c *Outline) shardKey() string     { return string(c.Room) }
+func (c *Outliers) shardKey() string    { return string(c.Room) }
+func (c *Enter) shardKey() string       { return string(c.Room) }
+func (c *OutOfBand) shardKey() string   { return string(c.Room) }
+func (c *Template) shardKey() string    { return string(c.Room) }
+func (c *InviteDraft) shardKey() string { return string(c.Invite.Room) }
+
+// Method implements [Command].
+func (c *Outline) Method() string { return "room.outline" }
+
+// Method implements [Command].
+func (c *Outliers) Method() string { return "room.outliers" }
+
+// Method implements [Command].
+func (c *Enter) Method() string { return "room.enter" }
+
+// Method implements [Command].
+func (c *OutOfBand) Method() string { return "room.out_of_band" }
+
+// Method implements [Command].
+func (c *Template) Method() string { return "room.template" }
+
+// Method implements [Command].
+func (c *InviteDraft) Method() string { return "room.invite_draft" }

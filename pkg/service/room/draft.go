@@ -47,8 +47,19 @@ func (d *draft) answer(p *plan) Answer {
 
 // realise makes what a plan wants.
 func (d *draft) realise(c Command, p *plan) error {
-	if c, ok := c.(*Accept); ok {
+	switch c := c.(type) {
+	case *Accept:
 		return d.accept(c, p)
+	case *Outliers:
+		return d.outliers(c, p)
+	case *Enter:
+		return d.enter(c, p)
+	case *OutOfBand:
+		return d.outOfBand(c, p)
+	case *Template:
+		return d.template(c, p)
+	case *InviteDraft:
+		return d.inviteDraft(p)
 	}
 	for i := range p.events {
 		if err := d.add(&p.events[i]); err != nil {
@@ -150,8 +161,21 @@ func (d *draft) rowOf(nid shard.Nid, e *event.Event) (*roomdb.Event, *entry.Even
 
 // build makes the event itself, with its auth events.
 func (d *draft) build(w *want) (*event.Event, []*held, error) {
+	p, auth, err := d.proto(w)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := event.Build(d.r.rules, p, d.server(), d.r.term.host.Key)
+	if err != nil {
+		return nil, nil, buildError(err)
+	}
+	return e, auth, nil
+}
+
+// proto makes what the event is built of, and finds its auth events.
+func (d *draft) proto(w *want) (*event.Proto, []*held, error) {
 	rules := d.r.rules
-	p := event.Proto{
+	p := &event.Proto{
 		RoomID: d.r.id, Type: w.typ, StateKey: w.key, Sender: w.sender, Content: w.content,
 		Depth: min(d.head.depth()+1, canonjson.MaxInt), OriginServerTS: w.ts,
 	}
@@ -180,15 +204,8 @@ func (d *draft) build(w *want) (*event.Event, []*held, error) {
 			p.LinkHashes[t.id] = t.hash
 		}
 	}
-	auth, err := d.authorise(&p)
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := event.Build(rules, &p, d.server(), d.r.term.host.Key)
-	if err != nil {
-		return nil, nil, buildError(err)
-	}
-	return e, auth, nil
+	auth, err := d.authorise(p)
+	return p, auth, err
 }
 
 // authorise selects the auth events of an event that is being built, and checks whether the room's state allows it.

@@ -1,6 +1,8 @@
 package room
 
 import (
+	"context"
+
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -12,7 +14,11 @@ func (c *Forget) room() id.RoomID { return c.Room }
 func (c *Forget) more() int       { return 0 }
 
 func (c *Forget) decide(v *view) (plan, error) {
-	switch v.membership(c.User) {
+	membership := v.membership(c.User)
+	if membership == "" { // what is out of band is not in the state
+		membership = ask[roomdb.Membership](v, memberFact{c.User}).String()
+	}
+	switch membership {
 	case event.Leave, event.Ban:
 	case "":
 		return plan{}, errNoRoom()
@@ -23,6 +29,14 @@ func (c *Forget) decide(v *view) (plan, error) {
 		rows:   []entry.Row{&roomdb.MemberForgotten{Room: v.r.nid, UserID: string(c.User)}},
 		answer: Answer{Room: c.Room},
 	}, nil
+}
+
+// memberFact asks for a user's membership as it is stored, out of band or not.
+type memberFact struct{ user id.UserID }
+
+func (f memberFact) load(ctx context.Context, r *live) (any, error) {
+	m, _, err := r.term.host.DB.Member(ctx, r.nid, string(f.user))
+	return m.Membership, err
 }
 
 func (c *SetVisibility) room() id.RoomID { return c.Room }

@@ -18,6 +18,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
@@ -42,6 +43,11 @@ type TypingUsers struct {
 	Users   []id.UserID
 }
 
+// Sets reads staged sets of events.
+type Sets interface {
+	SetPiece(ctx context.Context, set []byte, from, count int) ([]feddb.SetEvent, error)
+}
+
 // Options are what a Host needs. Metrics and Log may be nil.
 type Options struct {
 	Server    id.ServerName
@@ -51,6 +57,8 @@ type Options struct {
 	// DB reads the primary.
 	DB        *roomdb.Reader
 	Ephemeral Ephemeral
+	// Sets reads events that were staged for this. It is *feddb.DB.
+	Sets   Sets
 	Budget    *cache.Budget
 	Now       func() time.Time
 	// Random makes event ids in room versions 1 and 2.

@@ -104,7 +104,14 @@ func (t *term) loadRoom(ctx context.Context, room id.RoomID) (*live, error) {
 		return nil, fmt.Errorf("load room: %w", err)
 	}
 	if !ok {
-		return nil, errNoRoom()
+		ref, known, err := db.Room(ctx, t.shard, string(room))
+		if err != nil {
+			return nil, fmt.Errorf("load room: %w", err)
+		}
+		if !known {
+			return nil, errNoRoom()
+		}
+		at = roomdb.Tip{Room: ref.Nid, Version: ref.Version} // an outline, see [Outline]
 	}
 	rules, ok := roomver.Get(roomver.Version(at.Version))
 	if !ok {
@@ -113,6 +120,9 @@ func (t *term) loadRoom(ctx context.Context, room id.RoomID) (*live, error) {
 	t.host.metrics.loads.Inc()
 	r := t.newLive(at.Room, room, rules)
 	r.used.Store(t.host.clock.Add(1))
+	if at.Event == 0 {
+		return r, nil
+	}
 	if err := r.loadHead(ctx, &at); err != nil {
 		return nil, fmt.Errorf("load room: %w", err)
 	}

@@ -36,6 +36,15 @@ func (a Action) membership() string {
 }
 
 func (c *SetMembership) decide(v *view) (plan, error) {
+	if c.Action == ActionInvite && !v.local(c.Target) {
+		// The user's server has to sign the event first: see InviteDraft.
+		return plan{}, mxerr.New(mxerr.Unknown, "the user's server has to be asked")
+	}
+	return c.change(v)
+}
+
+// change decides the member event itself, whoever else has to sign it.
+func (c *SetMembership) change(v *view) (plan, error) {
 	membership := c.Action.membership()
 	if membership == "" {
 		return plan{}, mxerr.New(mxerr.InvalidParam, "action is unknown")
@@ -100,11 +109,6 @@ func (c *SetMembership) check(v *view, before string) error {
 		}
 	}
 	switch c.Action {
-	case ActionInvite:
-		if !v.local(c.Target) {
-			// The user's server has to sign the event first.
-			return mxerr.New(mxerr.Unknown, "users of other servers cannot be invited yet")
-		}
 	case ActionKick:
 		if v.lacks() {
 			return errLacks

@@ -228,6 +228,8 @@ func (t *term) begin(ctx context.Context, key []byte, cmd Command) (work, error)
 	switch c := cmd.(type) {
 	case *CreateRoom:
 		return t.create(ctx, key, c)
+	case *Outline:
+		return t.outline(ctx, key, c)
 	case *SetAlias:
 		return t.setAlias(ctx, key, c)
 	case *DeleteAlias:

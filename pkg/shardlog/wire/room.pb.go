@@ -1076,6 +1076,8 @@ type RoomAccept struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Events        [][]byte               `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	Staged        []int64                `protobuf:"varint,3,rep,packed,name=staged,proto3" json:"staged,omitempty"`
+	Relay         bool                   `protobuf:"varint,4,opt,name=relay,proto3" json:"relay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1124,6 +1126,380 @@ func (x *RoomAccept) GetEvents() [][]byte {
 	return nil
 }
 
+func (x *RoomAccept) GetStaged() []int64 {
+	if x != nil {
+		return x.Staged
+	}
+	return nil
+}
+
+func (x *RoomAccept) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
+}
+
+type RoomOutline struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomOutline) Reset() {
+	*x = RoomOutline{}
+	mi := &file_room_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomOutline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomOutline) ProtoMessage() {}
+
+func (x *RoomOutline) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomOutline.ProtoReflect.Descriptor instead.
+func (*RoomOutline) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RoomOutline) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomOutline) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type RoomOutliers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	From          int64                  `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	Count         int64                  `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomOutliers) Reset() {
+	*x = RoomOutliers{}
+	mi := &file_room_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomOutliers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomOutliers) ProtoMessage() {}
+
+func (x *RoomOutliers) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomOutliers.ProtoReflect.Descriptor instead.
+func (*RoomOutliers) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RoomOutliers) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomOutliers) GetSet() []byte {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *RoomOutliers) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RoomOutliers) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type RoomEnter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	Event         []byte                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	Join          bool                   `protobuf:"varint,4,opt,name=join,proto3" json:"join,omitempty"`
+	Staged        int64                  `protobuf:"varint,5,opt,name=staged,proto3" json:"staged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomEnter) Reset() {
+	*x = RoomEnter{}
+	mi := &file_room_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomEnter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomEnter) ProtoMessage() {}
+
+func (x *RoomEnter) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomEnter.ProtoReflect.Descriptor instead.
+func (*RoomEnter) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RoomEnter) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomEnter) GetSet() []byte {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *RoomEnter) GetEvent() []byte {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *RoomEnter) GetJoin() bool {
+	if x != nil {
+		return x.Join
+	}
+	return false
+}
+
+func (x *RoomEnter) GetStaged() int64 {
+	if x != nil {
+		return x.Staged
+	}
+	return 0
+}
+
+type RoomOutOfBand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Event         []byte                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	Stripped      []byte                 `protobuf:"bytes,3,opt,name=stripped,proto3" json:"stripped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomOutOfBand) Reset() {
+	*x = RoomOutOfBand{}
+	mi := &file_room_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomOutOfBand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomOutOfBand) ProtoMessage() {}
+
+func (x *RoomOutOfBand) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomOutOfBand.ProtoReflect.Descriptor instead.
+func (*RoomOutOfBand) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RoomOutOfBand) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomOutOfBand) GetEvent() []byte {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *RoomOutOfBand) GetStripped() []byte {
+	if x != nil {
+		return x.Stripped
+	}
+	return nil
+}
+
+type RoomTemplate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomTemplate) Reset() {
+	*x = RoomTemplate{}
+	mi := &file_room_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomTemplate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomTemplate) ProtoMessage() {}
+
+func (x *RoomTemplate) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomTemplate.ProtoReflect.Descriptor instead.
+func (*RoomTemplate) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RoomTemplate) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomTemplate) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *RoomTemplate) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+type RoomInviteDraft struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Invite        *RoomSetMembership     `protobuf:"bytes,1,opt,name=invite,proto3" json:"invite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomInviteDraft) Reset() {
+	*x = RoomInviteDraft{}
+	mi := &file_room_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomInviteDraft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomInviteDraft) ProtoMessage() {}
+
+func (x *RoomInviteDraft) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomInviteDraft.ProtoReflect.Descriptor instead.
+func (*RoomInviteDraft) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RoomInviteDraft) GetInvite() *RoomSetMembership {
+	if x != nil {
+		return x.Invite
+	}
+	return nil
+}
+
 type RoomSetAlias struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Alias         string                 `protobuf:"bytes,1,opt,name=alias,proto3" json:"alias,omitempty"`
@@ -1135,7 +1511,7 @@ type RoomSetAlias struct {
 
 func (x *RoomSetAlias) Reset() {
 	*x = RoomSetAlias{}
-	mi := &file_room_proto_msgTypes[15]
+	mi := &file_room_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1523,7 @@ func (x *RoomSetAlias) String() string {
 func (*RoomSetAlias) ProtoMessage() {}
 
 func (x *RoomSetAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[15]
+	mi := &file_room_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1536,7 @@ func (x *RoomSetAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomSetAlias.ProtoReflect.Descriptor instead.
 func (*RoomSetAlias) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{15}
+	return file_room_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RoomSetAlias) GetAlias() string {
@@ -1195,7 +1571,7 @@ type RoomDeleteAlias struct {
 
 func (x *RoomDeleteAlias) Reset() {
 	*x = RoomDeleteAlias{}
-	mi := &file_room_proto_msgTypes[16]
+	mi := &file_room_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1583,7 @@ func (x *RoomDeleteAlias) String() string {
 func (*RoomDeleteAlias) ProtoMessage() {}
 
 func (x *RoomDeleteAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[16]
+	mi := &file_room_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1596,7 @@ func (x *RoomDeleteAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomDeleteAlias.ProtoReflect.Descriptor instead.
 func (*RoomDeleteAlias) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{16}
+	return file_room_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RoomDeleteAlias) GetAlias() string {
@@ -1256,7 +1632,7 @@ type RoomSetVisibility struct {
 
 func (x *RoomSetVisibility) Reset() {
 	*x = RoomSetVisibility{}
-	mi := &file_room_proto_msgTypes[17]
+	mi := &file_room_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1644,7 @@ func (x *RoomSetVisibility) String() string {
 func (*RoomSetVisibility) ProtoMessage() {}
 
 func (x *RoomSetVisibility) ProtoReflect() protoreflect.Message {
-	mi := &file_room_proto_msgTypes[17]
+	mi := &file_room_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1657,7 @@ func (x *RoomSetVisibility) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomSetVisibility.ProtoReflect.Descriptor instead.
 func (*RoomSetVisibility) Descriptor() ([]byte, []int) {
-	return file_room_proto_rawDescGZIP(), []int{17}
+	return file_room_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RoomSetVisibility) GetRoom() string {
@@ -1408,11 +1784,37 @@ const file_room_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
 	"\x06typing\x18\x03 \x01(\bR\x06typing\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"8\n" +
+	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"f\n" +
 	"\n" +
 	"RoomAccept\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
-	"\x06events\x18\x02 \x03(\fR\x06events\"H\n" +
+	"\x06events\x18\x02 \x03(\fR\x06events\x12\x16\n" +
+	"\x06staged\x18\x03 \x03(\x03R\x06staged\x12\x14\n" +
+	"\x05relay\x18\x04 \x01(\bR\x05relay\";\n" +
+	"\vRoomOutline\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
+	"\fRoomOutliers\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\fR\x03set\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\"s\n" +
+	"\tRoomEnter\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\fR\x03set\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\fR\x05event\x12\x12\n" +
+	"\x04join\x18\x04 \x01(\bR\x04join\x12\x16\n" +
+	"\x06staged\x18\x05 \x01(\x03R\x06staged\"U\n" +
+	"\rRoomOutOfBand\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
+	"\x05event\x18\x02 \x01(\fR\x05event\x12\x1a\n" +
+	"\bstripped\x18\x03 \x01(\fR\bstripped\"N\n" +
+	"\fRoomTemplate\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\"L\n" +
+	"\x0fRoomInviteDraft\x129\n" +
+	"\x06invite\x18\x01 \x01(\v2!.heddle.wire.v1.RoomSetMembershipR\x06invite\"H\n" +
 	"\fRoomSetAlias\x12\x14\n" +
 	"\x05alias\x18\x01 \x01(\tR\x05alias\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x0e\n" +
@@ -1439,7 +1841,7 @@ func file_room_proto_rawDescGZIP() []byte {
 	return file_room_proto_rawDescData
 }
 
-var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_room_proto_goTypes = []any{
 	(*RoomAnswer)(nil),        // 0: heddle.wire.v1.RoomAnswer
 	(*RoomOrigin)(nil),        // 1: heddle.wire.v1.RoomOrigin
@@ -1456,9 +1858,15 @@ var file_room_proto_goTypes = []any{
 	(*RoomReceipt)(nil),       // 12: heddle.wire.v1.RoomReceipt
 	(*RoomTyping)(nil),        // 13: heddle.wire.v1.RoomTyping
 	(*RoomAccept)(nil),        // 14: heddle.wire.v1.RoomAccept
-	(*RoomSetAlias)(nil),      // 15: heddle.wire.v1.RoomSetAlias
-	(*RoomDeleteAlias)(nil),   // 16: heddle.wire.v1.RoomDeleteAlias
-	(*RoomSetVisibility)(nil), // 17: heddle.wire.v1.RoomSetVisibility
+	(*RoomOutline)(nil),       // 15: heddle.wire.v1.RoomOutline
+	(*RoomOutliers)(nil),      // 16: heddle.wire.v1.RoomOutliers
+	(*RoomEnter)(nil),         // 17: heddle.wire.v1.RoomEnter
+	(*RoomOutOfBand)(nil),     // 18: heddle.wire.v1.RoomOutOfBand
+	(*RoomTemplate)(nil),      // 19: heddle.wire.v1.RoomTemplate
+	(*RoomInviteDraft)(nil),   // 20: heddle.wire.v1.RoomInviteDraft
+	(*RoomSetAlias)(nil),      // 21: heddle.wire.v1.RoomSetAlias
+	(*RoomDeleteAlias)(nil),   // 22: heddle.wire.v1.RoomDeleteAlias
+	(*RoomSetVisibility)(nil), // 23: heddle.wire.v1.RoomSetVisibility
 }
 var file_room_proto_depIdxs = []int32{
 	2,  // 0: heddle.wire.v1.RoomInvitation.profile:type_name -> heddle.wire.v1.RoomProfile
@@ -1472,11 +1880,12 @@ var file_room_proto_depIdxs = []int32{
 	1,  // 8: heddle.wire.v1.RoomSetMembership.by:type_name -> heddle.wire.v1.RoomOrigin
 	2,  // 9: heddle.wire.v1.RoomSetMembership.profile:type_name -> heddle.wire.v1.RoomProfile
 	2,  // 10: heddle.wire.v1.RoomSetProfile.profile:type_name -> heddle.wire.v1.RoomProfile
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 11: heddle.wire.v1.RoomInviteDraft.invite:type_name -> heddle.wire.v1.RoomSetMembership
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_room_proto_init() }
@@ -1490,7 +1899,7 @@ func file_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_room_proto_rawDesc), len(file_room_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

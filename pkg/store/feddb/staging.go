@@ -286,3 +286,16 @@ func QueueEDUs(b *pgx.Batch, rows []entry.Placed[*EDU]) {
 		entry.Column(rows, func(p placed) string { return p.Row.Type }),
 		entry.Column(rows, func(p placed) []byte { return p.Row.Content }))
 }
+
+// SetPiece reads part of a set in its order.
+func (d *DB) SetPiece(ctx context.Context, set []byte, from, count int) ([]SetEvent, error) {
+	rows, err := d.q.ListStagedEvents(ctx, ListStagedEventsParams{SetID: set, Seq: int32(from), Limit: int32(count)})
+	if err != nil {
+		return nil, fmt.Errorf("read staged events: %w", err)
+	}
+	out := make([]SetEvent, len(rows))
+	for i, r := range rows {
+		out[i] = SetEvent{EventID: r.EventID, State: r.State, JSON: r.Json}
+	}
+	return out, nil
+}

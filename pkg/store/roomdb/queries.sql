@@ -132,3 +132,6 @@ SELECT membership, count(*) AS n FROM member WHERE room_nid = @room_nid GROUP BY
 -- name: FirstMembers :many
 -- Those who have been in a room for longest, of some memberships.
 SELECT user_id FROM member WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER BY pos, user_id LIMIT @count;
+
+-- name: GetStripped :one
+SELECT events FROM stripped_state WHERE room_nid = @room_nid AND user_id = @user_id;

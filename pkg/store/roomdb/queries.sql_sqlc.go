@@ -495,6 +495,22 @@ func (q *Queries) GetSnapshot(ctx context.Context, nid int64) (GetSnapshotRow, e
 	return i, err
 }
 
+const getStripped = `-- name: GetStripped :one
+SELECT events FROM stripped_state WHERE room_nid = $1 AND user_id = $2
+`
+
+type GetStrippedParams struct {
+	RoomNid int64
+	UserID  string
+}
+
+func (q *Queries) GetStripped(ctx context.Context, arg GetStrippedParams) ([]byte, error) {
+	row := q.db.QueryRow(ctx, getStripped, arg.RoomNid, arg.UserID)
+	var events []byte
+	err := row.Scan(&events)
+	return events, err
+}
+
 const isJoined = `-- name: IsJoined :one
 SELECT EXISTS (
     SELECT 1 FROM room r JOIN member m ON m.room_nid = r.nid

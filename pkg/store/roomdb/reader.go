@@ -296,3 +296,12 @@ func (r *Reader) FirstMembers(ctx context.Context, room shard.Nid, count int, wi
 	}
 	return users, nil
 }
+
+// Stripped reads what another server told a user of a room whose state is not known here: a JSON array, nil for nothing.
+func (r *Reader) Stripped(ctx context.Context, room shard.Nid, userID string) ([]byte, error) {
+	events, err := r.q.GetStripped(ctx, GetStrippedParams{RoomNid: int64(room), UserID: userID})
+	if _, err = found("stripped state", err); err != nil {
+		return nil, err
+	}
+	return events, nil
+}

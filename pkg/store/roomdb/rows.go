@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -284,4 +285,38 @@ func UnpackNids(b []byte) ([]shard.Nid, error) {
 		nids = append(nids, shard.Nid(binary.BigEndian.Uint64(b)))
 	}
 	return nids, nil
+}
+
+// StateLoad sets many entries of a room's current state at once, each of them once: the state of a room that was entered.
+type StateLoad struct {
+	Room  shard.Nid
+	Pairs []stateres.Pair
+	Entry int
+}
+
+// Cost implements entry.Row.
+func (r *StateLoad) Cost() int { return 64 + 24*len(r.Pairs) }
+
+// LoadedMember is a membership of a [MemberLoad].
+type LoadedMember struct {
+	UserID     string
+	Membership Membership
+	Event      shard.Nid
+	Local      bool
+}
+
+// MemberLoad sets many memberships of a room at once, each user's once.
+type MemberLoad struct {
+	Room    shard.Nid
+	Members []LoadedMember
+	Entry   int
+}
+
+// Cost implements entry.Row.
+func (r *MemberLoad) Cost() int {
+	n := 64
+	for i := range r.Members {
+		n += 24 + len(r.Members[i].UserID)
+	}
+	return n
 }

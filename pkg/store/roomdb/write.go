@@ -232,3 +232,40 @@ func notNull(b []byte) []byte {
 	}
 	return b
 }
+
+// QueueStateLoads sets many entries of current state each.
+func QueueStateLoads(b *pgx.Batch, rows []entry.Placed[*StateLoad]) {
+	for i := range rows {
+		r := rows[i].Row
+		n := len(r.Pairs)
+		rooms, types, keys, events, positions := fill(n, int64(r.Room)), make([]int64, n), make([]int64, n), make([]int64, n),
+			fill(n, int64(rows[i].Pos(r.Entry)))
+		for j, p := range r.Pairs {
+			types[j], keys[j], events[j] = p.Key.Type, p.Key.StateKey, p.Event
+		}
+		b.Queue(upsertCurrentState, rooms, types, keys, events, positions)
+	}
+}
+
+// QueueMemberLoads sets many memberships each.
+func QueueMemberLoads(b *pgx.Batch, rows []entry.Placed[*MemberLoad]) {
+	for i := range rows {
+		r := rows[i].Row
+		n := len(r.Members)
+		pos := int64(rows[i].Pos(r.Entry))
+		users, memberships, events, local := make([]string, n), make([]int16, n), make([]int64, n), make([]bool, n)
+		for j, m := range r.Members {
+			users[j], memberships[j], events[j], local[j] = m.UserID, int16(m.Membership), int64(m.Event), m.Local
+		}
+		b.Queue(upsertMembers, fill(n, int64(r.Room)), users, memberships, events, fill(n, pos), local, make([]int16, n),
+			make([]int64, n), fill(n, pos))
+	}
+}
+
+func fill(n int, v int64) []int64 {
+	out := make([]int64, n)
+	for i := range out {
+		out[i] = v
+	}
+	return out
+}

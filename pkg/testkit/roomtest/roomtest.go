@@ -25,6 +25,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/commitdb"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -142,7 +143,7 @@ func (w *World) start() {
 	master.committer, w.Committer = committer, committer
 	require.NoError(w.T, committer.Start(w.Ctx()))
 	w.Host = room.NewHost(room.Options{
-		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Ephemeral: master,
+		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
 	})
 	host := w.Host

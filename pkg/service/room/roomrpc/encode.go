@@ -28,10 +28,7 @@ func encode(cmd room.Command) (proto.Message, error) {
 			Room: string(c.Room), By: origin(&c.By), Target: string(c.Target), Reason: c.Reason, Content: c.Content,
 		}, nil
 	case *room.SetMembership:
-		return &wire.RoomSetMembership{
-			Room: string(c.Room), By: origin(&c.By), Target: string(c.Target), Action: string(c.Action), Reason: c.Reason,
-			Profile: profile(&c.Profile), IsDirect: c.IsDirect, Content: c.Content,
-		}, nil
+		return encodeMembership(c), nil
 	case *room.SetProfile:
 		return &wire.RoomSetProfile{Room: string(c.Room), User: string(c.User), Profile: profile(&c.Profile)}, nil
 	case *room.Forget:
@@ -45,7 +42,19 @@ func encode(cmd room.Command) (proto.Message, error) {
 			Room: string(c.Room), User: string(c.User), Typing: c.Typing, TimeoutMs: c.Timeout.Milliseconds(),
 		}, nil
 	case *room.Accept:
-		return &wire.RoomAccept{Room: string(c.Room), Events: c.Events}, nil
+		return &wire.RoomAccept{Room: string(c.Room), Events: c.Events, Staged: c.Staged, Relay: c.Relay}, nil
+	case *room.Outline:
+		return &wire.RoomOutline{Room: string(c.Room), Version: string(c.Version)}, nil
+	case *room.Outliers:
+		return &wire.RoomOutliers{Room: string(c.Room), Set: c.Set, From: int64(c.From), Count: int64(c.Count)}, nil
+	case *room.Enter:
+		return &wire.RoomEnter{Room: string(c.Room), Set: c.Set, Event: c.Event, Join: c.Join, Staged: c.Staged}, nil
+	case *room.OutOfBand:
+		return &wire.RoomOutOfBand{Room: string(c.Room), Event: c.Event, Stripped: c.Stripped}, nil
+	case *room.Template:
+		return &wire.RoomTemplate{Room: string(c.Room), User: string(c.User), Action: string(c.Action)}, nil
+	case *room.InviteDraft:
+		return &wire.RoomInviteDraft{Invite: encodeMembership(&c.Invite)}, nil
 	case *room.SetAlias:
 		return &wire.RoomSetAlias{Alias: string(c.Alias), Room: string(c.Room), By: string(c.By)}, nil
 	case *room.DeleteAlias:
@@ -54,6 +63,20 @@ func encode(cmd room.Command) (proto.Message, error) {
 		return &wire.RoomSetVisibility{Room: string(c.Room), By: string(c.By), Public: c.Public, Force: c.Force}, nil
 	}
 	return nil, fmt.Errorf("command %s has no form on the wire", cmd.Method())
+}
+
+func encodeMembership(c *room.SetMembership) *wire.RoomSetMembership {
+	return &wire.RoomSetMembership{
+		Room: string(c.Room), By: origin(&c.By), Target: string(c.Target), Action: string(c.Action), Reason: c.Reason,
+		Profile: profile(&c.Profile), IsDirect: c.IsDirect, Content: c.Content,
+	}
+}
+
+func decodeMembership(m *wire.RoomSetMembership) *room.SetMembership {
+	return &room.SetMembership{
+		Room: id.RoomID(m.GetRoom()), By: originOf(m.GetBy()), Target: id.UserID(m.GetTarget()), Action: room.Action(m.GetAction()),
+		Reason: m.GetReason(), Profile: profileOf(m.GetProfile()), IsDirect: m.GetIsDirect(), Content: m.GetContent(),
+	}
 }
 
 func encodeCreate(c *room.CreateRoom) *wire.RoomCreate {
@@ -101,12 +124,7 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 				Room: id.RoomID(m.Room), By: originOf(m.By), Target: id.EventID(m.Target), Reason: m.Reason, Content: m.Content,
 			}
 		}),
-		(*room.SetMembership)(nil).Method(): decoder(func(m *wire.RoomSetMembership) room.Command {
-			return &room.SetMembership{
-				Room: id.RoomID(m.Room), By: originOf(m.By), Target: id.UserID(m.Target), Action: room.Action(m.Action), Reason: m.Reason,
-				Profile: profileOf(m.Profile), IsDirect: m.IsDirect, Content: m.Content,
-			}
-		}),
+		(*room.SetMembership)(nil).Method(): decoder(func(m *wire.RoomSetMembership) room.Command { return decodeMembership(m) }),
 		(*room.SetProfile)(nil).Method(): decoder(func(m *wire.RoomSetProfile) room.Command {
 			return &room.SetProfile{Room: id.RoomID(m.Room), User: id.UserID(m.User), Profile: profileOf(m.Profile)}
 		}),
@@ -124,7 +142,25 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			}
 		}),
 		(*room.Accept)(nil).Method(): decoder(func(m *wire.RoomAccept) room.Command {
-			return &room.Accept{Room: id.RoomID(m.Room), Events: m.Events}
+			return &room.Accept{Room: id.RoomID(m.Room), Events: m.Events, Staged: m.Staged, Relay: m.Relay}
+		}),
+		(*room.Outline)(nil).Method(): decoder(func(m *wire.RoomOutline) room.Command {
+			return &room.Outline{Room: id.RoomID(m.Room), Version: roomver.Version(m.Version)}
+		}),
+		(*room.Outliers)(nil).Method(): decoder(func(m *wire.RoomOutliers) room.Command {
+			return &room.Outliers{Room: id.RoomID(m.Room), Set: m.Set, From: int(m.From), Count: int(m.Count)}
+		}),
+		(*room.Enter)(nil).Method(): decoder(func(m *wire.RoomEnter) room.Command {
+			return &room.Enter{Room: id.RoomID(m.Room), Set: m.Set, Event: m.Event, Join: m.Join, Staged: m.Staged}
+		}),
+		(*room.OutOfBand)(nil).Method(): decoder(func(m *wire.RoomOutOfBand) room.Command {
+			return &room.OutOfBand{Room: id.RoomID(m.Room), Event: m.Event, Stripped: m.Stripped}
+		}),
+		(*room.Template)(nil).Method(): decoder(func(m *wire.RoomTemplate) room.Command {
+			return &room.Template{Room: id.RoomID(m.Room), User: id.UserID(m.User), Action: room.Action(m.Action)}
+		}),
+		(*room.InviteDraft)(nil).Method(): decoder(func(m *wire.RoomInviteDraft) room.Command {
+			return &room.InviteDraft{Invite: *decodeMembership(m.GetInvite())}
 		}),
 		(*room.SetAlias)(nil).Method(): decoder(func(m *wire.RoomSetAlias) room.Command {
 			return &room.SetAlias{Alias: id.RoomAlias(m.Alias), Room: id.RoomID(m.Room), By: id.UserID(m.By)}

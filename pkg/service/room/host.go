@@ -59,8 +59,8 @@ type Options struct {
 	Ephemeral Ephemeral
 	// Sets reads events that were staged for this. It is *feddb.DB.
 	Sets   Sets
-	Budget    *cache.Budget
-	Now       func() time.Time
+	Budget *cache.Budget
+	Now    func() time.Time
 	// Random makes event ids in room versions 1 and 2.
 	Random  io.Reader
 	Metrics *telemetry.Metrics

@@ -29,7 +29,7 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 		v.SetString(fmt.Sprint("s", *n))
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(*n))
 		if v.Type() == reflect.TypeFor[time.Duration]() {
 			v.SetInt(int64(time.Duration(*n) * time.Millisecond))

@@ -28,6 +28,8 @@ const (
 	SessionAdded   = wire.SessionBody_CHANGE_ADDED
 	SessionRemoved = wire.SessionBody_CHANGE_REMOVED
 	SessionUpdated = wire.SessionBody_CHANGE_UPDATED
+	// SessionDeactivated: the account was deactivated, its devices and tokens are gone, and it is to leave its rooms.
+	SessionDeactivated = wire.SessionBody_CHANGE_DEACTIVATED
 )
 
 // SessionChange is one of those.

@@ -31,6 +31,8 @@ const (
 	SessionBody_CHANGE_ADDED       SessionBody_Change = 1
 	SessionBody_CHANGE_REMOVED     SessionBody_Change = 2
 	SessionBody_CHANGE_UPDATED     SessionBody_Change = 3
+	// The account was deactivated: its devices and tokens are gone, and it is to leave its rooms.
+	SessionBody_CHANGE_DEACTIVATED SessionBody_Change = 4
 )
 
 // Enum value maps for SessionBody_Change.
@@ -40,12 +42,14 @@ var (
 		1: "CHANGE_ADDED",
 		2: "CHANGE_REMOVED",
 		3: "CHANGE_UPDATED",
+		4: "CHANGE_DEACTIVATED",
 	}
 	SessionBody_Change_value = map[string]int32{
 		"CHANGE_UNSPECIFIED": 0,
 		"CHANGE_ADDED":       1,
 		"CHANGE_REMOVED":     2,
 		"CHANGE_UPDATED":     3,
+		"CHANGE_DEACTIVATED": 4,
 	}
 )
 
@@ -1033,18 +1037,19 @@ const file_log_proto_rawDesc = "" +
 	"\acontent\x18\x03 \x01(\fR\acontent\"9\n" +
 	"\vProfileBody\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xe5\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xfd\x01\n" +
 	"\vSessionBody\x12:\n" +
 	"\x06change\x18\x01 \x01(\x0e2\".heddle.wire.v1.SessionBody.ChangeR\x06change\x12\x1d\n" +
 	"\n" +
 	"device_ids\x18\x02 \x03(\tR\tdeviceIds\x12\x1f\n" +
 	"\vvoid_tokens\x18\x03 \x03(\fR\n" +
-	"voidTokens\"Z\n" +
+	"voidTokens\"r\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCHANGE_ADDED\x10\x01\x12\x12\n" +
 	"\x0eCHANGE_REMOVED\x10\x02\x12\x12\n" +
-	"\x0eCHANGE_UPDATED\x10\x03\"\xb3\x01\n" +
+	"\x0eCHANGE_UPDATED\x10\x03\x12\x16\n" +
+	"\x12CHANGE_DEACTIVATED\x10\x04\"\xb3\x01\n" +
 	"\x06Typing\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +

@@ -6,8 +6,10 @@ FROM account WHERE shard = $1 AND user_id = $2;
 SELECT EXISTS (SELECT 1 FROM account WHERE shard = $1 AND user_id = $2);
 
 -- name: GetSession :one
--- Whom an access token speaks for: the token, its account's standing, and nothing else.
-SELECT t.user_id, t.device_id, t.expires, a.kind, a.admin, a.locked, a.suspended, a.deactivated
+-- Whom an access token speaks for: the token, its account's standing, and whether its first use revokes what it came for.
+SELECT t.user_id, t.device_id, t.expires, a.kind, a.admin, a.locked, a.suspended, a.deactivated,
+       EXISTS (SELECT 1 FROM refresh_token r WHERE r.shard = t.shard AND r.user_id = t.user_id AND r.device_id = t.device_id
+               AND r.access_hash = t.hash AND r.parent IS NOT NULL) AS unconfirmed
 FROM access_token t JOIN account a ON a.shard = t.shard AND a.user_id = t.user_id
 WHERE t.shard = $1 AND t.hash = $2;
 
@@ -41,3 +43,13 @@ WHERE shard = $1 AND user_id = $2 AND pos > $3 ORDER BY pos;
 
 -- name: GetFilter :one
 SELECT json FROM filter WHERE shard = $1 AND user_id = $2 AND filter_id = $3;
+
+-- name: GetRefreshToken :one
+SELECT hash, user_id, device_id, access_hash, parent, expires, created FROM refresh_token WHERE shard = $1 AND hash = $2;
+
+-- name: ListRefreshTokens :many
+SELECT hash, user_id, device_id, access_hash, parent, expires, created
+FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3;
+
+-- name: GetLoginToken :one
+SELECT user_id, expires FROM login_token WHERE shard = $1 AND hash = $2;

@@ -138,6 +138,27 @@ func (q *Queries) GetFilter(ctx context.Context, arg GetFilterParams) ([]byte, e
 	return json, err
 }
 
+const getLoginToken = `-- name: GetLoginToken :one
+SELECT user_id, expires FROM login_token WHERE shard = $1 AND hash = $2
+`
+
+type GetLoginTokenParams struct {
+	Shard int16
+	Hash  []byte
+}
+
+type GetLoginTokenRow struct {
+	UserID  string
+	Expires int64
+}
+
+func (q *Queries) GetLoginToken(ctx context.Context, arg GetLoginTokenParams) (GetLoginTokenRow, error) {
+	row := q.db.QueryRow(ctx, getLoginToken, arg.Shard, arg.Hash)
+	var i GetLoginTokenRow
+	err := row.Scan(&i.UserID, &i.Expires)
+	return i, err
+}
+
 const getProfile = `-- name: GetProfile :many
 SELECT field, value FROM profile WHERE shard = $1 AND user_id = $2 ORDER BY field
 `
@@ -189,6 +210,40 @@ func (q *Queries) GetProfileField(ctx context.Context, arg GetProfileFieldParams
 	return value, err
 }
 
+const getRefreshToken = `-- name: GetRefreshToken :one
+SELECT hash, user_id, device_id, access_hash, parent, expires, created FROM refresh_token WHERE shard = $1 AND hash = $2
+`
+
+type GetRefreshTokenParams struct {
+	Shard int16
+	Hash  []byte
+}
+
+type GetRefreshTokenRow struct {
+	Hash       []byte
+	UserID     string
+	DeviceID   string
+	AccessHash []byte
+	Parent     []byte
+	Expires    *int64
+	Created    int64
+}
+
+func (q *Queries) GetRefreshToken(ctx context.Context, arg GetRefreshTokenParams) (GetRefreshTokenRow, error) {
+	row := q.db.QueryRow(ctx, getRefreshToken, arg.Shard, arg.Hash)
+	var i GetRefreshTokenRow
+	err := row.Scan(
+		&i.Hash,
+		&i.UserID,
+		&i.DeviceID,
+		&i.AccessHash,
+		&i.Parent,
+		&i.Expires,
+		&i.Created,
+	)
+	return i, err
+}
+
 const getRegistrationToken = `-- name: GetRegistrationToken :one
 SELECT token, uses_allowed, pending, completed, expires FROM registration_token WHERE shard = $1 AND token = $2
 `
@@ -220,7 +275,9 @@ func (q *Queries) GetRegistrationToken(ctx context.Context, arg GetRegistrationT
 }
 
 const getSession = `-- name: GetSession :one
-SELECT t.user_id, t.device_id, t.expires, a.kind, a.admin, a.locked, a.suspended, a.deactivated
+SELECT t.user_id, t.device_id, t.expires, a.kind, a.admin, a.locked, a.suspended, a.deactivated,
+       EXISTS (SELECT 1 FROM refresh_token r WHERE r.shard = t.shard AND r.user_id = t.user_id AND r.device_id = t.device_id
+               AND r.access_hash = t.hash AND r.parent IS NOT NULL) AS unconfirmed
 FROM access_token t JOIN account a ON a.shard = t.shard AND a.user_id = t.user_id
 WHERE t.shard = $1 AND t.hash = $2
 `
@@ -239,9 +296,10 @@ type GetSessionRow struct {
 	Locked      bool
 	Suspended   bool
 	Deactivated bool
+	Unconfirmed bool
 }
 
-// Whom an access token speaks for: the token, its account's standing, and nothing else.
+// Whom an access token speaks for: the token, its account's standing, and whether its first use revokes what it came for.
 func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (GetSessionRow, error) {
 	row := q.db.QueryRow(ctx, getSession, arg.Shard, arg.Hash)
 	var i GetSessionRow
@@ -254,6 +312,7 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (GetSess
 		&i.Locked,
 		&i.Suspended,
 		&i.Deactivated,
+		&i.Unconfirmed,
 	)
 	return i, err
 }
@@ -336,6 +395,55 @@ func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]Lis
 			&i.LastSeen,
 			&i.LastSeenIp,
 			&i.UserAgent,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRefreshTokens = `-- name: ListRefreshTokens :many
+SELECT hash, user_id, device_id, access_hash, parent, expires, created
+FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3
+`
+
+type ListRefreshTokensParams struct {
+	Shard    int16
+	UserID   string
+	DeviceID string
+}
+
+type ListRefreshTokensRow struct {
+	Hash       []byte
+	UserID     string
+	DeviceID   string
+	AccessHash []byte
+	Parent     []byte
+	Expires    *int64
+	Created    int64
+}
+
+func (q *Queries) ListRefreshTokens(ctx context.Context, arg ListRefreshTokensParams) ([]ListRefreshTokensRow, error) {
+	rows, err := q.db.Query(ctx, listRefreshTokens, arg.Shard, arg.UserID, arg.DeviceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListRefreshTokensRow
+	for rows.Next() {
+		var i ListRefreshTokensRow
+		if err := rows.Scan(
+			&i.Hash,
+			&i.UserID,
+			&i.DeviceID,
+			&i.AccessHash,
+			&i.Parent,
+			&i.Expires,
 			&i.Created,
 		); err != nil {
 			return nil, err

@@ -38,6 +38,8 @@ type Session struct {
 	Locked           bool
 	Suspended        bool
 	Deactivated      bool
+	// Unconfirmed: the token came with a refresh whose old tokens its first use revokes.
+	Unconfirmed bool
 }
 
 // Account reads an account.
@@ -69,7 +71,7 @@ func (r *Reader) SessionByToken(ctx context.Context, s shard.ID, hash [32]byte) 
 	}
 	x = Session{
 		UserID: g.UserID, DeviceID: g.DeviceID, Kind: Kind(g.Kind), Admin: g.Admin, Locked: g.Locked,
-		Suspended: g.Suspended, Deactivated: g.Deactivated,
+		Suspended: g.Suspended, Deactivated: g.Deactivated, Unconfirmed: g.Unconfirmed,
 	}
 	if g.Expires != nil {
 		x.Expires = *g.Expires

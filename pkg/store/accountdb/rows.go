@@ -43,7 +43,7 @@ type Device struct {
 // Cost implements entry.Row.
 func (r *Device) Cost() int { return 96 + len(r.UserID) + len(r.DeviceID) + len(r.DisplayName) }
 
-// DeviceGone removes a device and its access tokens.
+// DeviceGone removes a device and its tokens.
 type DeviceGone struct{ UserID, DeviceID string }
 
 // Cost implements entry.Row.
@@ -117,3 +117,52 @@ type Filter struct {
 
 // Cost implements entry.Row.
 func (r *Filter) Cost() int { return 64 + len(r.UserID) + len(r.JSON) }
+
+// RefreshToken makes a refresh token, or changes its parent. Only hashes are ever stored.
+type RefreshToken struct {
+	Hash             [32]byte
+	UserID, DeviceID string
+	// Access is the hash of the access token that came with it.
+	Access [32]byte
+	// Parent is the hash of the refresh token that it came for, until one of the two is used; nil then.
+	Parent  []byte
+	Expires int64 // ms; 0: never
+	Created int64 // ms
+}
+
+// Cost implements entry.Row.
+func (r *RefreshToken) Cost() int { return 192 + len(r.UserID) + len(r.DeviceID) }
+
+// RefreshTokenGone removes a refresh token.
+type RefreshTokenGone struct {
+	UserID string
+	Hash   [32]byte
+}
+
+// Cost implements entry.Row.
+func (r *RefreshTokenGone) Cost() int { return 96 }
+
+// LoginToken makes a token that lets a user log in once.
+type LoginToken struct {
+	Hash    [32]byte
+	UserID  string
+	Expires int64 // ms
+}
+
+// Cost implements entry.Row.
+func (r *LoginToken) Cost() int { return 96 + len(r.UserID) }
+
+// LoginTokenGone removes a login token.
+type LoginTokenGone struct {
+	UserID string
+	Hash   [32]byte
+}
+
+// Cost implements entry.Row.
+func (r *LoginTokenGone) Cost() int { return 96 }
+
+// DataGone removes a user's account data and filters.
+type DataGone struct{ UserID string }
+
+// Cost implements entry.Row.
+func (r *DataGone) Cost() int { return 64 + len(r.UserID) }

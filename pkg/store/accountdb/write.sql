@@ -78,3 +78,38 @@ ON CONFLICT (shard, user_id, room_id, type) DO UPDATE SET content = excluded.con
 INSERT INTO filter (shard, user_id, filter_id, json)
 SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@filter_id::text[]), unnest(@json::bytea[])
 ON CONFLICT (shard, user_id, filter_id) DO NOTHING;
+
+-- name: UpsertRefreshTokens :exec
+INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created)
+SELECT unnest(@shard::smallint[]), unnest(@hash::bytea[]), unnest(@user_id::text[]), unnest(@device_id::text[]),
+       unnest(@access_hash::bytea[]), unnest(@parent::bytea[]), unnest(@expires::bigint[]), unnest(@created::bigint[])
+ON CONFLICT (shard, hash) DO UPDATE SET parent = excluded.parent;
+
+-- name: DeleteDeviceRefreshTokens :exec
+DELETE FROM refresh_token t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id;
+
+-- name: DeleteRefreshTokens :exec
+DELETE FROM refresh_token t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@hash::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: InsertLoginTokens :exec
+INSERT INTO login_token (shard, hash, user_id, expires)
+SELECT unnest(@shard::smallint[]), unnest(@hash::bytea[]), unnest(@user_id::text[]), unnest(@expires::bigint[]);
+
+-- name: DeleteLoginTokens :exec
+DELETE FROM login_token t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@hash::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: DeleteAccountDataOf :exec
+DELETE FROM account_data d
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE d.shard = u.shard AND d.user_id = u.user_id;
+
+-- name: DeleteFiltersOf :exec
+DELETE FROM filter f
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE f.shard = u.shard AND f.user_id = u.user_id;

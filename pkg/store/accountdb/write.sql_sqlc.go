@@ -25,6 +25,39 @@ func (q *Queries) DeleteAccessTokens(ctx context.Context, arg DeleteAccessTokens
 	return err
 }
 
+const deleteAccountDataOf = `-- name: DeleteAccountDataOf :exec
+DELETE FROM account_data d
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE d.shard = u.shard AND d.user_id = u.user_id
+`
+
+type DeleteAccountDataOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteAccountDataOf(ctx context.Context, arg DeleteAccountDataOfParams) error {
+	_, err := q.db.Exec(ctx, deleteAccountDataOf, arg.Shard, arg.UserID)
+	return err
+}
+
+const deleteDeviceRefreshTokens = `-- name: DeleteDeviceRefreshTokens :exec
+DELETE FROM refresh_token t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id
+`
+
+type DeleteDeviceRefreshTokensParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceRefreshTokens(ctx context.Context, arg DeleteDeviceRefreshTokensParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceRefreshTokens, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
 const deleteDeviceTokens = `-- name: DeleteDeviceTokens :exec
 DELETE FROM access_token t
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
@@ -59,6 +92,38 @@ func (q *Queries) DeleteDevices(ctx context.Context, arg DeleteDevicesParams) er
 	return err
 }
 
+const deleteFiltersOf = `-- name: DeleteFiltersOf :exec
+DELETE FROM filter f
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE f.shard = u.shard AND f.user_id = u.user_id
+`
+
+type DeleteFiltersOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteFiltersOf(ctx context.Context, arg DeleteFiltersOfParams) error {
+	_, err := q.db.Exec(ctx, deleteFiltersOf, arg.Shard, arg.UserID)
+	return err
+}
+
+const deleteLoginTokens = `-- name: DeleteLoginTokens :exec
+DELETE FROM login_token t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash
+`
+
+type DeleteLoginTokensParams struct {
+	Shard []int16
+	Hash  [][]byte
+}
+
+func (q *Queries) DeleteLoginTokens(ctx context.Context, arg DeleteLoginTokensParams) error {
+	_, err := q.db.Exec(ctx, deleteLoginTokens, arg.Shard, arg.Hash)
+	return err
+}
+
 const deleteProfiles = `-- name: DeleteProfiles :exec
 DELETE FROM profile p
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS field) u
@@ -73,6 +138,22 @@ type DeleteProfilesParams struct {
 
 func (q *Queries) DeleteProfiles(ctx context.Context, arg DeleteProfilesParams) error {
 	_, err := q.db.Exec(ctx, deleteProfiles, arg.Shard, arg.UserID, arg.Field)
+	return err
+}
+
+const deleteRefreshTokens = `-- name: DeleteRefreshTokens :exec
+DELETE FROM refresh_token t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash
+`
+
+type DeleteRefreshTokensParams struct {
+	Shard []int16
+	Hash  [][]byte
+}
+
+func (q *Queries) DeleteRefreshTokens(ctx context.Context, arg DeleteRefreshTokensParams) error {
+	_, err := q.db.Exec(ctx, deleteRefreshTokens, arg.Shard, arg.Hash)
 	return err
 }
 
@@ -180,6 +261,28 @@ func (q *Queries) InsertFilters(ctx context.Context, arg InsertFiltersParams) er
 		arg.UserID,
 		arg.FilterID,
 		arg.Json,
+	)
+	return err
+}
+
+const insertLoginTokens = `-- name: InsertLoginTokens :exec
+INSERT INTO login_token (shard, hash, user_id, expires)
+SELECT unnest($1::smallint[]), unnest($2::bytea[]), unnest($3::text[]), unnest($4::bigint[])
+`
+
+type InsertLoginTokensParams struct {
+	Shard   []int16
+	Hash    [][]byte
+	UserID  []string
+	Expires []int64
+}
+
+func (q *Queries) InsertLoginTokens(ctx context.Context, arg InsertLoginTokensParams) error {
+	_, err := q.db.Exec(ctx, insertLoginTokens,
+		arg.Shard,
+		arg.Hash,
+		arg.UserID,
+		arg.Expires,
 	)
 	return err
 }
@@ -313,6 +416,38 @@ func (q *Queries) UpsertProfiles(ctx context.Context, arg UpsertProfilesParams) 
 		arg.Field,
 		arg.Value,
 		arg.Pos,
+	)
+	return err
+}
+
+const upsertRefreshTokens = `-- name: UpsertRefreshTokens :exec
+INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created)
+SELECT unnest($1::smallint[]), unnest($2::bytea[]), unnest($3::text[]), unnest($4::text[]),
+       unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::bigint[]), unnest($8::bigint[])
+ON CONFLICT (shard, hash) DO UPDATE SET parent = excluded.parent
+`
+
+type UpsertRefreshTokensParams struct {
+	Shard      []int16
+	Hash       [][]byte
+	UserID     []string
+	DeviceID   []string
+	AccessHash [][]byte
+	Parent     [][]byte
+	Expires    []int64
+	Created    []int64
+}
+
+func (q *Queries) UpsertRefreshTokens(ctx context.Context, arg UpsertRefreshTokensParams) error {
+	_, err := q.db.Exec(ctx, upsertRefreshTokens,
+		arg.Shard,
+		arg.Hash,
+		arg.UserID,
+		arg.DeviceID,
+		arg.AccessHash,
+		arg.Parent,
+		arg.Expires,
+		arg.Created,
 	)
 	return err
 }

@@ -37,13 +37,16 @@ func newSets() []*set {
 
 		newSet(step(table(accountdb.QueueAccounts))),
 		newSet(
-			step(table(accountdb.QueueDevices), table(accountdb.QueueAccessTokens)),
-			step(table(accountdb.QueueDevicesGone), table(accountdb.QueueAccessTokensGone)),
+			step(table(accountdb.QueueDevices), table(accountdb.QueueAccessTokens), table(accountdb.QueueRefreshTokens)),
+			step(table(accountdb.QueueDevicesGone), table(accountdb.QueueAccessTokensGone), table(accountdb.QueueRefreshTokensGone)),
 		),
 		newSet(step(table(accountdb.QueueRegistrationTokens)), step(table(accountdb.QueueRegistrationTokensGone))),
 		newSet(step(table(accountdb.QueueProfiles))),
-		newSet(step(table(accountdb.QueueAccountData))),
-		newSet(step(table(accountdb.QueueFilters))),
+		newSet(step(table(accountdb.QueueLoginTokens)), step(table(accountdb.QueueLoginTokensGone))),
+		newSet(
+			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters)),
+			step(table(accountdb.QueueDataGone)),
+		),
 
 		newSet(step(table(feddb.QueueStagedGone))),
 		newSet(step(table(feddb.QueueStripped))),

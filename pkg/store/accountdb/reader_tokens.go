@@ -1,0 +1,49 @@
+package accountdb
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// RefreshTokenByHash reads a refresh token.
+func (r *Reader) RefreshTokenByHash(ctx context.Context, s shard.ID, hash [32]byte) (t RefreshToken, ok bool, err error) {
+	g, err := r.q.GetRefreshToken(ctx, GetRefreshTokenParams{Shard: int16(s), Hash: hash[:]})
+	if ok, err = found("refresh token", err); !ok {
+		return t, false, err
+	}
+	return refreshToken(g.Hash, g.UserID, g.DeviceID, g.AccessHash, g.Parent, g.Expires, g.Created), true, nil
+}
+
+// RefreshTokens reads a device's refresh tokens: one, or for a while more.
+func (r *Reader) RefreshTokens(ctx context.Context, s shard.ID, userID, deviceID string) ([]RefreshToken, error) {
+	rows, err := r.q.ListRefreshTokens(ctx, ListRefreshTokensParams{Shard: int16(s), UserID: userID, DeviceID: deviceID})
+	if err != nil {
+		return nil, fmt.Errorf("read refresh tokens: %w", err)
+	}
+	out := make([]RefreshToken, len(rows))
+	for i, g := range rows {
+		out[i] = refreshToken(g.Hash, g.UserID, g.DeviceID, g.AccessHash, g.Parent, g.Expires, g.Created)
+	}
+	return out, nil
+}
+
+func refreshToken(hash []byte, user, device string, access, parent []byte, expires *int64, created int64) RefreshToken {
+	t := RefreshToken{UserID: user, DeviceID: device, Parent: parent, Created: created}
+	copy(t.Hash[:], hash)
+	copy(t.Access[:], access)
+	if expires != nil {
+		t.Expires = *expires
+	}
+	return t
+}
+
+// LoginTokenByHash reads whom a login token lets in, and until when, in ms.
+func (r *Reader) LoginTokenByHash(ctx context.Context, s shard.ID, hash [32]byte) (userID string, expires int64, ok bool, err error) {
+	g, err := r.q.GetLoginToken(ctx, GetLoginTokenParams{Shard: int16(s), Hash: hash[:]})
+	if ok, err = found("login token", err); !ok {
+		return "", 0, false, err
+	}
+	return g.UserID, g.Expires, true, nil
+}

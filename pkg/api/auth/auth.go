@@ -94,7 +94,7 @@ func (g *Gate) Wrap(row *route.Row, h httpx.Handler) httpx.Handler {
 			}
 			return h(w, r.WithContext(ctx))
 		}
-		c, err := g.caller(r, row.Auth)
+		c, err := g.caller(r, row)
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,8 @@ func (g *Gate) Wrap(row *route.Row, h httpx.Handler) httpx.Handler {
 	}
 }
 
-func (g *Gate) caller(r *http.Request, need route.Auth) (*Caller, error) {
+func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
+	need := row.Auth
 	c := &Caller{Addr: g.clientAddr(r)}
 	if need == route.AuthNone {
 		return c, nil
@@ -129,8 +130,8 @@ func (g *Gate) caller(r *http.Request, need route.Auth) (*Caller, error) {
 	c.UserID, c.DeviceID, c.TokenHash = id.UserID(s.UserID), id.DeviceID(s.DeviceID), hash
 	c.Kind, c.Admin, c.Suspended = s.Kind, s.Admin, s.Suspended
 	switch {
-	case s.Locked && need != route.AuthOptional:
-		// Logging out stays possible (spec: "Account locking"); its handlers are let through by their rows' names.
+	case s.Locked && row.Name != "logout" && row.Name != "logout_all":
+		// Logging out stays possible (spec: "Account locking").
 		return nil, mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
 	case need == route.AuthAdmin && !s.Admin:
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")

@@ -34,6 +34,7 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getCapabilities":       capabilities,
 		"getWellknown":          a.wellKnown,
 		"getTokenOwner":         a.whoami,
+		"getWhoIs":              a.whoIs,
 		"getDevices":            a.devices,
 		"getDevice":             a.device,
 		"getUserProfile":        a.profile,
@@ -103,6 +104,40 @@ func (a *Accounts) devices(w http.ResponseWriter, r *http.Request) error {
 		out[i] = asDevice(d)
 	}
 	return httpx.WriteJSON(w, http.StatusOK, map[string][]deviceAnswer{"devices": out})
+}
+
+// whoIs tells where a user's devices were last seen: to the user, and to administrators.
+func (a *Accounts) whoIs(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	u, err := id.ParseUserID(httpx.Var(r, "userId"))
+	switch {
+	case err != nil:
+		return mxerr.New(mxerr.InvalidParam, "Invalid user id").WithCause(err)
+	case u != c.UserID && !c.Admin:
+		return mxerr.New(mxerr.Forbidden, "You are not a server administrator")
+	case u.Server() != a.o.Server:
+		return mxerr.New(mxerr.InvalidParam, "The user is not of this server")
+	}
+	list, err := a.o.Accounts.Devices(r.Context(), u)
+	if err != nil {
+		return err
+	}
+	type connection struct {
+		IP        string `json:"ip"`
+		LastSeen  int64  `json:"last_seen"`
+		UserAgent string `json:"user_agent"`
+	}
+	type session struct {
+		Connections []connection `json:"connections"`
+	}
+	type deviceInfo struct {
+		Sessions []session `json:"sessions"`
+	}
+	devices := make(map[string]deviceInfo, len(list))
+	for _, d := range list {
+		devices[d.DeviceID] = deviceInfo{[]session{{[]connection{{d.LastSeenIP, d.LastSeen, d.UserAgent}}}}}
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"user_id": u, "devices": devices})
 }
 
 func (a *Accounts) device(w http.ResponseWriter, r *http.Request) error {

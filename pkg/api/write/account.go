@@ -25,6 +25,14 @@ func (a *Accounts) Handlers() httpx.Handlers {
 	return httpx.Handlers{
 		"getLoginFlows":             a.loginFlows,
 		"login":                     a.login,
+		"generateLoginToken":        a.generateLoginToken,
+		"refresh":                   a.refresh,
+		"deactivateAccount":         a.deactivate,
+		"requestOpenIdToken":        a.openIDToken,
+		"getAdminLockUser":          a.getStanding(lockedStanding),
+		"setAdminLockUser":          a.setStanding(lockedStanding),
+		"getAdminSuspendUser":       a.getStanding(suspendedStanding),
+		"setAdminSuspendUser":       a.setStanding(suspendedStanding),
 		"register":                  a.register,
 		"checkUsernameAvailability": a.available,
 		"registrationTokenValidity": a.tokenValidity,
@@ -53,10 +61,17 @@ func device(r *http.Request, deviceID, name string) account.NewDevice {
 
 func (a *Accounts) loginFlows(w http.ResponseWriter, _ *http.Request) error {
 	type flow struct {
-		Type string `json:"type"`
+		Type          string `json:"type"`
+		GetLoginToken bool   `json:"get_login_token,omitempty"`
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string][]flow{"flows": {{"m.login.password"}}})
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]flow{"flows": {{Type: loginPassword}, {Type: loginToken, GetLoginToken: true}}})
 }
+
+// The ways to log in.
+const (
+	loginPassword = "m.login.password"
+	loginToken    = "m.login.token"
+)
 
 // loginRequest has the member user of old clients beside the identifier of today.
 type loginRequest struct {
@@ -67,8 +82,10 @@ type loginRequest struct {
 	} `json:"identifier"`
 	User        string `json:"user"`
 	Password    string `json:"password"`
+	Token       string `json:"token"`
 	DeviceID    string `json:"device_id"`
 	DisplayName string `json:"initial_device_display_name"`
+	Refresh     bool   `json:"refresh_token"`
 }
 
 func (q *loginRequest) user() (string, error) {
@@ -92,11 +109,15 @@ type sessionAnswer struct {
 	AccessToken string `json:"access_token,omitempty"`
 	DeviceID    string `json:"device_id,omitempty"`
 	HomeServer  string `json:"home_server,omitempty"`
+	// ExpiresIn is in ms.
+	RefreshToken string `json:"refresh_token,omitempty"`
+	ExpiresIn    int64  `json:"expires_in_ms,omitempty"`
 }
 
 func answer(s account.LoggedIn) sessionAnswer {
 	return sessionAnswer{
 		UserID: s.UserID, AccessToken: s.AccessToken, DeviceID: s.DeviceID, HomeServer: string(id.UserID(s.UserID).Server()),
+		RefreshToken: s.RefreshToken, ExpiresIn: s.ExpiresIn.Milliseconds(),
 	}
 }
 
@@ -105,16 +126,28 @@ func (a *Accounts) login(w http.ResponseWriter, r *http.Request) error {
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
 	}
-	if q.Type != "m.login.password" {
+	d := device(r, q.DeviceID, q.DisplayName)
+	d.Refresh = q.Refresh
+	var s account.LoggedIn
+	switch q.Type {
+	case loginPassword:
+		user, err := q.user()
+		if err != nil {
+			return err
+		}
+		if s, err = a.front.LoginPassword(r.Context(), user, q.Password, d); err != nil {
+			return err
+		}
+	case loginToken:
+		if q.Token == "" {
+			return mxerr.New(mxerr.MissingParam, "The request has no token")
+		}
+		var err error
+		if s, err = a.front.LoginByToken(r.Context(), q.Token, d); err != nil {
+			return err
+		}
+	default:
 		return mxerr.New(mxerr.Unknown, "Unknown login type").WithStatus(http.StatusBadRequest)
-	}
-	user, err := q.user()
-	if err != nil {
-		return err
-	}
-	s, err := a.front.LoginPassword(r.Context(), user, q.Password, device(r, q.DeviceID, q.DisplayName))
-	if err != nil {
-		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, answer(s))
 }

@@ -109,6 +109,7 @@ type registerRequest struct {
 	DeviceID     string    `json:"device_id"`
 	DisplayName  string    `json:"initial_device_display_name"`
 	InhibitLogin bool      `json:"inhibit_login"`
+	Refresh      bool      `json:"refresh_token"`
 	Type         string    `json:"type"`
 }
 
@@ -124,7 +125,13 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	cfg := a.front.Config()
 	switch kind := p.Get("kind"); {
 	case kind == "guest":
-		return mxerr.New(mxerr.GuestAccessForbidden, "Guest access is disabled")
+		d := device(r, "", q.DisplayName)
+		d.Refresh = q.Refresh
+		in, err := a.front.RegisterGuest(r.Context(), d)
+		if err != nil {
+			return err
+		}
+		return httpx.WriteJSON(w, http.StatusOK, answer(in))
 	case kind != "" && kind != "user":
 		return mxerr.New(mxerr.Unknown, "Unknown kind of account").WithStatus(http.StatusBadRequest)
 	case !cfg.Enabled:
@@ -161,9 +168,10 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	if q.Password == "" {
 		return mxerr.New(mxerr.MissingParam, "The request has no password")
 	}
+	d := device(r, q.DeviceID, q.DisplayName)
+	d.Refresh = q.Refresh
 	in, err := a.front.Register(r.Context(), account.NewUser{
-		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note,
-		Device: device(r, q.DeviceID, q.DisplayName),
+		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note, Device: d,
 	})
 	if err != nil {
 		return err

@@ -22,8 +22,11 @@ type NewSession struct {
 	DisplayName string   `json:"display_name,omitempty"`
 	TokenHash   [32]byte `json:"token_hash"`
 	Expires     int64    `json:"expires,omitempty"` // ms
-	IP          string   `json:"ip,omitempty"`
-	UserAgent   string   `json:"user_agent,omitempty"`
+	// RefreshHash is of the refresh token, if the client asked for one, which ends at RefreshExpires (ms; 0: never).
+	RefreshHash    *[32]byte `json:"refresh_hash,omitempty"`
+	RefreshExpires int64     `json:"refresh_expires,omitempty"`
+	IP             string    `json:"ip,omitempty"`
+	UserAgent      string    `json:"user_agent,omitempty"`
 }
 
 // Register makes an account, and a session of it unless Session is nil. Refused with M_USER_IN_USE.
@@ -43,6 +46,53 @@ type Login struct {
 	Session         NewSession `json:"session"`
 	OldPasswordHash string     `json:"old_password_hash,omitempty"`
 	NewPasswordHash string     `json:"new_password_hash,omitempty"`
+}
+
+// Refresh gives a new access token, and a new refresh token, for an old refresh token (spec: "Refreshing access tokens"). Refused with
+// M_UNKNOWN_TOKEN.
+type Refresh struct {
+	UserID string   `json:"user_id"`
+	Hash   [32]byte `json:"hash"`
+	// Access and Next are the hashes of the new tokens, and when they end, in ms; 0: never.
+	Access        [32]byte `json:"access"`
+	AccessExpires int64    `json:"access_expires,omitempty"`
+	Next          [32]byte `json:"next"`
+	NextExpires   int64    `json:"next_expires,omitempty"`
+}
+
+// ConfirmRefresh revokes the tokens for which an access token came, now that it has been used.
+type ConfirmRefresh struct {
+	UserID string   `json:"user_id"`
+	Access [32]byte `json:"access"`
+}
+
+// PutLoginToken makes a token that lets the user log in once.
+type PutLoginToken struct {
+	UserID  string   `json:"user_id"`
+	Hash    [32]byte `json:"hash"`
+	Expires int64    `json:"expires"` // ms
+}
+
+// LoginByToken uses a login token up and makes a session. Refused with M_FORBIDDEN.
+type LoginByToken struct {
+	UserID  string     `json:"user_id"`
+	Hash    [32]byte   `json:"hash"`
+	Session NewSession `json:"session"`
+}
+
+// Deactivate ends an account for good: no password, device or token is left, and the log has it leave its rooms. Erase removes what the
+// server holds of the user beside events.
+type Deactivate struct {
+	UserID string `json:"user_id"`
+	Erase  bool   `json:"erase,omitempty"`
+}
+
+// SetStanding locks or suspends an account, or lifts that; nil leaves it. Refused with M_NOT_FOUND, and with M_FORBIDDEN for an
+// administrator.
+type SetStanding struct {
+	UserID    string `json:"user_id"`
+	Locked    *bool  `json:"locked,omitempty"`
+	Suspended *bool  `json:"suspended,omitempty"`
 }
 
 // Logout removes devices with their tokens: those named, or all but Except.
@@ -117,6 +167,12 @@ type PutRegistrationToken struct {
 
 func (c *Register) shardKey() (string, bool)             { return c.UserID, true }
 func (c *Login) shardKey() (string, bool)                { return c.UserID, true }
+func (c *Refresh) shardKey() (string, bool)              { return c.UserID, true }
+func (c *ConfirmRefresh) shardKey() (string, bool)       { return c.UserID, true }
+func (c *PutLoginToken) shardKey() (string, bool)        { return c.UserID, true }
+func (c *LoginByToken) shardKey() (string, bool)         { return c.UserID, true }
+func (c *Deactivate) shardKey() (string, bool)           { return c.UserID, true }
+func (c *SetStanding) shardKey() (string, bool)          { return c.UserID, true }
 func (c *Logout) shardKey() (string, bool)               { return c.UserID, true }
 func (c *SetPassword) shardKey() (string, bool)          { return c.UserID, true }
 func (c *SetDevice) shardKey() (string, bool)            { return c.UserID, true }
@@ -132,6 +188,24 @@ func (c *Register) Method() string { return "account.register" }
 
 // Method implements [Command].
 func (c *Login) Method() string { return "account.login" }
+
+// Method implements [Command].
+func (c *Refresh) Method() string { return "account.refresh" }
+
+// Method implements [Command].
+func (c *ConfirmRefresh) Method() string { return "account.confirm_refresh" }
+
+// Method implements [Command].
+func (c *PutLoginToken) Method() string { return "account.put_login_token" }
+
+// Method implements [Command].
+func (c *LoginByToken) Method() string { return "account.login_by_token" }
+
+// Method implements [Command].
+func (c *Deactivate) Method() string { return "account.deactivate" }
+
+// Method implements [Command].
+func (c *SetStanding) Method() string { return "account.set_standing" }
 
 // Method implements [Command].
 func (c *Logout) Method() string { return "account.logout" }
@@ -172,7 +246,8 @@ type Answer struct {
 func all() []Command {
 	return []Command{
 		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &SetTag{},
-		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{},
+		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{}, &Refresh{}, &ConfirmRefresh{}, &PutLoginToken{}, &LoginByToken{},
+		&Deactivate{}, &SetStanding{},
 	}
 }
 

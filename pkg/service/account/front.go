@@ -31,6 +31,25 @@ type Config struct {
 	SharedSecret string `yaml:"shared_secret"`
 	// RequireToken asks for a registration token.
 	RequireToken bool `yaml:"require_token"`
+	// Guests lets anybody make a guest account, which may do little.
+	Guests bool
+	// Lifetimes says how long tokens last.
+	Lifetimes Lifetimes
+}
+
+// Lifetimes says how long tokens last; 0: for ever.
+type Lifetimes struct {
+	// Access is of an access token that cannot be refreshed, Refreshable of one that can, and Refresh of a refresh token.
+	Access, Refreshable, Refresh time.Duration
+	// Login is of a token for one login. There must be one; default 2 min.
+	Login time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Lifetimes.Login <= 0 {
+		c.Lifetimes.Login = 2 * time.Minute
+	}
+	return c
 }
 
 // Front is the accounts as an API worker sees them: it checks what a client shows, makes secrets and hashes, and has the
@@ -52,7 +71,7 @@ func NewFront(server id.ServerName, shards shard.Map, cfg Config, do Doer, db *a
 	now func() time.Time,
 ) *Front {
 	return &Front{
-		server: server, shards: shards, cfg: cfg, do: do, db: db, passwords: p, uia: NewUIA(secret, now), secret: secret, now: now,
+		server: server, shards: shards, cfg: cfg.withDefaults(), do: do, db: db, passwords: p, uia: NewUIA(secret, now), secret: secret, now: now,
 	}
 }
 
@@ -62,11 +81,17 @@ type NewDevice struct {
 	DisplayName string
 	IP          string
 	UserAgent   string
+	// Refresh asks for a refresh token, and an access token that ends.
+	Refresh bool
 }
 
 // LoggedIn is a new session, with the only copy of its access token.
 type LoggedIn struct {
 	UserID, DeviceID, AccessToken string
+	// RefreshToken is empty if none was asked for.
+	RefreshToken string
+	// ExpiresIn is how long the access token is good; 0: for ever.
+	ExpiresIn time.Duration
 }
 
 // NewUser is an account to be made.
@@ -126,10 +151,9 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	}
 	out := LoggedIn{UserID: string(u)}
 	if !n.InhibitLogin {
-		if cmd.Session, out.AccessToken, err = f.session(u.Localpart(), n.Device); err != nil {
+		if cmd.Session, out, err = f.session(u, n.Device); err != nil {
 			return LoggedIn{}, err
 		}
-		out.DeviceID = cmd.Session.DeviceID
 	}
 	if n.Token != "" {
 		// A crash between the two costs one use of the token, and never gives one too many.
@@ -172,7 +196,7 @@ func (f *Front) LoginPassword(ctx context.Context, user, password string, d NewD
 			return LoggedIn{}, err
 		}
 	}
-	s, token, err := f.session(u.Localpart(), d)
+	s, in, err := f.session(u, d)
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -180,7 +204,7 @@ func (f *Front) LoginPassword(ctx context.Context, user, password string, d NewD
 	if _, err := f.do.Do(ctx, newKey(), &cmd); err != nil {
 		return LoggedIn{}, err
 	}
-	return LoggedIn{UserID: string(u), DeviceID: s.DeviceID, AccessToken: token}, nil
+	return in, nil
 }
 
 type verified struct {
@@ -316,20 +340,29 @@ func (f *Front) hash(ctx context.Context, password string) (string, error) {
 	return f.passwords.Hash(ctx, password)
 }
 
-func (f *Front) session(localpart string, d NewDevice) (*NewSession, string, error) {
+func (f *Front) session(u id.UserID, d NewDevice) (*NewSession, LoggedIn, error) {
 	if d.DeviceID == "" {
 		d.DeviceID = newDeviceID()
 	} else if _, err := id.ParseDeviceID(d.DeviceID); err != nil {
-		return nil, "", mxerr.New(mxerr.InvalidParam, "Invalid device_id").WithCause(err)
+		return nil, LoggedIn{}, mxerr.New(mxerr.InvalidParam, "Invalid device_id").WithCause(err)
 	}
 	if err := CheckDisplayName(d.DisplayName); err != nil {
-		return nil, "", err
+		return nil, LoggedIn{}, err
 	}
-	token := newAccessToken(localpart)
-	return &NewSession{
-		DeviceID: d.DeviceID, DisplayName: d.DisplayName, TokenHash: HashToken(token),
+	in := LoggedIn{
+		UserID: string(u), DeviceID: d.DeviceID, AccessToken: newToken(accessPrefix, u.Localpart()), ExpiresIn: f.cfg.Lifetimes.Access,
+	}
+	s := &NewSession{
+		DeviceID: d.DeviceID, DisplayName: d.DisplayName, TokenHash: HashToken(in.AccessToken),
 		IP: d.IP, UserAgent: clip(d.UserAgent, 256),
-	}, token, nil
+	}
+	if d.Refresh {
+		in.RefreshToken, in.ExpiresIn = newToken(refreshPrefix, u.Localpart()), f.cfg.Lifetimes.Refreshable
+		hash := HashToken(in.RefreshToken)
+		s.RefreshHash, s.RefreshExpires = &hash, f.ends(f.cfg.Lifetimes.Refresh)
+	}
+	s.Expires = f.ends(in.ExpiresIn)
+	return s, in, nil
 }
 
 // maxDisplayName bounds a device's display name, in bytes.

@@ -142,6 +142,18 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.register(ctx, s, c)
 	case *Login:
 		return h.login(ctx, s, c)
+	case *Refresh:
+		return h.refresh(ctx, s, c)
+	case *ConfirmRefresh:
+		return h.confirmRefresh(ctx, s, c)
+	case *PutLoginToken:
+		return h.putLoginToken(ctx, s, c)
+	case *LoginByToken:
+		return h.loginByToken(ctx, s, c)
+	case *Deactivate:
+		return h.deactivate(ctx, s, c)
+	case *SetStanding:
+		return h.setStanding(ctx, s, c)
 	case *Logout:
 		return h.logout(ctx, s, c)
 	case *SetPassword:

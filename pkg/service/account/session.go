@@ -58,6 +58,11 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 	c.rows = append(c.rows, &dev, &accountdb.AccessToken{
 		Hash: n.TokenHash, UserID: userID, DeviceID: n.DeviceID, Expires: n.Expires, Created: now, Entry: len(c.entries),
 	})
+	if n.RefreshHash != nil {
+		c.rows = append(c.rows, &accountdb.RefreshToken{
+			Hash: *n.RefreshHash, UserID: userID, DeviceID: n.DeviceID, Access: n.TokenHash, Expires: n.RefreshExpires, Created: now,
+		})
+	}
 	c.entries = append(c.entries, e)
 	c.answer.DeviceID = n.DeviceID
 	return nil
@@ -102,13 +107,24 @@ func standing(a *accountdb.Account, ok bool) error {
 	return nil
 }
 
+// mayEnter refuses a new session.
+func mayEnter(a *accountdb.Account, ok bool) error {
+	if err := standing(a, ok); err != nil {
+		return err
+	}
+	if a.Locked {
+		return mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
+	}
+	return nil
+}
+
 func (h *Host) login(ctx context.Context, s shard.ID, l *Login) (change, error) {
 	var c change
 	a, ok, err := h.db.Account(ctx, s, l.UserID)
 	if err != nil {
 		return c, err
 	}
-	if err := standing(&a, ok); err != nil {
+	if err := mayEnter(&a, ok); err != nil {
 		return c, err
 	}
 	if a.PasswordHash != l.OldPasswordHash && l.OldPasswordHash != "" {

@@ -19,12 +19,20 @@ type Sessions struct {
 	db     *accountdb.Reader
 	cache  *sessionCache
 	now    func() time.Time
+	// confirm has what a refreshed token's first use revokes revoked; nil: nobody does.
+	confirm func(ctx context.Context, cmd *ConfirmRefresh) error
 }
 
 // NewSessions makes a Sessions whose memory is charged to the budget. Its [Sessions.Apply] must be fed with the log of all
 // shards before it is asked.
 func NewSessions(serverName string, shards shard.Map, db *accountdb.Reader, b *cache.Budget, now func() time.Time) *Sessions {
 	return &Sessions{server: serverName, shards: shards, db: db, cache: newSessionCache(b), now: now}
+}
+
+// OnFirstUse sets who is told of the first use of a token that came with a refresh, so that the tokens it came for are revoked. It must be
+// called before the first Session.
+func (s *Sessions) OnFirstUse(confirm func(ctx context.Context, cmd *ConfirmRefresh) error) {
+	s.confirm = confirm
 }
 
 // Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with
@@ -41,7 +49,12 @@ func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session
 		user := "@" + localpart + ":" + s.server
 		loading := s.cache.begin(user)
 		x, ok, err = s.db.SessionByToken(ctx, s.shards.OfUser(user), hash)
-		if err == nil && ok && x.UserID == user {
+		confirmed := true
+		if err == nil && ok && x.UserID == user && x.Unconfirmed && s.confirm != nil {
+			// If the user's shard has no writer now, the token is good all the same, and its next use tries again.
+			confirmed = s.confirm(ctx, &ConfirmRefresh{UserID: user, Access: hash}) == nil
+		}
+		if err == nil && ok && x.UserID == user && confirmed {
 			s.cache.end(loading, hash, x)
 		} else {
 			s.cache.abandon(loading)

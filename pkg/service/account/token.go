@@ -10,20 +10,24 @@ import (
 	"strings"
 )
 
-// tokenPrefix begins every access token, so that secret scanners can know one.
-const tokenPrefix = "hed_"
+// The prefixes by which secret scanners, and we, know a token's kind.
+const (
+	accessPrefix  = "hed_"
+	refreshPrefix = "her_"
+	loginPrefix   = "hel_"
+)
 
 // ErrBadToken is the error of an access token that this server cannot have given out.
 var ErrBadToken = errors.New("malformed access token")
 
-// newAccessToken gives a token of a local user: prefix, localpart, 256 random bits and a checksum over all of it. The
+// newToken gives a token of a local user: prefix, localpart, 256 random bits and a checksum over all of it. The
 // localpart is there because it says the shard, so that one look-up finds the token; the checksum lets a mistyped or
 // invented token be refused without a query.
-func newAccessToken(localpart string) string {
+func newToken(prefix, localpart string) string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails, by its documentation
 	enc := base64.RawURLEncoding
-	t := tokenPrefix + enc.EncodeToString([]byte(localpart)) + "." + enc.EncodeToString(secret[:])
+	t := prefix + enc.EncodeToString([]byte(localpart)) + "." + enc.EncodeToString(secret[:])
 	return t + "." + tokenSum(t)
 }
 
@@ -33,10 +37,12 @@ func tokenSum(t string) string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// TokenLocalpart gives the localpart of the user that a token claims to be of, or [ErrBadToken]. It proves nothing but
+// TokenLocalpart gives the localpart of the user that an access token claims to be of, or [ErrBadToken]. It proves nothing but
 // that the token is well formed.
-func TokenLocalpart(token string) (string, error) {
-	rest, ok := strings.CutPrefix(token, tokenPrefix)
+func TokenLocalpart(token string) (string, error) { return localpartOf(accessPrefix, token) }
+
+func localpartOf(prefix, token string) (string, error) {
+	rest, ok := strings.CutPrefix(token, prefix)
 	if !ok || len(token) > 600 {
 		return "", ErrBadToken
 	}

@@ -10,9 +10,11 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/farewell"
 	"github.com/heddle-im/heddle/pkg/service/janitor"
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/service/roomwalk"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -23,31 +25,39 @@ const restartAfter = 5 * time.Second
 // background is what one worker does for all, under a lease: durable consumers of the log, and the removal of what is old. It is the lease's owner.
 type background struct {
 	*shared
-	make    func(role follow.Role) *follow.Durable
-	janitor *janitor.Janitor
+	durables []durable
+	janitor  *janitor.Janitor
 
 	mu    sync.Mutex // guards tasks
 	tasks *lifecycle.Tasks
+}
+
+// durable is a consumer that is done once for the whole deployment.
+type durable struct {
+	name     string
+	consumer follow.Consumer
+	filter   follow.Filter
 }
 
 // newBackground makes the engine that takes the role when nobody else has it. It is apart from the shards' engine: a master may have
 // this role and hold no shards.
 func newBackground(s *shared, writer room.Writer) *lease.Engine {
 	b := &background{shared: s}
-	spreader := profile.New(profile.Config{}, profile.Options{
-		Profiles: account.NewReader(s.shards, s.accounts), Rooms: s.rooms, Metrics: s.tel.Metrics, Log: s.log,
-		Set: func(ctx context.Context, r id.RoomID, user id.UserID, displayName, avatarURL string) error {
+	walker := roomwalk.New(roomwalk.Config{}, s.rooms, s.tel.Metrics, s.log)
+	spreader := profile.New(account.NewReader(s.shards, s.accounts), walker,
+		func(ctx context.Context, r id.RoomID, user id.UserID, displayName, avatarURL string) error {
 			_, err := writer.Do(ctx, nil, &room.SetProfile{
 				Room: r, User: user, Profile: room.Profile{DisplayName: displayName, AvatarURL: avatarURL},
 			})
 			return err
-		},
-	})
-	b.make = func(role follow.Role) *follow.Durable {
-		return follow.NewDurable(follow.Config{}, follow.DurableOptions{
-			Name: profile.Consumer, Role: role, Cursors: s.logs, Source: s.logs, Stream: follow.NewBusStream(s.bus),
-			Consumer: spreader, Filter: profile.Filter, Log: s.log,
 		})
+	leaver := farewell.New(walker, func(ctx context.Context, r id.RoomID, user id.UserID) error {
+		_, err := writer.Do(ctx, nil, &room.SetMembership{Room: r, By: room.Origin{User: user}, Target: user, Action: room.ActionLeave})
+		return err
+	})
+	b.durables = []durable{
+		{profile.Consumer, spreader, profile.Filter},
+		{farewell.Consumer, leaver, farewell.Filter},
 	}
 	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
 		Store: s.logs, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
@@ -65,17 +75,22 @@ func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) erro
 	b.mu.Lock()
 	b.tasks = tasks
 	b.mu.Unlock()
-	tasks.Go(func(ctx context.Context) {
-		for ctx.Err() == nil {
-			b.run(ctx, b.make(role))
-		}
-	})
+	for _, d := range b.durables {
+		tasks.Go(func(ctx context.Context) {
+			for ctx.Err() == nil {
+				b.run(ctx, d.name, follow.NewDurable(follow.Config{}, follow.DurableOptions{
+					Name: d.name, Role: role, Cursors: b.logs, Source: b.logs, Stream: follow.NewBusStream(b.bus),
+					Consumer: d.consumer, Filter: d.filter, Log: b.log,
+				}))
+			}
+		})
+	}
 	tasks.Go(func(ctx context.Context) { b.janitor.Run(ctx, role) })
 	return nil
 }
 
 // run lets a consumer work until ctx ends, or until some time after it failed.
-func (b *background) run(ctx context.Context, d *follow.Durable) {
+func (b *background) run(ctx context.Context, name string, d *follow.Durable) {
 	err := d.Start(ctx)
 	if err == nil {
 		reg, metrics := b.tel.Metrics.Registerer(), d.Metrics()
@@ -90,12 +105,12 @@ func (b *background) run(ctx context.Context, d *follow.Durable) {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if serr := d.Stop(stop); serr != nil {
-		b.log.Warn("background consumer did not stop in order", "error", serr)
+		b.log.Warn("background consumer did not stop in order", "consumer", name, "error", serr)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	b.log.Error("background consumer failed and is begun anew", "error", err)
+	b.log.Error("background consumer failed and is begun anew", "consumer", name, "error", err)
 	t := time.NewTimer(restartAfter)
 	defer t.Stop()
 	select {

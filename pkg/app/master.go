@@ -56,7 +56,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	front := account.NewFront(s.server, s.shards, account.Config{
 		Enabled: s.cfg.Registration.Enabled, SharedSecret: s.cfg.Registration.SharedSecret,
-		RequireToken: s.cfg.Registration.RequireToken,
+		RequireToken: s.cfg.Registration.RequireToken, Guests: s.cfg.Registration.Guests,
+		Lifetimes: account.Lifetimes{
+			Access: s.cfg.Sessions.AccessTokenLifetime, Refreshable: s.cfg.Sessions.RefreshableAccessTokenLifetime,
+			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,
+		},
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	p.handlers = write.NewAccounts(front).Handlers()
 	maps.Copy(p.handlers, roomHandlers(s, front, writer))

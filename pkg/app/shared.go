@@ -71,6 +71,10 @@ func newShared(b *base) (*shared, error) {
 	})
 	s.onClose(s.client.Close)
 	s.to = s.client
+	s.sessions.OnFirstUse(func(ctx context.Context, cmd *account.ConfirmRefresh) error {
+		_, err := accountDoer{to: s.to, shards: s.shards}.Do(ctx, nil, cmd)
+		return err
+	})
 	s.follower = follow.New(follow.Config{}, follow.Options{
 		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})

@@ -102,7 +102,9 @@ var table = []row{
 	{"service/room", layerService, append([]string{"service/room/roomrpc"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
 	{"service/account", layerService, handlers},
-	{"service/profile", layerService, []string{"app"}}, // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
+	{"service/profile", layerService, []string{"app"}},  // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
+	{"service/farewell", layerService, []string{"app"}}, // the same
+	{"service/roomwalk", layerService, []string{"service/profile", "service/farewell", "app"}},
 	{"service/e2ee", layerService, handlers},
 	{"service/receipt", layerService, handlers},
 	{"service/typing", layerService, handlers},

@@ -52,6 +52,8 @@ type Config struct {
 	Roles []Role `koanf:"roles"`
 	// Registration says who may make an account.
 	Registration Registration `koanf:"registration"`
+	// Sessions say how long a login lasts.
+	Sessions Sessions `koanf:"sessions"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
 	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
@@ -101,6 +103,20 @@ type Registration struct {
 	SharedSecret string `koanf:"shared_secret" secret:"true"`
 	// RequireToken asks for a registration token that an administrator gave out.
 	RequireToken bool `koanf:"require_token"`
+	// Guests lets anybody make guest accounts, which can look at rooms that are open to guests and do little else.
+	Guests bool `koanf:"guests"`
+}
+
+// Sessions say how long a login lasts.
+type Sessions struct {
+	// AccessTokenLifetime is how long an access token of a client that cannot refresh it is good. 0: until logout.
+	AccessTokenLifetime time.Duration `koanf:"access_token_lifetime"`
+	// RefreshableAccessTokenLifetime is how long one is good that the client can refresh.
+	RefreshableAccessTokenLifetime time.Duration `koanf:"refreshable_access_token_lifetime"`
+	// RefreshTokenLifetime is how long a client may wait with a refresh until it must log in again. 0: for ever.
+	RefreshTokenLifetime time.Duration `koanf:"refresh_token_lifetime"`
+	// LoginTokenLifetime is how long a token for one login on another device is good.
+	LoginTokenLifetime time.Duration `koanf:"login_token_lifetime"`
 }
 
 // RateLimits bound what one client may ask for.
@@ -259,6 +275,7 @@ func Default(embedded bool) Config {
 		Shards:     16,
 		Roles:      Roles(),
 		RateLimits: defaultRateLimits(),
+		Sessions:   Sessions{RefreshableAccessTokenLifetime: 5 * time.Minute, LoginTokenLifetime: 2 * time.Minute},
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
 		Presence:   Presence{Enabled: true},

@@ -38,7 +38,7 @@ func capabilities(w http.ResponseWriter, _ *http.Request) error {
 	}
 	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"capabilities": map[string]any{
 		"m.room_versions":   map[string]any{"default": roomver.Default, "available": available},
-		"m.change_password": enabled{true}, "m.get_login_token": enabled{true}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
-		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{false}, "m.profile_fields": enabled{true},
+		"m.change_password": enabled{true}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
+		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{true}, "m.profile_fields": enabled{true},
 	}})
 }

@@ -29,10 +29,10 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"refresh":                   a.refresh,
 		"deactivateAccount":         a.deactivate,
 		"requestOpenIdToken":        a.openIDToken,
-		"getAdminLockUser":          a.getStanding(lockedStanding),
-		"setAdminLockUser":          a.setStanding(lockedStanding),
-		"getAdminSuspendUser":       a.getStanding(suspendedStanding),
-		"setAdminSuspendUser":       a.setStanding(suspendedStanding),
+		"getAdminLockUser":          a.getStanding(lockedStanding()),
+		"setAdminLockUser":          a.setStanding(lockedStanding()),
+		"getAdminSuspendUser":       a.getStanding(suspendedStanding()),
+		"setAdminSuspendUser":       a.setStanding(suspendedStanding()),
 		"register":                  a.register,
 		"checkUsernameAvailability": a.available,
 		"registrationTokenValidity": a.tokenValidity,
@@ -111,7 +111,7 @@ type sessionAnswer struct {
 	HomeServer  string `json:"home_server,omitempty"`
 	// ExpiresIn is in ms.
 	RefreshToken string `json:"refresh_token,omitempty"`
-	ExpiresIn    int64  `json:"expires_in_ms,omitempty"`
+	ExpiresIn    int64  `json:"expires_in_ms,omitzero"`
 }
 
 func answer(s account.LoggedIn) sessionAnswer {

@@ -48,7 +48,7 @@ func (a *Accounts) refresh(w http.ResponseWriter, r *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, struct {
 		AccessToken  string `json:"access_token"`
 		RefreshToken string `json:"refresh_token"`
-		ExpiresIn    int64  `json:"expires_in_ms,omitempty"`
+		ExpiresIn    int64  `json:"expires_in_ms,omitzero"`
 	}{in.AccessToken, in.RefreshToken, in.ExpiresIn.Milliseconds()})
 }
 
@@ -97,18 +97,21 @@ type standing struct {
 	set   func(cmd *account.SetStanding, v bool)
 }
 
-var (
-	lockedStanding = standing{
+func lockedStanding() standing {
+	return standing{
 		"locked",
 		func(locked, _ bool) bool { return locked },
 		func(cmd *account.SetStanding, v bool) { cmd.Locked = &v },
 	}
-	suspendedStanding = standing{
+}
+
+func suspendedStanding() standing {
+	return standing{
 		"suspended",
 		func(_, suspended bool) bool { return suspended },
 		func(cmd *account.SetStanding, v bool) { cmd.Suspended = &v },
 	}
-)
+}
 
 func (a *Accounts) getStanding(what standing) httpx.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {

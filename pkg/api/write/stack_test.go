@@ -35,13 +35,20 @@ type stack struct {
 	accounts *accountdb.Reader
 	router   http.Handler
 	tokens   map[string]string
+	sessions *account.Sessions
 }
 
 func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
 	t.Helper()
+	return newStackOf(t, account.Config{Enabled: true}, change...)
+}
+
+// newStackOf is newStack with accounts as cfg has them.
+func newStackOf(t *testing.T, cfg account.Config, change ...func(*write.RoomOptions)) *stack {
+	t.Helper()
 	w := roomtest.New(t)
 	s := &stack{
-		World: w, front: w.Accounts(account.Config{Enabled: true}), accounts: accountdb.NewReader(w.DB.Pool), tokens: map[string]string{},
+		World: w, front: w.Accounts(cfg), accounts: accountdb.NewReader(w.DB.Pool), tokens: map[string]string{},
 	}
 	o := write.RoomOptions{
 		Server: roomtest.Server, Writer: w.Host, Accounts: s.front, Profiles: account.NewReader(w.Shards, s.accounts),
@@ -56,10 +63,10 @@ func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
 		handlers[name] = h
 	}
 	// Nobody tells these sessions of changes, so there is room for one only: who asks after another is looked up anew.
-	sessions := account.NewSessions(string(roomtest.Server), w.Shards, s.accounts,
+	s.sessions = account.NewSessions(string(roomtest.Server), w.Shards, s.accounts,
 		cache.NewBudget(cache.BudgetConfig{Memory: 1300}, nil), time.Now)
 	router, err := httpx.New(httpx.Options{
-		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
+		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(s.sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 	})
 	require.NoError(t, err)
 	s.router = router

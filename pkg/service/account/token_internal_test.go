@@ -8,11 +8,11 @@ import (
 
 func TestAccessToken(t *testing.T) {
 	for _, lp := range []string{"alice", "a.b_c=d-e/f+g", "1"} {
-		token := newAccessToken(lp)
+		token := newToken(accessPrefix, lp)
 		got, err := TokenLocalpart(token)
 		require.NoError(t, err)
 		require.Equal(t, lp, got)
-		require.NotEqual(t, token, newAccessToken(lp))
+		require.NotEqual(t, token, newToken(accessPrefix, lp))
 		for i := range len(token) {
 			bad := []byte(token)
 			bad[i] ^= 1
@@ -24,7 +24,7 @@ func TestAccessToken(t *testing.T) {
 }
 
 func FuzzTokenLocalpart(f *testing.F) {
-	f.Add(newAccessToken("alice"))
+	f.Add(newToken(accessPrefix, "alice"))
 	f.Add("hed_..")
 	f.Fuzz(func(t *testing.T, s string) {
 		if lp, err := TokenLocalpart(s); err == nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/service/roomwalk"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -71,15 +72,15 @@ func (w *world) set(ctx context.Context, r id.RoomID, u id.UserID, name, avatar 
 	return err
 }
 
-func (w *world) spreader(cfg profile.Config) *profile.Spreader {
-	return profile.New(cfg, profile.Options{Profiles: account.NewReader(w.Shards, accountdb.NewReader(w.DB.Pool)), Rooms: w.Reader, Set: w.set})
+func (w *world) spreader(cfg roomwalk.Config) *profile.Spreader {
+	return profile.New(account.NewReader(w.Shards, accountdb.NewReader(w.DB.Pool)), roomwalk.New(cfg, w.Reader, nil, nil), w.set)
 }
 
 // consume starts the consumer as a master does; stop it with what is returned.
 func (w *world) consume() (stop func()) {
 	d := follow.NewDurable(follow.Config{Poll: 20 * time.Millisecond}, follow.DurableOptions{
 		Name: profile.Consumer, Role: follow.Role{Name: "background", Epoch: 1}, Cursors: w.Log(), Source: w.Log(),
-		Consumer: w.spreader(profile.Config{Retry: time.Millisecond}), Filter: profile.Filter,
+		Consumer: w.spreader(roomwalk.Config{Retry: time.Millisecond}), Filter: profile.Filter,
 	})
 	require.NoError(w.T, d.Start(w.Ctx()))
 	stop = sync.OnceFunc(func() { require.NoError(w.T, d.Stop(w.Ctx())) })
@@ -248,7 +249,7 @@ func TestFailures(t *testing.T) {
 		}
 		return nil
 	}
-	require.NoError(t, w.spreader(profile.Config{Retry: time.Millisecond, GiveUp: 50 * time.Millisecond}).Apply(t.Context(), w.batch(alice)))
+	require.NoError(t, w.spreader(roomwalk.Config{Retry: time.Millisecond, GiveUp: 50 * time.Millisecond}).Apply(t.Context(), w.batch(alice)))
 	require.Equal(t, "join Alice ", w.shown(good, alice))
 	require.Equal(t, "join Alice ", w.shown(flaky, alice))
 	require.Equal(t, 1, tries[good])
@@ -259,13 +260,13 @@ func TestFailures(t *testing.T) {
 	t.Run("never given up while stopped", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.fail = func(context.Context, set) error { cancel(); return errors.New("broken") }
-		err := w.spreader(profile.Config{Retry: time.Hour}).Apply(ctx, w.batch(alice))
+		err := w.spreader(roomwalk.Config{Retry: time.Hour}).Apply(ctx, w.batch(alice))
 		require.ErrorIs(t, err, context.Canceled, "so that its place stays")
 	})
 	t.Run("the database is away", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.Error(t, w.spreader(profile.Config{}).Apply(ctx, w.batch(alice)))
+		require.Error(t, w.spreader(roomwalk.Config{}).Apply(ctx, w.batch(alice)))
 	})
 }
 
@@ -293,7 +294,7 @@ func TestBounds(t *testing.T) {
 		mu.Unlock()
 		return nil
 	}
-	require.NoError(t, w.spreader(profile.Config{Parallel: 3, PerSecond: 1e6}).Apply(t.Context(), w.batch(alice, alice, alice)))
+	require.NoError(t, w.spreader(roomwalk.Config{Parallel: 3, PerSecond: 1e6}).Apply(t.Context(), w.batch(alice, alice, alice)))
 	require.Equal(t, 3, most)
 	require.Len(t, w.calls, 12, "once a room, however many changes came together")
 }

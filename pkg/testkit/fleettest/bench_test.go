@@ -157,18 +157,22 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// rss gives the resident memory of a process, in bytes.
-func rss(b *testing.B, p *fleettest.Process) int64 {
+// rss gives the resident memory of a process, in bytes, and peak the most that it ever was.
+func rss(b *testing.B, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmRSS:") }
+
+func peak(b *testing.B, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmHWM:") }
+
+func memory(b *testing.B, p *fleettest.Process, what string) int64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	require.NoError(b, err)
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, what); ok {
 			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			require.NoError(b, err)
 			return kb << 10
 		}
 	}
-	b.Fatal("no VmRSS")
+	b.Fatal("no " + what)
 	return 0
 }

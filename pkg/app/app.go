@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/forward"
@@ -133,7 +134,7 @@ func (a *App) listen(s *shared, parts []part) error {
 			handlers[name] = h
 		}
 		if p.internal != nil {
-			mux.Handle("/_heddle/", p.internal)
+			mux.Handle(internalPath, literally(p.internal))
 		}
 	}
 	fwd, err := forward.New(forward.Options{
@@ -172,6 +173,20 @@ func (a *App) listen(s *shared, parts []part) error {
 	}
 	a.group.Add("drain", lifecycle.Funcs{OnStop: func(ctx context.Context) error { return a.drain(ctx, parts) }})
 	return nil
+}
+
+// internalPath is where workers ask each other; the proxies in front let nothing through to it.
+const internalPath = "/_heddle/"
+
+// literally answers only paths that are spelt as they are meant: proxies see others in an encoded one.
+func literally(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.EscapedPath(), internalPath) {
+			http.NotFound(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // drain is the first step of stopping: the others learn that we go, and take over what they can, while every request is still

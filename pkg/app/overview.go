@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,6 +67,8 @@ type WorkerState struct {
 	CPUSeconds int64  `json:"cpu_seconds"`
 	// Positions is how far it has followed each shard's log.
 	Positions shard.Vector `json:"positions"`
+	// StatusError is why the rest is not known, if it is not.
+	StatusError string `json:"status_error,omitempty"`
 }
 
 // ShardState is who writes a shard, and how far its log reaches.
@@ -209,19 +210,21 @@ func (o *operator) readWorkers(ctx context.Context, v *Overview) error {
 }
 
 func workerState(r *fleetdb.WorkersUpRow, silent bool) WorkerState {
-	var st members.Status
-	broken := json.Unmarshal(r.Status, &st) != nil // of a release that says it otherwise
+	st, err := members.ParseStatus(r.Status)
 	w := WorkerState{
 		Instance: r.Instance, Kind: r.Kind, Address: r.Address, Version: r.Version, Protocol: [2]int32{r.ProtocolMin, r.ProtocolMax},
 		Roles: r.Roles, State: stateReady, NATS: st.NATS, UpSeconds: int64(r.UpSeconds), Lag: st.Lag, Memory: st.Memory,
 		CPUSeconds: int64(st.CPU), Positions: st.Positions,
+	}
+	if err != nil {
+		w.StatusError = err.Error()
 	}
 	switch {
 	case silent:
 		w.State = stateSilent
 	case st.Draining:
 		w.State = stateDraining
-	case st.NotReady || broken:
+	case st.NotReady:
 		w.State = stateNotReady
 	}
 	return w
@@ -304,6 +307,10 @@ func (v *Overview) judge() {
 		say("database.dsn leads to a standby: nothing can be written")
 	}
 	for _, w := range v.Workers {
+		if w.StatusError != "" {
+			say("worker %s: %s", w.Instance, w.StatusError)
+			continue
+		}
 		if w.State != stateReady {
 			say("worker %s is %s", w.Instance, w.State)
 		}

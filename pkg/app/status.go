@@ -67,8 +67,9 @@ func (s *status) now() leasedb.Status {
 	}
 	s.mu.Unlock()
 	detail, err := json.Marshal(d)
-	if err != nil {
-		detail = nil
+	if err != nil { // the renewal then fails with it, and the worker becomes unready
+		detail = json.RawMessage(`"not encoded"`)
+		s.b.log.Error("this worker's status was not encoded", "error", err)
 	}
 	return leasedb.Status{NATS: up, Detail: detail}
 }

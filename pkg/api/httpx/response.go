@@ -11,28 +11,16 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 )
 
-const requestIDHeader = "X-Request-Id"
+const requestIDHeader = telemetry.RequestIDHeader
 
 func newRequestID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, by its documentation
 	return hex.EncodeToString(b[:])
-}
-
-func validRequestID(id string) bool {
-	if id == "" || len(id) > 64 {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return true
 }
 
 // RequestID gives the id of the request that w answers, for logs.

@@ -222,7 +222,7 @@ func (rt *Router) outermost(next http.Handler) http.Handler {
 			return
 		}
 		id := r.Header.Get(requestIDHeader)
-		if !validRequestID(id) {
+		if !telemetry.ValidRequestID(id) {
 			id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, id)

@@ -49,10 +49,17 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getPushers":            pushers,
 		"getProtocols":          nothing,
 		"getTurnServer":         nothing,
+		"getRtcTransports":      rtcTransports,
 	}
 }
 
 func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }
+
+// rtcTransports says over what calls go (MSC4143): nothing that this server knows of. Clients then ask the room's other members, or the
+// well-known file.
+func rtcTransports(w http.ResponseWriter, _ *http.Request) error {
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"rtc_transports": {}})
+}
 
 func pushers(w http.ResponseWriter, _ *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"pushers": {}})

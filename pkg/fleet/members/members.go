@@ -13,6 +13,7 @@ package members
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,9 @@ type Worker struct {
 	ProtocolMin, ProtocolMax int32
 	Roles                    []string
 	Status                   Status
+	// StatusError says that the status in the register could not be read, as that of a later release might not be. Status then is that of
+	// a worker that does not want requests: it still gets those that nobody else of its kind wants.
+	StatusError error
 }
 
 // Status is what changes from second to second: what leasedb writes of itself, and the detail that the worker adds,
@@ -205,6 +209,7 @@ func (r *Register) Refresh(ctx context.Context) error {
 		return fmt.Errorf("read the register of workers: %w", err)
 	}
 	live, forget := r.track.observe(rows, time.Now())
+	r.complain(live)
 	r.view.Store(newView(live))
 	var errs []error
 	for _, f := range forget {
@@ -213,6 +218,31 @@ func (r *Register) Refresh(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// complain logs a status that cannot be read, once for each worker.
+func (r *Register) complain(live []Worker) {
+	for i := range live {
+		w := &live[i]
+		s := r.track.seen[w.Instance]
+		if w.StatusError != nil && !s.complained {
+			r.opts.Log.Warn("a worker's status cannot be read", "worker", w.Instance, "error", w.StatusError)
+		}
+		s.complained = w.StatusError != nil
+	}
+}
+
+// ParseStatus reads a status as it is in the register.
+func ParseStatus(text []byte) (Status, error) {
+	var s *Status
+	err := json.Unmarshal(text, &s)
+	if err == nil && s == nil {
+		err = errors.New("null is no status")
+	}
+	if err != nil {
+		return Status{NotReady: true}, fmt.Errorf("read a worker's status: %w", err)
+	}
+	return *s, nil
 }
 
 func newView(live []Worker) *view {

@@ -1,9 +1,12 @@
 package members
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -168,6 +171,30 @@ func TestRegister(t *testing.T) {
 	require.Eventually(t, func() bool { return len(r.Live()) == 1 }, 20*time.Second, time.Millisecond)
 	require.NoError(t, r.Stop(ctx))
 	require.NoError(t, r.Stop(ctx), "idempotent")
+}
+
+// A status that cannot be read is an error and not an empty one: its worker is asked only when nobody else is there.
+func TestStatusThatCannotBeRead(t *testing.T) {
+	ctx := t.Context()
+	db := pgtest.New(t)
+	for i, bad := range []string{`[]`, `null`, `"x"`, `{"draining":"yes"}`, `{"positions":{}}`, `{"nats":true,"memory_bytes":"7"}`} {
+		set(t, db, fmt.Sprintf("bad-%d", i), route.Synchrotron, bad)
+	}
+	var said bytes.Buffer
+	r := New(fleetdb.New(db.Pool), Options{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.NoError(t, r.Refresh(ctx))
+	require.Len(t, r.Live(), 6)
+	for _, w := range r.Live() {
+		require.ErrorContains(t, w.StatusError, "read a worker's status", w.Instance)
+		require.Equal(t, Status{NotReady: true}, w.Status)
+	}
+	require.Len(t, r.Rank(route.Synchrotron, "x"), 6)
+	require.Equal(t, 6, strings.Count(said.String(), "a worker's status cannot be read"))
+
+	set(t, db, "good", route.Synchrotron, `{"nats":true}`)
+	require.NoError(t, r.Refresh(ctx))
+	require.Len(t, r.Rank(route.Synchrotron, "x"), 1)
+	require.Equal(t, 6, strings.Count(said.String(), "a worker's status cannot be read"), "once")
 }
 
 func TestPickMakesNoQuery(t *testing.T) {

@@ -1,7 +1,6 @@
 package members
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/route"
@@ -19,8 +18,9 @@ type tracker struct {
 }
 
 type seen struct {
-	counter int64
-	since   time.Time
+	counter    int64
+	since      time.Time
+	complained bool // of a status that cannot be read
 }
 
 func (t *tracker) interrupted() { t.broken = true }
@@ -33,7 +33,7 @@ func (t *tracker) observe(rows []fleetdb.WorkersRow, now time.Time) (live []Work
 		s := t.seen[row.Instance]
 		switch {
 		case s == nil:
-			s = &seen{row.Counter, now}
+			s = &seen{counter: row.Counter, since: now}
 			t.seen[row.Instance] = s
 		case s.counter != row.Counter || t.broken:
 			s.counter, s.since = row.Counter, now
@@ -59,9 +59,6 @@ func worker(row fleetdb.WorkersRow) Worker {
 		Instance: row.Instance, Kind: route.Kind(row.Kind), Address: row.Address, Version: row.Version,
 		ProtocolMin: row.ProtocolMin, ProtocolMax: row.ProtocolMax, Roles: row.Roles,
 	}
-	// A status of a later release that cannot be read is no reason not to reach the worker.
-	if err := json.Unmarshal(row.Status, &w.Status); err != nil {
-		w.Status = Status{NATS: true}
-	}
+	w.Status, w.StatusError = ParseStatus(row.Status)
 	return w
 }

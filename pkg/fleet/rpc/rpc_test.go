@@ -22,6 +22,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
@@ -159,14 +160,15 @@ func TestARequestArrivesWhole(t *testing.T) {
 	ways(t, func(t *testing.T, _ *fleet, n *node, c *rpc.Client) {
 		var got rpc.Request
 		var traceID trace.TraceID
+		var requestID string
 		var left time.Duration
 		n.handle(func(ctx context.Context, r rpc.Request) ([]byte, error) {
-			got, traceID = r, trace.SpanContextFromContext(ctx).TraceID()
+			got, traceID, requestID = r, trace.SpanContextFromContext(ctx).TraceID(), telemetry.RequestID(ctx)
 			deadline, _ := ctx.Deadline()
 			left = time.Until(deadline)
 			return []byte("answer"), nil
 		})
-		ctx, span := sdktrace.NewTracerProvider().Tracer("test").Start(ctxFor(t, 4*time.Second), "caller")
+		ctx, span := sdktrace.NewTracerProvider().Tracer("test").Start(telemetry.WithRequestID(ctxFor(t, 4*time.Second), "id-7"), "caller")
 		defer span.End()
 		want := rpc.Request{Shard: 2, Method: "it.is.done", Key: []byte("key 1"), Payload: []byte{0, 1, 255}}
 		answer, err := c.Call(ctx, want)
@@ -174,6 +176,7 @@ func TestARequestArrivesWhole(t *testing.T) {
 		require.Equal(t, "answer", string(answer))
 		require.Equal(t, want, got)
 		require.Equal(t, span.SpanContext().TraceID(), traceID, "one trace")
+		require.Equal(t, "id-7", requestID, "one request")
 		require.Positive(t, left)
 		require.Less(t, left, 4*time.Second, "the handler has no more time than the caller had")
 	})

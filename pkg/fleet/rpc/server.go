@@ -79,7 +79,7 @@ func newInstruments(tp trace.TracerProvider, p propagation.TextMapPropagator) in
 		tp = noop.NewTracerProvider()
 	}
 	if p == nil {
-		p = propagation.TraceContext{}
+		p = telemetry.Propagator()
 	}
 	return instruments{tracer: tp.Tracer(tracerName), propagator: p}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -20,6 +21,42 @@ func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
 }
+
+// RequestIDHeader carries a request's id, from proxies and between workers.
+const RequestIDHeader = "X-Request-Id"
+
+// ValidRequestID tells whether an id that came from outside may go into logs: 1 to 64 letters, digits, - and _.
+func ValidRequestID(id string) bool {
+	if id == "" || len(id) > 64 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// requestIDs carries the request id wherever trace context goes, so that it is in the log lines of every worker that has a part in
+// a request.
+type requestIDs struct{}
+
+func (requestIDs) Inject(ctx context.Context, c propagation.TextMapCarrier) {
+	if id := RequestID(ctx); id != "" {
+		c.Set(RequestIDHeader, id)
+	}
+}
+
+func (requestIDs) Extract(ctx context.Context, c propagation.TextMapCarrier) context.Context {
+	if id := c.Get(RequestIDHeader); ValidRequestID(id) {
+		return WithRequestID(ctx, id)
+	}
+	return ctx
+}
+
+func (requestIDs) Fields() []string { return []string{RequestIDHeader} }
 
 // NewLogger returns a logger on out. c must be valid.
 func NewLogger(out io.Writer, c LogConfig) *slog.Logger {

@@ -91,7 +91,7 @@ type Telemetry struct {
 	Log     *slog.Logger
 	Tracer  trace.TracerProvider
 	Metrics *Metrics
-	// Propagator takes trace context (W3C) from a carrier and puts it into one.
+	// Propagator takes trace context (W3C) and the request id from a carrier and puts them into one.
 	Propagator propagation.TextMapPropagator
 
 	shutdown func(context.Context) error
@@ -125,7 +125,7 @@ func New(ctx context.Context, id Identity, lc LogConfig, c Config, out io.Writer
 	reg.MustRegister(info)
 	t := &Telemetry{
 		Log: log, Metrics: NewMetrics(reg),
-		Propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+		Propagator: Propagator(),
 	}
 	if err := t.trace(ctx, id, c); err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
@@ -177,4 +177,9 @@ func (t *Telemetry) Close(ctx context.Context) error {
 		return fmt.Errorf("close telemetry: %w", err)
 	}
 	return nil
+}
+
+// Propagator carries trace context (W3C) and the request id.
+func Propagator() propagation.TextMapPropagator {
+	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}, requestIDs{})
 }

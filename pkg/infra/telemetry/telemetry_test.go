@@ -64,6 +64,20 @@ func TestPropagationWithoutExport(t *testing.T) {
 	require.Equal(t, span.SpanContext().TraceID(), trace.SpanContextFromContext(ctx).TraceID())
 }
 
+func TestRequestIDsArePropagated(t *testing.T) {
+	tel, _ := setup(t, telemetry.LogConfig{}, telemetry.Config{})
+	out := propagation.MapCarrier{}
+	tel.Propagator.Inject(telemetry.WithRequestID(context.Background(), "a-1"), out)
+	require.Equal(t, "a-1", telemetry.RequestID(tel.Propagator.Extract(context.Background(), out)))
+	for _, bad := range []string{"", "a b", "a\nb", "é", strings.Repeat("a", 65)} {
+		ctx := tel.Propagator.Extract(context.Background(), propagation.MapCarrier{telemetry.RequestIDHeader: bad})
+		require.Empty(t, telemetry.RequestID(ctx), bad)
+	}
+	out = propagation.MapCarrier{}
+	tel.Propagator.Inject(context.Background(), out)
+	require.Empty(t, out)
+}
+
 func TestSpansAreExported(t *testing.T) {
 	got := make(chan string, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -26,7 +26,7 @@ func writeHAProxy(w io.Writer, rows []route.Row, o Options) {
 	p.f("frontend heddle")
 	p.f("    bind %s", haproxyBind(o.Listen))
 	p.f("    # Between workers only.")
-	p.f("    http-request return status 404 if { path -m beg /_heddle/ }")
+	p.f("    http-request return status 404 if { path,url_dec -m beg /_heddle/ }")
 	p.f(`    http-request set-header X-Forwarded-Proto https if { ssl_fc }`)
 	p.f(`    http-request set-var-fmt(txn.call) '%%[method] %%[path]'`)
 	p.f("")

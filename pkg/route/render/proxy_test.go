@@ -221,7 +221,9 @@ func testEveryRow(t *testing.T, c proxyClient) {
 		require.NotEmpty(t, c.ask("GET", uri, "").Kind)
 		require.NotEmpty(t, c.ask("OPTIONS", uri, "").Kind)
 	}
-	require.Equal(t, 404, c.raw("POST", "/_heddle/rpc", "", nil, 0).StatusCode)
+	for _, internal := range []string{"/_heddle/rpc", "/%5Fheddle/rpc", "/%5f%68%65%64%64%6c%65/rpc", "/_heddl%65/"} {
+		require.Equal(t, 404, c.raw("POST", internal, "", nil, 0).StatusCode, internal)
+	}
 }
 
 func testStickiness(t *testing.T, c proxyClient) {

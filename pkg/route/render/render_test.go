@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -264,7 +265,7 @@ func TestGatewayAPI(t *testing.T) {
 		matches := 0
 		for _, r := range o.Spec.Rules {
 			matches += len(r.Matches)
-			require.NotEmpty(t, r.Timeouts.Request)
+			require.Equal(t, len(r.BackendRefs) == 0, r.Timeouts.Request == "")
 			for _, m := range r.Matches {
 				require.LessOrEqual(t, len(m.Path.Value), 1024)
 			}
@@ -275,8 +276,14 @@ func TestGatewayAPI(t *testing.T) {
 	find := func(method, path string) string {
 		for _, r := range all {
 			for _, m := range r.Matches {
-				if m.Path.Type == "PathPrefix" ||
-					m.Method == method && regexp.MustCompile("^(?:"+m.Path.Value+")$").MatchString(path) {
+				if m.Method != "" && m.Method != method {
+					continue
+				}
+				if m.Path.Type == "PathPrefix" && strings.HasPrefix(path, m.Path.Value) ||
+					m.Path.Type == "RegularExpression" && regexp.MustCompile("^(?:"+m.Path.Value+")$").MatchString(path) {
+					if len(r.BackendRefs) == 0 {
+						return "nobody"
+					}
 					return r.BackendRefs[0].Name
 				}
 			}
@@ -290,4 +297,25 @@ func TestGatewayAPI(t *testing.T) {
 			}
 		}
 	}
+	for _, p := range internalSpellings() {
+		require.Equal(t, "nobody", find("POST", p), p)
+	}
+	require.NotEqual(t, "nobody", find("GET", "/_heddles"))
+}
+
+// internalSpellings are ways to ask for what is between workers only.
+func internalSpellings() []string {
+	return []string{"/_heddle/rpc", "/_heddle/", "/%5Fheddle/rpc", "/%5f%68%65%64%64%6c%65/rpc", "/_heddl%65/x", "//_heddle/rpc", "/_heddle%2Frpc"}
+}
+
+func TestEnvoyKeepsWhatIsInternal(t *testing.T) {
+	text := render(t, "envoy", Options{ServerName: "m.example.org"})
+	first := regexp.MustCompile(`routes:\s+- match: \{ safe_regex: \{ regex: ("[^\n]*") \} \}\n\s+direct_response: \{ status: 404 \}`).FindStringSubmatch(text)
+	require.NotNil(t, first, "the first of all routes")
+	re, err := strconv.Unquote(first[1])
+	require.NoError(t, err)
+	for _, p := range internalSpellings() {
+		require.Regexp(t, "^(?:"+re+")$", p)
+	}
+	require.NotRegexp(t, "^(?:"+re+")$", "/_matrix/client/v3/sync")
 }

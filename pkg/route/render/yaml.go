@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/route"
 )
@@ -46,7 +47,7 @@ func writeEnvoy(w io.Writer, rows []route.Row, o Options) error {
 	p.f("            - name: heddle")
 	p.f(`              domains: ["*"]`)
 	p.f("              routes:")
-	p.f("              - match: { prefix: /_heddle/ }")
+	p.f("              - match: { safe_regex: { regex: %s } }", yamlString(internalRegexp()+".*"))
 	p.f("                direct_response: { status: 404 }")
 	for _, r := range hotFirst(rows) {
 		p.f("              - name: %s", r.Name)
@@ -98,6 +99,26 @@ func envoyAction(p printer, k route.Kind, s route.Sticky, t route.Timeout) {
 	p.f("                  - header:")
 	p.f("                      header_name: %q", header)
 	p.f("                      regex_rewrite: { pattern: { regex: %s }, substitution: '\\1' }", yamlString(pattern))
+}
+
+// internalPrefix is where workers ask each other; no proxy lets it through.
+const internalPrefix = "/_heddle/"
+
+// internalRegexp matches internalPrefix in all spellings, for proxies that do not decode a path.
+func internalRegexp() string {
+	var b strings.Builder
+	for _, c := range []byte(strings.Trim(internalPrefix, "/")) {
+		hex := ""
+		for _, d := range fmt.Sprintf("%02x", c) {
+			if d >= 'a' {
+				hex += "[" + string(d) + strings.ToUpper(string(d)) + "]"
+			} else {
+				hex += string(d)
+			}
+		}
+		fmt.Fprintf(&b, "(?:%c|%%%s)", c, hex)
+	}
+	return "/+" + b.String() + "(?:/|%2[fF])"
 }
 
 // envoySeconds: 0 switches the limit on the whole answer off, which streams need; idle time still counts.
@@ -179,6 +200,10 @@ func writeGatewayAPI(w io.Writer, rows []route.Row, o Options) {
 		gatewayBackend(p, r.kind, r.timeout)
 	}
 	head()
+	p.f("  # Between workers only: no backend, so that the Gateway answers with an error of its own.")
+	p.f("  - matches:")
+	p.f("    - path: { type: PathPrefix, value: %q }", internalPrefix)
+	p.f("    - path: { type: RegularExpression, value: %s }", yamlString(internalRegexp()+".*"))
 	u := unknown()
 	p.f("  - matches:")
 	p.f(`    - path: { type: PathPrefix, value: "/" }`)

@@ -3,6 +3,7 @@ package leasedb
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +94,10 @@ func (s Status) json() ([]byte, error) {
 	m := map[string]any{}
 	if len(s.Detail) > 0 {
 		if err := json.Unmarshal(s.Detail, &m); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("detail of a worker's status: %w", err)
+		}
+		if m == nil {
+			return nil, errors.New("detail of a worker's status: null is no object")
 		}
 	}
 	m["draining"], m["nats"] = s.Draining, s.NATS

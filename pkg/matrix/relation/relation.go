@@ -97,19 +97,10 @@ func MayBeThreadRoot(root *event.Event) bool {
 	return r.Type == ""
 }
 
-// ValidReplacement tells whether replacement replaces the content of original: same room, sender and
-// type, neither a state event, the original not a replacement itself, and a new content, which in
-// encrypted events is out of sight.
-func ValidReplacement(original, replacement *event.Event) bool {
-	r, _ := Of(replacement)
-	if r.Type != Replace || r.Parent != original.EventID() {
-		return false
-	}
-	if first, _ := Of(original); first.Type == Replace {
-		return false
-	}
-	if original.RoomID() != replacement.RoomID() || original.Sender() != replacement.Sender() ||
-		original.Type() != replacement.Type() || original.IsState() || replacement.IsState() {
+// MayReplace tells whether an event may be a replacement at all, as far as it can be told without its parent: it is no state
+// event, and has a new content, which in encrypted events is out of sight.
+func MayReplace(replacement *event.Event) bool {
+	if r, _ := Of(replacement); r.Type != Replace || replacement.IsState() {
 		return false
 	}
 	if replacement.Type() == event.TypeEncrypted {
@@ -117,4 +108,18 @@ func ValidReplacement(original, replacement *event.Event) bool {
 	}
 	content, _ := canonjson.Get(replacement.Content(), "m.new_content")
 	return canonjson.IsObject(content)
+}
+
+// ValidReplacement tells whether replacement replaces the content of original: same room, sender and
+// type, neither a state event, the original not a replacement itself, and a new content, which in
+// encrypted events is out of sight.
+func ValidReplacement(original, replacement *event.Event) bool {
+	if r, _ := Of(replacement); !MayReplace(replacement) || r.Parent != original.EventID() {
+		return false
+	}
+	if first, _ := Of(original); first.Type == Replace {
+		return false
+	}
+	return original.RoomID() == replacement.RoomID() && original.Sender() == replacement.Sender() &&
+		original.Type() == replacement.Type() && !original.IsState()
 }

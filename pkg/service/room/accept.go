@@ -500,7 +500,8 @@ func (a *acceptor) advance(h *held, prev []*node, before, after snapshots, row *
 		return err
 	}
 	a.entries = append(a.entries, logged)
-	a.made = append(a.made, h.ev.EventID())
+	a.noteMade(h.ev)
+	a.takePart(row)
 	return nil
 }
 

@@ -52,7 +52,7 @@ func (t *term) tryCreate(ctx context.Context, key []byte, c *CreateRoom, rules *
 	if err != nil {
 		return work{}, nil, err
 	}
-	if got := d.made[0]; rules.RoomIDIsHash && id.RoomIDFromCreate(got) != c.Room {
+	if got := d.made[0].id; rules.RoomIDIsHash && id.RoomIDFromCreate(got) != c.Room {
 		return work{}, nil, mxerr.New(mxerr.InvalidParam, "room is not prepared: its create event has another id")
 	}
 	rows := []entry.Row{&roomdb.Room{Nid: r.nid, RoomID: string(c.Room), Version: string(rules.Version)}}
@@ -60,7 +60,7 @@ func (t *term) tryCreate(ctx context.Context, key []byte, c *CreateRoom, rules *
 		rows = append(rows, &roomdb.PublishedRoom{Room: r.nid, RoomID: string(c.Room)})
 	}
 	rows = append(rows, d.rows...)
-	a := Answer{Room: c.Room, Event: d.made[0]}
+	a := Answer{Room: c.Room, Event: d.made[0].id}
 	// Commands on the room wait until it is there. If somebody uses a room of this id already, the commit will say
 	// whether that was this command.
 	s, mine := t.reserve(c.Room)

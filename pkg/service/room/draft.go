@@ -23,10 +23,13 @@ type draft struct {
 	head     head
 	rows     []entry.Row
 	entries  []entry.Entry
-	made     []id.EventID // by index of their entries, which come first
+	made     []madeEvent // by index of their entries, which come first
 	receipts map[id.UserID][]roomdb.ReceiptRow
 	fresh    []string    // the names that are given nids with it
 	redacted []shard.Nid // events that it redacts
+	// unrelated are the same events, which lose their relations; note is of the annotation that is the draft's only event.
+	unrelated []id.EventID
+	note      *note
 }
 
 func newDraft(r *live, facts map[fact]any) *draft {
@@ -42,7 +45,7 @@ func (d *draft) answer(p *plan) Answer {
 	if len(p.events) == 0 {
 		return p.answer
 	}
-	return Answer{Event: d.made[p.reply], Room: d.r.id}
+	return Answer{Event: d.made[p.reply].id, Room: d.r.id}
 }
 
 // realise makes what a plan wants.
@@ -72,6 +75,7 @@ func (d *draft) realise(c Command, p *plan) error {
 		}
 	}
 	d.rows = append(d.rows, p.rows...)
+	d.note = p.note
 	return nil
 }
 
@@ -122,7 +126,8 @@ func (d *draft) add(w *want) error {
 		return err
 	}
 	d.entries = append(d.entries, logged)
-	d.made = append(d.made, e.EventID())
+	d.noteMade(e)
+	d.takePart(row)
 	d.head.tips = append([]tip{d.r.tipOf(row.Nid, e, d.head.snaps)}, rest...)
 	if len(rest) > 0 {
 		row.Extremities = nidsOfTips(d.head.tips)
@@ -153,10 +158,16 @@ func (d *draft) rowOf(nid shard.Nid, e *event.Event) (*roomdb.Event, *entry.Even
 		body.StateKey = &key
 	}
 	if rel, ok := relation.Parse(e.Content()); ok && rel.Parent != "" {
-		row.RelatesTo, row.RelType = string(rel.Parent), d.atom(rel.Type)
+		row.RelatesTo, row.RelType, row.Relation = string(rel.Parent), d.atom(rel.Type), storedRelation(e, rel)
 		body.RelatesTo, body.RelType = string(rel.Parent), rel.Type
 	}
 	return row, body
+}
+
+// noteMade notes an event that has an entry.
+func (d *draft) noteMade(e *event.Event) {
+	rel, _ := relation.Of(e)
+	d.made = append(d.made, madeEvent{e.EventID(), rel})
 }
 
 // build makes the event itself, with its auth events.
@@ -324,7 +335,7 @@ func (d *draft) stripped(membership string, sender id.UserID) []byte {
 // redact marks an event as redacted, also where the state holds it.
 func (d *draft) redact(target *redactee, by shard.Nid) {
 	d.rows = append(d.rows, &roomdb.Redaction{Event: target.nid, By: by})
-	d.redacted = append(d.redacted, target.nid)
+	d.redacted, d.unrelated = append(d.redacted, target.nid), append(d.unrelated, target.id)
 	for k, h := range d.r.cached {
 		if h == nil || h.nid != target.nid {
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -48,6 +47,7 @@ type live struct {
 	// receipts are the receipts of users who moved one, as they will be when all is committed.
 	receipts map[id.UserID][]roomdb.ReceiptRow
 	recent   recent
+	kin      kin
 	// graph resolves forks; nil until there was one.
 	graph *stateres.Graph
 	// redacted are events whose redaction may not be committed: what is read of them is not what they are.
@@ -211,6 +211,7 @@ func (r *live) adopt(d *draft, ticket *commit.Ticket) {
 	for k, h := range d.over {
 		r.put(k, h)
 	}
+	r.adoptKin(d)
 	for user, rows := range d.receipts {
 		if _, ok := r.receipts[user]; !ok {
 			r.size += sizeReceipt
@@ -404,31 +405,4 @@ func (t *term) forgetAll() {
 	for _, r := range t.loaded(nil) {
 		t.drop(r)
 	}
-}
-
-// recentEvents is how many of a room's latest events are remembered with their places.
-const recentEvents = 64
-
-// recent are a room's latest committed events: a receipt is most often for one of them.
-type recent struct {
-	ring [recentEvents]recentEvent
-	next int
-}
-
-type recentEvent struct {
-	id  id.EventID
-	ord int64
-}
-
-func (q *recent) add(e id.EventID, pos shard.Pos) {
-	q.ring[q.next] = recentEvent{e, int64(pos)}
-	q.next = (q.next + 1) % recentEvents
-}
-
-func (q *recent) ord(e id.EventID) (int64, bool) {
-	i := slices.IndexFunc(q.ring[:], func(r recentEvent) bool { return r.id == e })
-	if i < 0 {
-		return 0, false
-	}
-	return q.ring[i].ord, true
 }

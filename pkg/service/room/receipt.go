@@ -41,8 +41,11 @@ func (c *Receipt) decide(v *view) (plan, error) {
 	if v.membership(c.User) != event.Join {
 		return plan{}, mxerr.New(mxerr.Forbidden, "you are not in the room")
 	}
-	ord, known := v.r.recent.ord(c.Event)
-	if !known {
+	var ord int64
+	var known bool
+	if at := v.r.recent.find(c.Event); at != nil {
+		ord, known = at.ord, true
+	} else {
 		if row := v.event(c.Event); row != nil && row.Placed {
 			ord, known = row.Ord, true
 		}
@@ -56,6 +59,11 @@ func (c *Receipt) decide(v *view) (plan, error) {
 	}
 	if !known {
 		return plan{}, mxerr.New(mxerr.NotFound, "the room has no such event")
+	}
+	if c.Thread != "" && v.local(c.User) { // other servers may know events that we do not
+		if err := v.inThread(c.Event, c.Thread); err != nil {
+			return plan{}, err
+		}
 	}
 	at := slices.IndexFunc(rows, func(r roomdb.ReceiptRow) bool { return r.Kind == c.Kind && r.Thread == c.Thread })
 	if at >= 0 && rows[at].EventOrd >= ord {

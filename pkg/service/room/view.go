@@ -132,6 +132,8 @@ type plan struct {
 	// rows are written besides; they have no entries.
 	rows   []entry.Row
 	answer Answer
+	// note is of the only event, if that is an annotation.
+	note *note
 	// after is called after the commit.
 	after func(*live)
 }

@@ -26,7 +26,7 @@ func newSets() []*set {
 		newSet(step(table(roomdb.QueueStateSnapshots))),
 		newSet(
 			step(table(roomdb.QueueEvents)),
-			step(table(roomdb.QueueEventsPlaced)),
+			step(table(roomdb.QueueEventsPlaced), table(roomdb.QueueThreadParts)),
 			step(table(roomdb.QueueRedactions)),
 		),
 		newSet(step(table(roomdb.QueueStateLoads)), step(table(roomdb.QueueCurrentState))),

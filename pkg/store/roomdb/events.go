@@ -30,6 +30,7 @@ type StoredEvent struct {
 	RedactedBy  shard.Nid
 	RelatesTo   string
 	RelType     shard.Nid
+	Relation    Relation
 
 	SenderDevice, TxnID string
 	Counts              []byte
@@ -41,7 +42,7 @@ func storedEvent(g *EventColumns) (e StoredEvent, err error) {
 		Nid: shard.Nid(g.Nid), Room: shard.Nid(g.RoomNid), EventID: g.EventID, Type: shard.Nid(g.Type),
 		StateKey: (*shard.Nid)(g.StateKey), Sender: shard.Nid(g.Sender), Depth: g.Depth, TS: g.Ts, Flags: Flag(g.Flags),
 		StateBefore: shard.Nid(g.StateBefore), StateAfter: shard.Nid(g.StateAfter), Replaces: shard.Nid(g.Replaces),
-		RedactedBy: shard.Nid(g.RedactedBy), Counts: g.Counts, JSON: g.Json,
+		RedactedBy: shard.Nid(g.RedactedBy), Counts: g.Counts, JSON: g.Json, Relation: Relation(g.Relation),
 	}
 	if g.Ord != nil {
 		e.Ord, e.Placed = *g.Ord, true
@@ -115,17 +116,6 @@ func (r *Reader) TimelineBackward(ctx context.Context, room shard.Nid, below, ab
 func (r *Reader) TimelineForward(ctx context.Context, room shard.Nid, above, below int64, count int) ([]StoredEvent, error) {
 	rows, err := r.q.TimelineForward(ctx, TimelineForwardParams{RoomNid: int64(room), Below: below, Above: above, Count: int32(count)})
 	return storedEvents(rows, err)
-}
-
-// RelationsBy reads the JSON of a user's events of a type that relate to an event, those that are not redacted.
-func (r *Reader) RelationsBy(ctx context.Context, room shard.Nid, relatesTo string, typ, sender shard.Nid, count int) ([][]byte, error) {
-	rows, err := r.q.ListRelationsBy(ctx, ListRelationsByParams{
-		RoomNid: int64(room), RelatesTo: relatesTo, Type: int64(typ), Sender: int64(sender), Count: int32(count),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read relations: %w", err)
-	}
-	return rows, nil
 }
 
 // Snapshot is a stored state, one link of a chain: step counts the changes since the last full one.

@@ -29,28 +29,28 @@ SELECT nid, name FROM atom WHERE nid = ANY(@nids::bigint[]);
 
 -- name: EventsByNid :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE nid = ANY(@nids::bigint[]);
 
 -- name: EventsByID :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);
 
 -- name: EventsByIDAnywhere :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE event_id = @event_id;
 
 -- name: TimelineBackward :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = @room_nid AND ord < @below::bigint AND ord > @above::bigint
 ORDER BY ord DESC LIMIT @count;
 
 -- name: TimelineForward :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = @room_nid AND ord < @below::bigint AND ord > @above::bigint
 ORDER BY ord LIMIT @count;
 
@@ -102,12 +102,12 @@ SELECT EXISTS (
     SELECT 1 FROM room r JOIN member m ON m.room_nid = r.nid
     WHERE r.shard = @shard AND r.room_id = @room_id AND m.user_id = @user_id AND m.membership = 4);
 
--- name: ListRelationsBy :many
--- What a user's events of a type that relate to an event say, those that are not redacted.
-SELECT json FROM event
-WHERE room_nid = @room_nid AND relates_to = @relates_to::text AND ord IS NOT NULL AND type = @type AND sender = @sender
+-- name: ListAnnotationsBy :many
+-- A user's annotations of an event, those that are not redacted.
+SELECT nid, event_id, json FROM event
+WHERE room_nid = @room_nid AND relates_to = @relates_to::text AND relation = 4 AND ord IS NOT NULL AND sender = @sender
   AND redacted_by = 0
-ORDER BY ord LIMIT @count;
+LIMIT @count;
 
 -- name: ListReceipts :many
 SELECT user_id, kind, thread, event_id, event_ord, ts, pos FROM receipt

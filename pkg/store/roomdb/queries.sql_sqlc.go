@@ -200,7 +200,7 @@ func (q *Queries) CurrentStateEvents(ctx context.Context, arg CurrentStateEvents
 
 const eventsByID = `-- name: EventsByID :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = $1 AND event_id = ANY($2::text[])
 `
 
@@ -242,6 +242,7 @@ func (q *Queries) EventsByID(ctx context.Context, arg EventsByIDParams) ([]Event
 			&i.TxnID,
 			&i.Counts,
 			&i.Json,
+			&i.Relation,
 		); err != nil {
 			return nil, err
 		}
@@ -255,7 +256,7 @@ func (q *Queries) EventsByID(ctx context.Context, arg EventsByIDParams) ([]Event
 
 const eventsByIDAnywhere = `-- name: EventsByIDAnywhere :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE event_id = $1
 `
 
@@ -292,6 +293,7 @@ func (q *Queries) EventsByIDAnywhere(ctx context.Context, eventID string) ([]Eve
 			&i.TxnID,
 			&i.Counts,
 			&i.Json,
+			&i.Relation,
 		); err != nil {
 			return nil, err
 		}
@@ -305,7 +307,7 @@ func (q *Queries) EventsByIDAnywhere(ctx context.Context, eventID string) ([]Eve
 
 const eventsByNid = `-- name: EventsByNid :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE nid = ANY($1::bigint[])
 `
 
@@ -342,6 +344,7 @@ func (q *Queries) EventsByNid(ctx context.Context, nids []int64) ([]EventColumns
 			&i.TxnID,
 			&i.Counts,
 			&i.Json,
+			&i.Relation,
 		); err != nil {
 			return nil, err
 		}
@@ -561,6 +564,52 @@ func (q *Queries) ListAliases(ctx context.Context, roomID string) ([]ListAliases
 	for rows.Next() {
 		var i ListAliasesRow
 		if err := rows.Scan(&i.Alias, &i.RoomID, &i.Creator); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAnnotationsBy = `-- name: ListAnnotationsBy :many
+SELECT nid, event_id, json FROM event
+WHERE room_nid = $1 AND relates_to = $2::text AND relation = 4 AND ord IS NOT NULL AND sender = $3
+  AND redacted_by = 0
+LIMIT $4
+`
+
+type ListAnnotationsByParams struct {
+	RoomNid   int64
+	RelatesTo string
+	Sender    int64
+	Count     int32
+}
+
+type ListAnnotationsByRow struct {
+	Nid     int64
+	EventID string
+	Json    []byte
+}
+
+// A user's annotations of an event, those that are not redacted.
+func (q *Queries) ListAnnotationsBy(ctx context.Context, arg ListAnnotationsByParams) ([]ListAnnotationsByRow, error) {
+	rows, err := q.db.Query(ctx, listAnnotationsBy,
+		arg.RoomNid,
+		arg.RelatesTo,
+		arg.Sender,
+		arg.Count,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListAnnotationsByRow
+	for rows.Next() {
+		var i ListAnnotationsByRow
+		if err := rows.Scan(&i.Nid, &i.EventID, &i.Json); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -862,48 +911,6 @@ func (q *Queries) ListReceiptsOfUser(ctx context.Context, arg ListReceiptsOfUser
 	return items, nil
 }
 
-const listRelationsBy = `-- name: ListRelationsBy :many
-SELECT json FROM event
-WHERE room_nid = $1 AND relates_to = $2::text AND ord IS NOT NULL AND type = $3 AND sender = $4
-  AND redacted_by = 0
-ORDER BY ord LIMIT $5
-`
-
-type ListRelationsByParams struct {
-	RoomNid   int64
-	RelatesTo string
-	Type      int64
-	Sender    int64
-	Count     int32
-}
-
-// What a user's events of a type that relate to an event say, those that are not redacted.
-func (q *Queries) ListRelationsBy(ctx context.Context, arg ListRelationsByParams) ([][]byte, error) {
-	rows, err := q.db.Query(ctx, listRelationsBy,
-		arg.RoomNid,
-		arg.RelatesTo,
-		arg.Type,
-		arg.Sender,
-		arg.Count,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items [][]byte
-	for rows.Next() {
-		var json []byte
-		if err := rows.Scan(&json); err != nil {
-			return nil, err
-		}
-		items = append(items, json)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listRooms = `-- name: ListRooms :many
 SELECT nid, shard, room_id, version FROM room WHERE nid = ANY($1::bigint[]) ORDER BY nid
 `
@@ -1034,7 +1041,7 @@ func (q *Queries) MaxNid(ctx context.Context) (int64, error) {
 
 const timelineBackward = `-- name: TimelineBackward :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = $1 AND ord < $2::bigint AND ord > $3::bigint
 ORDER BY ord DESC LIMIT $4
 `
@@ -1084,6 +1091,7 @@ func (q *Queries) TimelineBackward(ctx context.Context, arg TimelineBackwardPara
 			&i.TxnID,
 			&i.Counts,
 			&i.Json,
+			&i.Relation,
 		); err != nil {
 			return nil, err
 		}
@@ -1097,7 +1105,7 @@ func (q *Queries) TimelineBackward(ctx context.Context, arg TimelineBackwardPara
 
 const timelineForward = `-- name: TimelineForward :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json
+       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
 FROM event WHERE room_nid = $1 AND ord < $2::bigint AND ord > $3::bigint
 ORDER BY ord LIMIT $4
 `
@@ -1147,6 +1155,7 @@ func (q *Queries) TimelineForward(ctx context.Context, arg TimelineForwardParams
 			&i.TxnID,
 			&i.Counts,
 			&i.Json,
+			&i.Relation,
 		); err != nil {
 			return nil, err
 		}

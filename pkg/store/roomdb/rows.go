@@ -22,6 +22,18 @@ const (
 // Has tells whether all of the bits are set.
 func (f Flag) Has(bits Flag) bool { return f&bits == bits }
 
+// Relation is what is made of an event's relation to its parent. The numbers rest in databases and in indices.
+type Relation int16
+
+// The relations; RelationNone stands for those of which nothing is made, among them replacements that are none.
+const (
+	RelationNone       Relation = 0
+	RelationReplace    Relation = 1 // what only the parent decides is not looked at: its sender and type
+	RelationThread     Relation = 2
+	RelationReference  Relation = 3
+	RelationAnnotation Relation = 4
+)
+
 // Membership is a membership as a number. The numbers rest in databases.
 type Membership int16
 
@@ -138,6 +150,7 @@ type Event struct {
 	RedactedBy shard.Nid
 	RelatesTo  string    // "": none
 	RelType    shard.Nid // atom; 0: none
+	Relation   Relation
 	// SenderDevice and TxnID are set for events of local devices.
 	SenderDevice, TxnID string
 	Counts              []byte
@@ -164,7 +177,18 @@ type EventPlaced struct {
 // Cost implements entry.Row.
 func (r *EventPlaced) Cost() int { return 128 + 8*(len(r.Extremities)+len(r.Prev)) }
 
-// Redaction marks an event as redacted by another.
+// ThreadPart notes that somebody takes part in a thread with an event at a place. An earlier one changes nothing.
+type ThreadPart struct {
+	Room   shard.Nid
+	Root   string
+	Sender shard.Nid // atom
+	Order  Order     // Live or Fixed
+}
+
+// Cost implements entry.Row.
+func (r *ThreadPart) Cost() int { return 96 + len(r.Root) }
+
+// Redaction marks an event as redacted by another. Its part in a thread is taken back.
 type Redaction struct{ Event, By shard.Nid }
 
 // Cost implements entry.Row.

@@ -28,4 +28,5 @@ type EventColumns struct {
 	TxnID        *string
 	Counts       []byte
 	Json         []byte
+	Relation     int16
 }

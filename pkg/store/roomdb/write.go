@@ -56,7 +56,23 @@ func QueueEvents(b *pgx.Batch, rows []entry.Placed[*Event]) {
 		entry.Column(rows, func(p placed) *string { return orNull(p.Row.SenderDevice) }),
 		entry.Column(rows, func(p placed) *string { return orNull(p.Row.TxnID) }),
 		entry.Column(rows, func(p placed) []byte { return notNull(p.Row.Counts) }),
-		entry.Column(rows, func(p placed) []byte { return notNull(p.Row.JSON) }))
+		entry.Column(rows, func(p placed) []byte { return notNull(p.Row.JSON) }),
+		entry.Column(rows, func(p placed) int16 { return int16(p.Row.Relation) }))
+}
+
+// QueueThreadParts notes who takes part in threads.
+func QueueThreadParts(b *pgx.Batch, rows []entry.Placed[*ThreadPart]) {
+	type placed = *entry.Placed[*ThreadPart]
+	type key struct {
+		room, sender shard.Nid
+		root         string
+	}
+	rows = entry.LastByKey(rows, func(p entry.Placed[*ThreadPart]) key { return key{p.Row.Room, p.Row.Sender, p.Row.Root} })
+	b.Queue(upsertThreadParts,
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Room) }),
+		entry.Column(rows, func(p placed) string { return p.Row.Root }),
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Sender) }),
+		entry.Column(rows, func(p placed) *int64 { return p.Row.Order.at(p.Place) }))
 }
 
 // QueueEventsPlaced changes the places of stored events.
@@ -77,9 +93,9 @@ func QueueEventsPlaced(b *pgx.Batch, rows []entry.Placed[*EventPlaced]) {
 func QueueRedactions(b *pgx.Batch, rows []entry.Placed[*Redaction]) {
 	type placed = *entry.Placed[*Redaction]
 	rows = entry.LastByKey(rows, func(p entry.Placed[*Redaction]) shard.Nid { return p.Row.Event })
-	b.Queue(markRedacted,
-		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Event) }),
-		entry.Column(rows, func(p placed) int64 { return int64(p.Row.By) }))
+	events := entry.Column(rows, func(p placed) int64 { return int64(p.Row.Event) })
+	b.Queue(markRedacted, events, entry.Column(rows, func(p placed) int64 { return int64(p.Row.By) }))
+	b.Queue(refreshThreadParts, events)
 }
 
 // QueueStateSnapshots writes state snapshots.

@@ -12,13 +12,14 @@ SELECT unnest(@nid::bigint[]), unnest(@shard::smallint[]), unnest(@room_id::text
 
 -- name: InsertEvents :exec
 INSERT INTO event (nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after,
-                   extremities, prev, auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json)
+                   extremities, prev, auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation)
 SELECT unnest(@nid::bigint[]), unnest(@room_nid::bigint[]), unnest(@ord::bigint[]), unnest(@event_id::text[]),
        unnest(@type::bigint[]), unnest(@state_key::bigint[]), unnest(@sender::bigint[]), unnest(@depth::bigint[]),
        unnest(@ts::bigint[]), unnest(@flags::smallint[]), unnest(@state_before::bigint[]), unnest(@state_after::bigint[]),
        unnest(@extremities::bytea[]), unnest(@prev::bytea[]), unnest(@auth::bytea[]), unnest(@replaces::bigint[]),
        unnest(@redacted_by::bigint[]), unnest(@relates_to::text[]), unnest(@rel_type::bigint[]),
-       unnest(@sender_device::text[]), unnest(@txn_id::text[]), unnest(@counts::bytea[]), unnest(@json::bytea[]);
+       unnest(@sender_device::text[]), unnest(@txn_id::text[]), unnest(@counts::bytea[]), unnest(@json::bytea[]),
+       unnest(@relation::smallint[]);
 
 -- name: PlaceEvents :exec
 UPDATE event SET ord = u.ord, flags = u.flags, state_before = u.state_before, state_after = u.state_after,
@@ -32,6 +33,29 @@ WHERE event.nid = u.nid;
 UPDATE event SET redacted_by = u.redacted_by
 FROM (SELECT unnest(@nid::bigint[]) AS nid, unnest(@redacted_by::bigint[]) AS redacted_by) u
 WHERE event.nid = u.nid;
+
+-- name: UpsertThreadParts :exec
+INSERT INTO thread_part (room_nid, root, sender, ord)
+SELECT unnest(@room_nid::bigint[]), unnest(@root::text[]), unnest(@sender::bigint[]), unnest(@ord::bigint[])
+ON CONFLICT (room_nid, root, sender) DO UPDATE SET ord = greatest(thread_part.ord, excluded.ord);
+
+-- name: RefreshThreadParts :exec
+-- Puts right who takes part in the threads of events that have just been redacted.
+WITH gone AS (
+    SELECT DISTINCT room_nid, relates_to, sender FROM event WHERE nid = ANY(@nids::bigint[]) AND relation = 2
+), last AS (
+    SELECT g.room_nid, g.relates_to, g.sender, (
+        SELECT max(e.ord) FROM event e
+        WHERE e.room_nid = g.room_nid AND e.relates_to = g.relates_to AND e.relation = 2 AND e.ord IS NOT NULL
+          AND e.sender = g.sender AND e.redacted_by = 0
+    ) AS ord
+    FROM gone g
+), left_over AS (
+    DELETE FROM thread_part t USING last l
+    WHERE t.room_nid = l.room_nid AND t.root = l.relates_to AND t.sender = l.sender AND l.ord IS NULL
+)
+UPDATE thread_part t SET ord = l.ord FROM last l
+WHERE t.room_nid = l.room_nid AND t.root = l.relates_to AND t.sender = l.sender AND l.ord IS NOT NULL;
 
 -- name: InsertStateSnapshots :exec
 INSERT INTO state_snapshot (nid, room_nid, step, entries, chain, delta)

@@ -113,13 +113,14 @@ func (q *Queries) InsertAtoms(ctx context.Context, arg InsertAtomsParams) error 
 
 const insertEvents = `-- name: InsertEvents :exec
 INSERT INTO event (nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after,
-                   extremities, prev, auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json)
+                   extremities, prev, auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation)
 SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]),
        unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]),
        unnest($9::bigint[]), unnest($10::smallint[]), unnest($11::bigint[]), unnest($12::bigint[]),
        unnest($13::bytea[]), unnest($14::bytea[]), unnest($15::bytea[]), unnest($16::bigint[]),
        unnest($17::bigint[]), unnest($18::text[]), unnest($19::bigint[]),
-       unnest($20::text[]), unnest($21::text[]), unnest($22::bytea[]), unnest($23::bytea[])
+       unnest($20::text[]), unnest($21::text[]), unnest($22::bytea[]), unnest($23::bytea[]),
+       unnest($24::smallint[])
 `
 
 type InsertEventsParams struct {
@@ -146,6 +147,7 @@ type InsertEventsParams struct {
 	TxnID        []string
 	Counts       [][]byte
 	Json         [][]byte
+	Relation     []int16
 }
 
 func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) error {
@@ -173,6 +175,7 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.TxnID,
 		arg.Counts,
 		arg.Json,
+		arg.Relation,
 	)
 	return err
 }
@@ -274,6 +277,30 @@ func (q *Queries) PlaceEvents(ctx context.Context, arg PlaceEventsParams) error 
 		arg.Extremities,
 		arg.Prev,
 	)
+	return err
+}
+
+const refreshThreadParts = `-- name: RefreshThreadParts :exec
+WITH gone AS (
+    SELECT DISTINCT room_nid, relates_to, sender FROM event WHERE nid = ANY($1::bigint[]) AND relation = 2
+), last AS (
+    SELECT g.room_nid, g.relates_to, g.sender, (
+        SELECT max(e.ord) FROM event e
+        WHERE e.room_nid = g.room_nid AND e.relates_to = g.relates_to AND e.relation = 2 AND e.ord IS NOT NULL
+          AND e.sender = g.sender AND e.redacted_by = 0
+    ) AS ord
+    FROM gone g
+), left_over AS (
+    DELETE FROM thread_part t USING last l
+    WHERE t.room_nid = l.room_nid AND t.root = l.relates_to AND t.sender = l.sender AND l.ord IS NULL
+)
+UPDATE thread_part t SET ord = l.ord FROM last l
+WHERE t.room_nid = l.room_nid AND t.root = l.relates_to AND t.sender = l.sender AND l.ord IS NOT NULL
+`
+
+// Puts right who takes part in the threads of events that have just been redacted.
+func (q *Queries) RefreshThreadParts(ctx context.Context, nids []int64) error {
+	_, err := q.db.Exec(ctx, refreshThreadParts, nids)
 	return err
 }
 
@@ -390,6 +417,29 @@ func (q *Queries) UpsertReceipts(ctx context.Context, arg UpsertReceiptsParams) 
 		arg.EventOrd,
 		arg.Ts,
 		arg.Pos,
+	)
+	return err
+}
+
+const upsertThreadParts = `-- name: UpsertThreadParts :exec
+INSERT INTO thread_part (room_nid, root, sender, ord)
+SELECT unnest($1::bigint[]), unnest($2::text[]), unnest($3::bigint[]), unnest($4::bigint[])
+ON CONFLICT (room_nid, root, sender) DO UPDATE SET ord = greatest(thread_part.ord, excluded.ord)
+`
+
+type UpsertThreadPartsParams struct {
+	RoomNid []int64
+	Root    []string
+	Sender  []int64
+	Ord     []int64
+}
+
+func (q *Queries) UpsertThreadParts(ctx context.Context, arg UpsertThreadPartsParams) error {
+	_, err := q.db.Exec(ctx, upsertThreadParts,
+		arg.RoomNid,
+		arg.Root,
+		arg.Sender,
+		arg.Ord,
 	)
 	return err
 }

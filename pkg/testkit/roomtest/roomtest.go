@@ -236,6 +236,37 @@ func (w *World) Send(r id.RoomID, by id.UserID, text string) id.EventID {
 	return w.Do(&room.Send{Room: r, By: As(by), Type: "m.room.message", Content: Message(text)}).Event
 }
 
+// Relating gives the content of a text message that relates to another event; more are further members of the relation, as JSON.
+func Relating(relType string, parent id.EventID, text string, more ...string) []byte {
+	body, err := json.Marshal(text)
+	if err != nil {
+		panic(fmt.Sprintf("encode text: %v", err)) // strings can always be encoded
+	}
+	relates := fmt.Sprintf(`"rel_type":%q,"event_id":%q`, relType, parent)
+	for _, m := range more {
+		relates += "," + m
+	}
+	return fmt.Appendf(nil, `{"msgtype":"m.text","body":%s,"m.new_content":{"msgtype":"m.text","body":%s},"m.relates_to":{%s}}`, body, body, relates)
+}
+
+// Relate sends a text message that relates to another event.
+func (w *World) Relate(r id.RoomID, by id.UserID, relType string, parent id.EventID, text string) id.EventID {
+	w.T.Helper()
+	return w.Do(&room.Send{Room: r, By: As(by), Type: "m.room.message", Content: Relating(relType, parent, text)}).Event
+}
+
+// Reaction is the command that reacts to an event.
+func Reaction(r id.RoomID, by id.UserID, parent id.EventID, key string) *room.Send {
+	content := fmt.Appendf(nil, `{"m.relates_to":{"rel_type":"m.annotation","event_id":%q,"key":%q}}`, parent, key)
+	return &room.Send{Room: r, By: As(by), Type: "m.reaction", Content: content}
+}
+
+// Redact redacts an event.
+func (w *World) Redact(r id.RoomID, by id.UserID, target id.EventID) id.EventID {
+	w.T.Helper()
+	return w.Do(&room.Redact{Room: r, By: As(by), Target: target}).Event
+}
+
 // State sets a state event with a JSON content.
 func (w *World) State(r id.RoomID, by id.UserID, typ, key, content string) id.EventID {
 	w.T.Helper()

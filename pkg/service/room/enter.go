@@ -353,7 +353,7 @@ func (a *acceptor) join(h *held, before snapshots, given *entered, stored bool) 
 		return err
 	}
 	a.entries = append(a.entries, logged)
-	a.made = append(a.made, h.ev.EventID())
+	a.noteMade(h.ev)
 	return nil
 }
 

@@ -82,7 +82,8 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	if err != nil {
 		return err
 	}
-	d.entries, d.made = append(d.entries, logged), append(d.made, e.EventID())
+	d.entries = append(d.entries, logged)
+	d.noteMade(e)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -27,9 +28,12 @@ type load struct {
 	sent    map[string]map[string]string
 	seen    []map[string][]string // by reader: room to event ids, as they came
 	writes  atomic.Int64
+	arrived atomic.Int64 // messages at readers
 	retries atomic.Int64
-	failed  atomic.Int64 // requests that were not answered 200 the first time
-	gap     atomic.Int64 // the longest that any one send took, ns
+	failed  atomic.Int64 // sends that were not answered 200 the first time
+	unheard atomic.Int64 // syncs, likewise
+	gap     atomic.Int64 // the longest that any one send took since this was last asked, ns
+	longest time.Duration
 	cancel  context.CancelFunc
 	senders sync.WaitGroup
 	readers sync.WaitGroup
@@ -111,8 +115,10 @@ func (l *load) send(ctx context.Context, c *fleettest.Client, n int) {
 
 // read syncs until everything that was sent has come.
 func (l *load) read(ctx context.Context, c *fleettest.Client, since string, seen map[string][]string) {
+	known := map[string]bool{}
 	for ctx.Err() == nil {
-		a, err := c.Sync(ctx, since, 2*time.Second)
+		a, tries, err := c.TrySync(ctx, since, 2*time.Second)
+		l.unheard.Add(int64(tries - 1))
 		if err != nil {
 			if ctx.Err() == nil {
 				l.t.Errorf("sync: %v", err)
@@ -127,12 +133,14 @@ func (l *load) read(ctx context.Context, c *fleettest.Client, since string, seen
 				if e.Type != "m.room.message" {
 					continue
 				}
-				if slices.Contains(seen[room], e.ID) {
+				if known[e.ID] {
 					l.t.Errorf("%s sees %s in %s again, with %d others, in the sync from %s to %s",
 						c.User, e.ID, room, len(r.Timeline.Events)-1, readable(since), readable(a.Next))
 					return
 				}
+				known[e.ID] = true
 				seen[room] = append(seen[room], e.ID)
+				l.arrived.Add(1)
 			}
 		}
 		since = a.Next
@@ -140,6 +148,13 @@ func (l *load) read(ctx context.Context, c *fleettest.Client, since string, seen
 			return
 		}
 	}
+}
+
+// stall gives the longest that a send took since stall was called before.
+func (l *load) stall() time.Duration {
+	d := time.Duration(l.gap.Swap(0))
+	l.longest = max(l.longest, d)
+	return d
 }
 
 // readable gives a sync token as a message about a failure should have it.
@@ -208,8 +223,23 @@ func (l *load) finish(c *fleettest.Client) {
 			requireSame(l.t, order, seen[room], fmt.Sprintf("what reader %d saw of %s, beside the room's history", i, room))
 		}
 	}
-	l.t.Logf("%d sends, %d not answered at once (%d tries more), the longest took %s", l.writes.Load(), l.failed.Load(),
-		l.retries.Load(), time.Duration(l.gap.Load()).Round(time.Millisecond))
+	l.stall()
+	l.t.Logf("%d sends and %d arrivals; %d sends were not answered at once (%d tries more), and %d syncs; the longest send took %s", l.writes.Load(),
+		l.arrived.Load(), l.failed.Load(), l.retries.Load(), l.unheard.Load(), l.longest.Round(time.Millisecond))
+}
+
+// stalls are the longest sends around the ends of processes, by process.
+type stalls map[string][]time.Duration
+
+func (s stalls) log(t *testing.T) {
+	t.Helper()
+	names := slices.Sorted(maps.Keys(s))
+	for _, name := range names {
+		slices.Sort(s[name])
+		all := s[name]
+		t.Logf("%-20s %d times; the longest send took %5d ms at the median, %5d ms at most", name, len(all),
+			all[len(all)/2].Milliseconds(), all[len(all)-1].Milliseconds())
+	}
 }
 
 // history reads a room's messages through /messages, oldest first.
@@ -240,28 +270,37 @@ func (l *load) history(c *fleettest.Client, room string) []string {
 	}
 }
 
-// victims are killed or stopped in turn.
+// victims are killed in turn.
 func victims() []string {
-	return []string{"master-1", "synchrotron-1", "nats", "master-2", "federation-reader-1", "synchrotron-2", "postgres", "redis"}
+	return []string{"master-1", "synchrotron-1", "nats", "master-2", "federation-reader-1", "synchrotron-2", "postgres", "redis", "nginx"}
+}
+
+// long tells whether the long forms are to be run.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("HEDDLE_TEST_ROBUSTNESS") == "" {
+		t.Skip("`make robustness` runs this")
+	}
 }
 
 func TestKillEachInTurn(t *testing.T) { killRounds(t, 1) }
 
 // TestRobustnessKill is the long form.
 func TestRobustnessKill(t *testing.T) {
-	if os.Getenv("HEDDLE_TEST_ROBUSTNESS") == "" {
-		t.Skip("`make robustness` runs this")
-	}
+	long(t)
 	killRounds(t, 20)
 }
+
+func pause(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the load goes on meanwhile
 
 func killRounds(t *testing.T, rounds int) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
 	l := startLoad(t, f.URL)
-	pause := func(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the load goes on meanwhile
+	took := stalls{}
 	for range rounds {
 		for _, v := range victims() {
 			before := l.writes.Load()
+			l.stall()
 			switch v {
 			case "postgres":
 				f.Database.Kill()
@@ -279,36 +318,91 @@ func killRounds(t *testing.T, rounds int) {
 				require.Less(t, time.Since(begun), 30*time.Second, "writes do not go on after %s was killed", v)
 				pause(10 * time.Millisecond)
 			}
-			pause(time.Second)
+			pause(3 * time.Second) // shards are spread again, and what was stalled is counted
+			took[v] = append(took[v], l.stall())
+			require.False(t, t.Failed())
 		}
 	}
-	c, err := fleettest.Register(t.Context(), f.URL, "reader")
-	require.NoError(t, err)
-	for _, r := range l.rooms {
-		_, err := c.Persist(t.Context(), http.MethodPost, "/join/"+r, map[string]string{}, nil)
-		require.NoError(t, err)
-	}
-	l.finish(c)
+	l.finish(l.joined(f.URL))
+	took.log(t)
 	// The promise is 5 s for a killed master; a machine that also runs the tests is given more.
-	require.Less(t, time.Duration(l.gap.Load()), 15*time.Second, "the longest that a send took")
+	require.Less(t, l.longest, 15*time.Second, "the longest that a send took")
+}
+
+// joined makes a user who is in the rooms and sends nothing.
+func (l *load) joined(url string) *fleettest.Client {
+	l.t.Helper()
+	c, err := fleettest.Register(l.t.Context(), url, "reader")
+	require.NoError(l.t, err)
+	for _, r := range l.rooms {
+		_, err := c.Persist(l.t.Context(), http.MethodPost, "/join/"+r, map[string]string{}, nil)
+		require.NoError(l.t, err)
+	}
+	return c
 }
 
 // Stopping workers in order is not felt: no request fails.
-func TestStopEachInTurn(t *testing.T) {
+func TestStopEachInTurn(t *testing.T) { stopRounds(t, 1) }
+
+// TestRobustnessStop is the long form.
+func TestRobustnessStop(t *testing.T) {
+	long(t)
+	stopRounds(t, 10)
+}
+
+func stopRounds(t *testing.T, rounds int) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
 	l := startLoad(t, f.URL)
-	for _, v := range []string{"master-1", "synchrotron-1", "master-2", "synchrotron-2"} {
-		f.Process(v).Stop()
-		time.Sleep(500 * time.Millisecond) //nolint:forbidigo // the load goes on meanwhile
-		f.Process(v).Restart()
-		time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // the same
+	took := stalls{}
+	for range rounds {
+		for _, v := range []string{"master-1", "synchrotron-1", "master-2", "federation-reader-1", "synchrotron-2"} {
+			l.stall()
+			f.Process(v).Stop()
+			pause(500 * time.Millisecond)
+			f.Process(v).Restart()
+			pause(2 * time.Second)
+			took[v] = append(took[v], l.stall())
+			require.False(t, t.Failed())
+		}
 	}
-	c, err := fleettest.Register(t.Context(), f.URL, "reader")
-	require.NoError(t, err)
-	for _, r := range l.rooms {
-		require.NoError(t, c.Do(t.Context(), http.MethodPost, "/join/"+r, map[string]string{}, nil))
-	}
-	l.finish(c)
+	l.finish(l.joined(f.URL))
+	took.log(t)
 	require.Zero(t, l.failed.Load(), "a hand-over shows as a slower request and not as an error")
-	require.Less(t, time.Duration(l.gap.Load()), 5*time.Second, "the longest that a send took (promised: 1 s)")
+	require.Zero(t, l.unheard.Load(), "nor does it to those who sync")
+	require.Less(t, l.longest, 5*time.Second, "the longest that a send took (promised: 1 s)")
+}
+
+// Without NATS everything goes on, slower: the log is read from PostgreSQL, and requests between workers go over HTTP.
+func TestOutageOfNATS(t *testing.T) { natsOutage(t, 6*time.Second) }
+
+// TestRobustnessOutageOfNATS is the long form.
+func TestRobustnessOutageOfNATS(t *testing.T) {
+	long(t)
+	natsOutage(t, time.Minute)
+}
+
+func natsOutage(t *testing.T, lasting time.Duration) {
+	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
+	l := startLoad(t, f.URL)
+	phase := func(name string, d time.Duration) (writes, arrivals int64) {
+		t.Helper()
+		w, a, begun := l.writes.Load(), l.arrived.Load(), time.Now()
+		l.stall()
+		pause(d)
+		writes, arrivals = l.writes.Load()-w, l.arrived.Load()-a
+		s := time.Since(begun).Seconds()
+		t.Logf("NATS %s for %s: %.0f sends/s, %.0f arrivals/s, the longest send took %s", name, d, float64(writes)/s, float64(arrivals)/s,
+			l.stall().Round(time.Millisecond))
+		require.Positive(t, writes, "writing goes on")
+		require.Positive(t, arrivals, "and so does reading")
+		return writes, arrivals
+	}
+	phase("up", lasting/3)
+	f.Process("nats").Kill()
+	phase("just gone", 5*time.Second)
+	writes, arrivals := phase("down", lasting)
+	require.Greater(t, arrivals, writes, "it arrives at the twenty who read")
+	f.Process("nats").Restart()
+	phase("back", lasting/3)
+	l.finish(l.joined(f.URL))
 }

@@ -126,6 +126,12 @@ type SyncEvent struct {
 
 // Sync makes one sync. The filter asks for long timelines, so that none is cut short.
 func (c *Client) Sync(ctx context.Context, since string, timeout time.Duration) (SyncAnswer, error) {
+	a, _, err := c.TrySync(ctx, since, timeout)
+	return a, err
+}
+
+// TrySync is Sync that tells how often it had to ask.
+func (c *Client) TrySync(ctx context.Context, since string, timeout time.Duration) (SyncAnswer, int, error) {
 	q := url.Values{
 		"timeout": {fmt.Sprint(timeout.Milliseconds())},
 		"filter":  {`{"room":{"timeline":{"limit":1000},"ephemeral":{"types":[]}},"presence":{"types":[]}}`},
@@ -134,6 +140,6 @@ func (c *Client) Sync(ctx context.Context, since string, timeout time.Duration) 
 		q.Set("since", since)
 	}
 	var a SyncAnswer
-	_, err := c.Persist(ctx, http.MethodGet, "/sync?"+q.Encode(), nil, &a)
-	return a, err
+	tries, err := c.Persist(ctx, http.MethodGet, "/sync?"+q.Encode(), nil, &a)
+	return a, tries, err
 }

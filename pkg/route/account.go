@@ -37,7 +37,7 @@ func accountRows() []Row {
 		row("requestTokenTo3PIDEmail", "POST", v3("/account/3pid/email/requestToken"), Master, ByNone, AuthNone, RateThreepid, BodyJSON, Normal),
 		row("requestTokenTo3PIDMSISDN", "POST", v3("/account/3pid/msisdn/requestToken"), Master, ByNone, AuthNone, RateThreepid, BodyJSON, Normal),
 		row("requestOpenIdToken", "POST", v3("/user/{userId}/openid/request_token"), Master, ByUser, AuthUser, RateWrite, BodyJSON, Normal),
-		row("getWhoIs", "GET", v3("/admin/whois/{userId}"), Master, ByUser, AuthUser, RateAdmin, BodyNone, Normal),
+		row("getWhoIs", "GET", v3("/admin/whois/{userId}"), Synchrotron, ByUser, AuthUser, RateAdmin, BodyNone, Normal),
 		row("getAdminSuspendUser", "GET", v1("/admin/suspend/{userId}", unstable+"/uk.timedout.msc4323/admin/suspend/{userId}"), Master, ByUser, AuthAdmin, RateAdmin, BodyNone, Normal),
 		row("setAdminSuspendUser", "PUT", v1("/admin/suspend/{userId}", unstable+"/uk.timedout.msc4323/admin/suspend/{userId}"), Master, ByUser, AuthAdmin, RateAdmin, BodyJSON, Normal),
 		row("getAdminLockUser", "GET", v1("/admin/lock/{userId}", unstable+"/uk.timedout.msc4323/admin/lock/{userId}"), Master, ByUser, AuthAdmin, RateAdmin, BodyNone, Normal),

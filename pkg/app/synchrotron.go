@@ -35,7 +35,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.drain = engine.Drain
 	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL()}).Handlers()
 	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
-	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.now)).Handlers())
+	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now)).Handlers())
 	return p, nil
 }
 

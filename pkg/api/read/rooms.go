@@ -34,6 +34,12 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"getRoomIdByAlias":             h.alias,
 		"getLocalAliases":              h.aliases,
 		"getRoomVisibilityOnDirectory": h.visibility,
+
+		"getRelatingEvents":                        h.relations,
+		"getRelatingEventsWithRelType":             h.relations,
+		"getRelatingEventsWithRelTypeAndEventType": h.relations,
+		"getThreadRoots":                           h.threads,
+		"getMutualRooms":                           h.mutualRooms,
 	}
 }
 

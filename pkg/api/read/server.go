@@ -18,12 +18,17 @@ func versions(w http.ResponseWriter, _ *http.Request) error {
 			"r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
 		},
 		Unstable: map[string]bool{
-			"org.matrix.label_based_filtering": true,
-			"org.matrix.msc2285.stable":        true,
-			"org.matrix.msc3827.stable":        true,
-			"uk.tcpip.msc4133":                 true,
-			"uk.tcpip.msc4133.stable":          true,
-			"org.matrix.msc4222":               true,
+			"org.matrix.label_based_filtering":               true,
+			"org.matrix.msc2285.stable":                      true,
+			"org.matrix.msc3440.stable":                      true,
+			"org.matrix.msc3771":                             true,
+			"org.matrix.msc3981":                             true,
+			"org.matrix.msc3827.stable":                      true,
+			"uk.half-shot.msc2666.query_mutual_rooms":        true,
+			"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
+			"uk.tcpip.msc4133":                               true,
+			"uk.tcpip.msc4133.stable":                        true,
+			"org.matrix.msc4222":                             true,
 		},
 	})
 }

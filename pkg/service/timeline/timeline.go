@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -35,12 +36,15 @@ const (
 
 // Rooms answers what is read of rooms.
 type Rooms struct {
-	db  *readdb.Reader
-	now func() time.Time
+	db       *readdb.Reader
+	accounts *accountdb.Reader
+	now      func() time.Time
 }
 
 // New makes a Rooms.
-func New(db *readdb.Reader, now func() time.Time) *Rooms { return &Rooms{db: db, now: now} }
+func New(db *readdb.Reader, accounts *accountdb.Reader, now func() time.Time) *Rooms {
+	return &Rooms{db: db, accounts: accounts, now: now}
+}
 
 // Viewer is who reads.
 type Viewer struct {
@@ -86,6 +90,8 @@ type Page struct {
 	Dir      Dir
 	Limit    int
 	Filter   *filter.RoomEventFilter
+
+	ignored map[string]bool // users whose messages are left out
 }
 
 // Messages gives a page of a room's timeline (spec: "GET …/messages").
@@ -106,8 +112,14 @@ func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
+	if p.ignored, err = r.ignored(ctx, v); err != nil {
+		return nil, err
+	}
 	items, end, more, err := r.walk(ctx, a, v, from, to, &p)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.db.Aggregate(ctx, a, v.User, p.ignored, items); err != nil {
 		return nil, err
 	}
 	b := append([]byte(nil), `{"start":`...)
@@ -181,6 +193,10 @@ func (r *Rooms) walk(ctx context.Context, a *readdb.Access, v Viewer, from, to i
 		if err != nil {
 			return nil, 0, false, err
 		}
+		related, err := r.related(ctx, a, p.Filter, page)
+		if err != nil {
+			return nil, 0, false, err
+		}
 		for i, it := range page {
 			if len(items) == p.Limit {
 				return items, end, true, nil
@@ -188,7 +204,7 @@ func (r *Rooms) walk(ctx context.Context, a *readdb.Access, v Viewer, from, to i
 			if end = it.Ord; p.Dir == Backward {
 				end--
 			}
-			if seen[i] && passes(p.Filter, string(p.Room), it) {
+			if seen[i] && p.heard(it) && passes(p.Filter, string(p.Room), it) && (related == nil || related[string(it.Event.EventID())]) {
 				items = append(items, it)
 			}
 		}
@@ -198,6 +214,11 @@ func (r *Rooms) walk(ctx context.Context, a *readdb.Access, v Viewer, from, to i
 		}
 	}
 	return items, end, true, nil
+}
+
+// heard tells whether an event is shown to one who ignores some users: their state events are.
+func (p *Page) heard(it *readdb.Item) bool {
+	return !p.ignored[string(it.Event.Sender())] || it.Event.IsState()
 }
 
 func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
@@ -298,6 +319,9 @@ func (r *Rooms) Event(ctx context.Context, v Viewer, room id.RoomID, eventID str
 	if err != nil {
 		return nil, err
 	}
+	if err := r.Aggregate(ctx, v, &a, []*readdb.Item{it}); err != nil {
+		return nil, err
+	}
 	return it.Append(nil, r.viewer(v), false), nil
 }
 
@@ -315,12 +339,19 @@ func (r *Rooms) Context(ctx context.Context, v Viewer, room id.RoomID, eventID s
 		f = &filter.RoomEventFilter{}
 	}
 	limit = min(limit, maxContext)
-	before, start, _, err := r.walk(ctx, a, v, it.Ord-1, roomdb.Beginning, &Page{Room: room, Limit: limit / 2, Filter: f})
+	ignored, err := r.ignored(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	after, end, _, err := r.walk(ctx, a, v, it.Ord, roomdb.End-1, &Page{Room: room, Limit: limit - limit/2, Filter: f, Dir: Forward})
+	before, start, _, err := r.walk(ctx, a, v, it.Ord-1, roomdb.Beginning, &Page{Room: room, Limit: limit / 2, Filter: f, ignored: ignored})
 	if err != nil {
+		return nil, err
+	}
+	after, end, _, err := r.walk(ctx, a, v, it.Ord, roomdb.End-1, &Page{Room: room, Limit: limit - limit/2, Filter: f, Dir: Forward, ignored: ignored})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.db.Aggregate(ctx, a, v.User, ignored, append(slices.Concat(before, after), it)); err != nil {
 		return nil, err
 	}
 	last := it

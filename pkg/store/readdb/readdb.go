@@ -2,7 +2,7 @@
 // the reader may see them.
 //
 // It joins what the pure rules of matrix/visibility and matrix/event need from the rows of a room and applies them; a page of
-// events takes a number of queries that depends on how often the room's state changed in it, not on its length. It is
+// events takes a constant number of queries. It is
 // imported by the services that show rooms and by the composition root. A [Reader] is safe for concurrent use if the database
 // it was given is.
 package readdb
@@ -48,6 +48,8 @@ type Item struct {
 	Device, Txn string
 	// Membership is the reader's at the event, once [Reader.Visible] has found it out.
 	Membership string
+	// Relations is what the event's children come to, nil if that was not asked for or is nothing.
+	Relations *Relations
 }
 
 // Replaced is what unsigned tells of a state event that was replaced.
@@ -66,11 +68,13 @@ type Viewer struct {
 
 // Append appends the event in the client format. fixed room ids are left out where the response names the room, as in sync.
 func (it *Item) Append(dst []byte, v Viewer, omitRoom bool) []byte {
-	return it.Event.AppendClient(dst, event.ClientFormat{Unsigned: it.AppendUnsigned(nil, v), OmitRoomID: omitRoom})
+	return it.Event.AppendClient(dst, event.ClientFormat{Unsigned: it.appendUnsigned(nil, v, omitRoom), OmitRoomID: omitRoom})
 }
 
 // AppendUnsigned appends what unsigned tells the viewer.
-func (it *Item) AppendUnsigned(dst []byte, v Viewer) []byte {
+func (it *Item) AppendUnsigned(dst []byte, v Viewer) []byte { return it.appendUnsigned(dst, v, false) }
+
+func (it *Item) appendUnsigned(dst []byte, v Viewer, omitRoom bool) []byte {
 	dst = append(dst, `{"age":`...)
 	dst = canonjson.AppendInt(dst, max(0, v.Now.UnixMilli()-it.Event.OriginServerTS()))
 	if it.Membership != "" {
@@ -94,6 +98,9 @@ func (it *Item) AppendUnsigned(dst []byte, v Viewer) []byte {
 	if it.Txn != "" && it.Event.Sender() == v.User && it.Device == string(v.Device) {
 		dst = append(dst, `,"transaction_id":`...)
 		dst = canonjson.AppendString(dst, it.Txn)
+	}
+	if it.Relations != nil {
+		dst = it.Relations.append(append(dst, `,"m.relations":`...), v, omitRoom)
 	}
 	return append(dst, '}')
 }

@@ -2,7 +2,9 @@ package readdb
 
 import (
 	"context"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -96,6 +98,16 @@ func (r *Reader) wasIn(ctx context.Context, m roomdb.MemberRow) (bool, error) {
 	return views[left[0].StateBefore].Membership == "join", nil
 }
 
+// joinedAfter tells whether the user joined after an order key. One who left had been in the room until then.
+func (a *Access) joinedAfter(ord int64) bool {
+	switch a.Member.Membership {
+	case roomdb.MembershipJoin, roomdb.MembershipLeave, roomdb.MembershipBan:
+		return ord < int64(a.Member.Pos)
+	case roomdb.MembershipNone, roomdb.MembershipInvite, roomdb.MembershipKnock:
+	}
+	return false
+}
+
 // Visible tells of each item whether the user may see it, and notes the user's membership at it.
 func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items []*Item) ([]bool, error) {
 	out := make([]bool, len(items))
@@ -112,12 +124,9 @@ func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items [
 	if len(states) == 0 {
 		return out, nil
 	}
-	for at := range states {
-		s, err := r.State(ctx, at)
-		if err != nil {
-			return nil, err
-		}
-		states[at] = s
+	states, err := r.States(ctx, slices.Collect(maps.Keys(states)))
+	if err != nil {
+		return nil, err
 	}
 	views, err := r.views(ctx, a.Ref.Nid.Shard(), user, states)
 	if err != nil {
@@ -128,11 +137,7 @@ func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items [
 			continue
 		}
 		before, after := views[it.StateBefore], views[it.StateAfter]
-		reader := visibility.Reader{
-			User: user,
-			// One who left had been in the room until then.
-			JoinedAfter: it.Ord < int64(a.Member.Pos) && a.Member.Membership != roomdb.MembershipInvite && a.Member.Membership != roomdb.MembershipKnock,
-		}
+		reader := visibility.Reader{User: user, JoinedAfter: a.joinedAfter(it.Ord)}
 		out[i] = visibility.CanSee(it.Event, reader, before, after)
 		if it.Membership = after.Membership; it.Membership == "" {
 			it.Membership = "leave"

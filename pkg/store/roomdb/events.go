@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -177,6 +179,86 @@ func (r *Reader) State(ctx context.Context, at shard.Nid) (stateres.State, error
 		return stateres.State{}, err
 	}
 	return chain[len(chain)-1].State, nil
+}
+
+// States reads states of one room by their snapshots' nids; those that do not exist are left out, and 0 is empty. It takes two
+// queries at most, however many they are.
+func (r *Reader) States(ctx context.Context, at []shard.Nid) (map[shard.Nid]stateres.State, error) {
+	type link struct {
+		row   *ListSnapshotsRow
+		chain []shard.Nid
+	}
+	links := make(map[shard.Nid]*link, len(at))
+	read := func(nids []shard.Nid) error {
+		if len(nids) == 0 {
+			return nil
+		}
+		rows, err := r.q.ListSnapshots(ctx, ints(nids))
+		if err != nil {
+			return fmt.Errorf("read states: %w", err)
+		}
+		for i := range rows {
+			chain, err := UnpackNids(rows[i].Chain)
+			if err != nil {
+				return fmt.Errorf("read state %d: %w", rows[i].Nid, err)
+			}
+			links[shard.Nid(rows[i].Nid)] = &link{&rows[i], chain}
+		}
+		return nil
+	}
+	if err := read(at); err != nil {
+		return nil, err
+	}
+	under := map[shard.Nid]bool{}
+	for _, l := range links {
+		for _, n := range l.chain {
+			under[n] = links[n] == nil
+		}
+	}
+	maps.DeleteFunc(under, func(_ shard.Nid, missing bool) bool { return !missing })
+	if err := read(slices.Collect(maps.Keys(under))); err != nil {
+		return nil, err
+	}
+	// A snapshot's chain is that of the last in it and that one: what lies under several is put together once.
+	made := map[shard.Nid]stateres.State{0: {}}
+	var get func(n shard.Nid) (stateres.State, error)
+	get = func(n shard.Nid) (stateres.State, error) {
+		if s, ok := made[n]; ok {
+			return s, nil
+		}
+		l := links[n]
+		if l == nil {
+			return stateres.State{}, fmt.Errorf("read states: snapshot %d is missing", n)
+		}
+		var s stateres.State
+		var err error
+		if len(l.chain) > 0 {
+			if s, err = get(l.chain[len(l.chain)-1]); err != nil {
+				return s, err
+			}
+		}
+		changes, err := DecodeDelta(n.Shard(), l.row.Delta)
+		if err != nil {
+			return s, fmt.Errorf("read state %d: %w", n, err)
+		}
+		if s = s.Apply(changes); s.Len() != int(l.row.Entries) {
+			return s, fmt.Errorf("read state %d: it has %d entries and should have %d", n, s.Len(), l.row.Entries)
+		}
+		made[n] = s
+		return s, nil
+	}
+	out := make(map[shard.Nid]stateres.State, len(at))
+	for _, n := range at {
+		if links[n] == nil && n != 0 {
+			continue
+		}
+		s, err := get(n)
+		if err != nil {
+			return nil, err
+		}
+		out[n] = s
+	}
+	return out, nil
 }
 
 // CurrentState reads a room's current state from its own table.

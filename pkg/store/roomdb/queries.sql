@@ -58,7 +58,7 @@ ORDER BY ord LIMIT @count;
 SELECT nid, step, entries, chain, delta FROM state_snapshot WHERE nid = @nid;
 
 -- name: ListSnapshots :many
-SELECT nid, step, entries, delta FROM state_snapshot WHERE nid = ANY(@nids::bigint[]);
+SELECT nid, step, entries, chain, delta FROM state_snapshot WHERE nid = ANY(@nids::bigint[]);
 
 -- name: ListCurrentState :many
 SELECT type, state_key, event_nid FROM current_state WHERE room_nid = @room_nid ORDER BY type, state_key;

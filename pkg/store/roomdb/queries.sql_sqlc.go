@@ -948,13 +948,14 @@ func (q *Queries) ListRooms(ctx context.Context, nids []int64) ([]ListRoomsRow, 
 }
 
 const listSnapshots = `-- name: ListSnapshots :many
-SELECT nid, step, entries, delta FROM state_snapshot WHERE nid = ANY($1::bigint[])
+SELECT nid, step, entries, chain, delta FROM state_snapshot WHERE nid = ANY($1::bigint[])
 `
 
 type ListSnapshotsRow struct {
 	Nid     int64
 	Step    int32
 	Entries int32
+	Chain   []byte
 	Delta   []byte
 }
 
@@ -971,6 +972,7 @@ func (q *Queries) ListSnapshots(ctx context.Context, nids []int64) ([]ListSnapsh
 			&i.Nid,
 			&i.Step,
 			&i.Entries,
+			&i.Chain,
 			&i.Delta,
 		); err != nil {
 			return nil, err

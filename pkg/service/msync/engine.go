@@ -242,7 +242,7 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 	if err != nil {
 		return err
 	}
-	ignored, _, err := e.Accounts.AccountData(ctx, u.shard, u.id, "", typeIgnored)
+	ignored, _, err := e.Accounts.AccountData(ctx, u.shard, u.id, "", accountdb.TypeIgnored)
 	if err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 		e.changed(u, u.pending[i])
 	}
 	if u.ignored == nil { // the log may have told of a newer list already
-		u.ignored = ignoredBy(ignored)
+		u.ignored = accountdb.ParseIgnored(u.id, ignored)
 	}
 	u.pending, u.ready = nil, true
 	e.mu.Unlock()

@@ -4,15 +4,13 @@ import (
 	"context"
 	"slices"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -280,28 +278,10 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 		u.complete = max(u.complete, u.data[over-1].pos)
 		u.data = slices.Clone(u.data[over:])
 	}
-	if body.RoomId == "" && body.Type == typeIgnored {
-		u.ignored = ignoredBy(body.Content)
+	if body.RoomId == "" && body.Type == accountdb.TypeIgnored {
+		u.ignored = accountdb.ParseIgnored(u.id, body.Content)
 	}
 	u.last = at.Pos
 	concerned[u] = struct{}{}
 	return nil
-}
-
-// typeIgnored is the account data that lists whom a user ignores.
-const typeIgnored = "m.ignored_user_list"
-
-// ignoredBy reads such a list; it is never nil.
-func ignoredBy(content []byte) map[string]bool {
-	var list struct {
-		Users map[string]jsontext.Value `json:"ignored_users"`
-	}
-	out := make(map[string]bool)
-	if json.Unmarshal(content, &list) != nil { // a client wrote it, and may have written anything
-		return out
-	}
-	for u := range list.Users {
-		out[u] = true
-	}
-	return out
 }

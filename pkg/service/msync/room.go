@@ -52,6 +52,9 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 		// The client may hold events from when the user was in the room before: between those and these is a gap.
 		st.limited = true
 	}
+	if err := v.aggregate(ctx, x, st); err != nil {
+		return nil, err
+	}
 	b := v.appendTimeline(append([]byte(nil), '{'), st)
 	b = v.appendState(append(b, ','), state)
 	b = append(b, `,"ephemeral":{"events":[`...)
@@ -96,6 +99,11 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	st, err := v.read(ctx, x, above, int64(x.pos), &a)
 	if err != nil {
 		return nil, err
+	}
+	if st.limited {
+		if err := v.e.Rooms.Aggregate(ctx, &a, v.User, v.ignored, st.items); err != nil {
+			return nil, err
+		}
 	}
 	var state []*readdb.Item
 	if was {

@@ -26,6 +26,7 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"getRoomEvents":                h.messages,
 		"getOneRoomEvent":              h.event,
 		"getEventContext":              h.context,
+		"getEventByTimestamp":          h.near,
 		"getRoomState":                 h.state,
 		"getRoomStateWithKey":          h.stateEvent,
 		"getMembersByRoom":             h.members,
@@ -91,17 +92,9 @@ func (h *Rooms) messages(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	dir, err := p.Required("dir")
-	if err != nil {
-		return err
-	}
 	q := timeline.Page{Room: room, From: p.Get("from"), To: p.Get("to")}
-	switch dir {
-	case "b":
-	case "f":
-		q.Dir = timeline.Forward
-	default:
-		return mxerr.New(mxerr.InvalidParam, "dir is neither b nor f")
+	if q.Dir, err = direction(p); err != nil {
+		return err
 	}
 	if q.Limit, err = p.Limit(10, 1000); err != nil {
 		return err
@@ -110,6 +103,35 @@ func (h *Rooms) messages(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	b, err := h.rooms.Messages(r.Context(), viewer(r), q)
+	return raw(w, b, err)
+}
+
+func direction(p httpx.Params) (timeline.Dir, error) {
+	dir, err := p.Dir(0)
+	return dir == httpx.Forward, err
+}
+
+func (h *Rooms) near(w http.ResponseWriter, r *http.Request) error {
+	room, err := roomVar(r)
+	if err != nil {
+		return err
+	}
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	ts, ok, err := p.Timestamp("ts")
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return mxerr.New(mxerr.MissingParam, "Missing query parameter ts")
+	}
+	dir, err := direction(p)
+	if err != nil {
+		return err
+	}
+	b, err := h.rooms.Near(r.Context(), viewer(r), room, ts, dir)
 	return raw(w, b, err)
 }
 

@@ -79,10 +79,11 @@ func isMember(it *readdb.Item) bool {
 
 // leftRoom makes the body of a room that the user has left, up to the leaving.
 func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
-	a, was, err := v.e.Rooms.AccessTo(ctx, x.ref, v.User)
+	a, _, err := v.e.Rooms.AccessTo(ctx, x.ref, v.User)
 	if err != nil {
 		return nil, err
 	}
+	was := a.Was()
 	since, incremental := v.from(x.ref.Nid.Shard())
 	above := roomdb.Beginning
 	if incremental {
@@ -94,7 +95,7 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	if a.Member.Forgotten { // since the rows were read: nobody is told of that
 		return nil, nil
 	}
-	a.Ref, a.Until = x.ref, int64(x.pos)
+	a.Until, a.JoinedUntil = int64(x.pos), min(a.JoinedUntil, int64(x.pos))
 	a.Member.Membership, a.Member.Pos = x.membership.membership, x.pos
 	st, err := v.read(ctx, x, above, int64(x.pos), &a)
 	if err != nil {
@@ -129,7 +130,7 @@ func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
 	if incremental && !x.fresh {
 		above = int64(since)
 	} else {
-		a = &readdb.Access{Ref: x.ref, Until: math.MaxInt64}
+		a = &readdb.Access{Ref: x.ref, Until: math.MaxInt64, JoinedUntil: math.MaxInt64}
 		a.Member = roomdb.MemberRow{
 			Room: x.ref.Nid, UserID: v.u.id, Membership: x.membership.membership, Event: x.event, Pos: x.pos, Local: true,
 		}

@@ -71,8 +71,8 @@ func (t roomTyping) news(since *token.Sync, s shard.ID) bool {
 		return len(t.users) > 0
 	}
 	told, ok := since.EphemeralOf(s)
-	if !ok {
-		return len(t.users) > 0
+	if !ok { // from before anybody typed, or from elsewhere: it is told whole, also that nobody types any more
+		return true
 	}
 	return t.epoch > told.Epoch || (t.epoch == told.Epoch && t.n > told.N)
 }

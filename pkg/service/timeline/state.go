@@ -100,14 +100,10 @@ func (r *Rooms) Members(ctx context.Context, v Viewer, q MembersQuery) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	if a.Member.Membership == roomdb.MembershipNone || a.Member.Membership == roomdb.MembershipInvite {
+	if !a.Was() {
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a member of this room")
 	}
-	upto, err := r.place(q.At, a, false)
-	if err != nil {
-		return nil, err
-	}
-	at, err := r.snapshot(ctx, a, upto)
+	at, err := r.membersAt(ctx, v, a, q.At)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +130,32 @@ func (r *Rooms) Members(ctx context.Context, v Viewer, q MembersQuery) ([]byte, 
 		return (q.Membership != "" && m != q.Membership) || (q.Not != "" && m == q.Not)
 	})
 	return append(r.appendChunk([]byte(`{"chunk":`), v, items), '}'), nil
+}
+
+// membersAt gives the state (snapshot nid) whose members are asked for: that after the last event at or before a place, which must be one
+// that the reader may see; before the room's first event there is none.
+func (r *Rooms) membersAt(ctx context.Context, v Viewer, a *readdb.Access, place string) (shard.Nid, error) {
+	upto, err := r.place(place, a, false)
+	if err != nil {
+		return 0, err
+	}
+	last, err := r.db.TimelineBackward(ctx, a.Ref.Nid, min(upto, a.Until, roomdb.End-1)+1, roomdb.Beginning, 1)
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	if place != "" {
+		items, err := r.db.Items(ctx, a.Ref.Version, last)
+		if err != nil {
+			return 0, err
+		}
+		switch seen, err := r.db.Visible(ctx, a, v.User, items); {
+		case err != nil:
+			return 0, err
+		case !seen[0]:
+			return 0, mxerr.New(mxerr.Forbidden, "You may not see the room as it was then")
+		}
+	}
+	return last[0].StateAfter, nil
 }
 
 // JoinedMembers gives who is in the room, with names and avatars. Only who is in it may ask.

@@ -30,7 +30,6 @@ const typeMember = "m.room.member"
 // Limits of one answer.
 const (
 	maxMessages = 1000
-	maxScanned  = 10 // pages that a filter makes us read for one page
 	maxContext  = 100
 )
 
@@ -63,9 +62,13 @@ func (r *Rooms) access(ctx context.Context, room id.RoomID, v Viewer) (*readdb.A
 		return nil, err
 	}
 	if !ok {
-		return nil, mxerr.New(mxerr.Forbidden, "You are not in this room, and it is not open to others")
+		return nil, errClosed()
 	}
 	return &a, nil
+}
+
+func errClosed() error {
+	return mxerr.New(mxerr.Forbidden, "You are not in this room, and it is not open to others")
 }
 
 // MaySee refuses who may see nothing of the room.
@@ -90,8 +93,6 @@ type Page struct {
 	Dir      Dir
 	Limit    int
 	Filter   *filter.RoomEventFilter
-
-	ignored map[string]bool // users whose messages are left out
 }
 
 // Messages gives a page of a room's timeline (spec: "GET …/messages").
@@ -104,32 +105,32 @@ func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) 
 		p.Filter = &filter.RoomEventFilter{}
 	}
 	p.Limit = min(p.Limit, p.Filter.LimitOr(p.Limit), maxMessages)
-	from, err := r.place(p.From, a, p.Dir == Forward)
+	w, err := r.walking(ctx, a, v, &p)
 	if err != nil {
 		return nil, err
 	}
-	to, err := r.place(p.To, a, p.Dir == Backward)
-	if err != nil {
+	if w.from, err = r.place(p.From, a, p.Dir == Forward); err != nil {
 		return nil, err
 	}
-	if p.ignored, err = r.ignored(ctx, v); err != nil {
+	if w.to, err = r.place(p.To, a, p.Dir == Backward); err != nil {
 		return nil, err
 	}
-	items, end, more, err := r.walk(ctx, a, v, from, to, &p)
-	if err != nil {
+	// Without from, reading backward begins at what is the end now: that is told, so that a client may go forward from there later.
+	w.findStart = p.From == "" && p.Dir == Backward
+	if err := w.walk(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.db.Aggregate(ctx, a, v.User, p.ignored, items); err != nil {
+	if err := r.db.Aggregate(ctx, a, v.User, w.ignored, w.items); err != nil {
 		return nil, err
 	}
 	b := append([]byte(nil), `{"start":`...)
-	b = canonjson.AppendString(b, token.Room{Order: from}.Encode())
-	b = r.appendChunk(append(b, `,"chunk":`...), v, items)
-	if more {
-		b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: end}.Encode())
+	b = canonjson.AppendString(b, token.Room{Order: w.from}.Encode())
+	b = r.appendChunk(append(b, `,"chunk":`...), v, w.items)
+	if w.more {
+		b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: w.end}.Encode())
 	}
 	if p.Filter.LazyLoadMembers {
-		members, err := r.membersOf(ctx, a, items)
+		members, err := r.membersOf(ctx, a, w.items)
 		if err != nil {
 			return nil, err
 		}
@@ -166,68 +167,6 @@ func (r *Rooms) place(t string, a *readdb.Access, beginning bool) (int64, error)
 	return int64(s.Positions[a.Ref.Nid.Shard()]), nil
 }
 
-// walk reads from a place towards another until the page is full. end is the place to go on from; more is false if there is nothing
-// beyond it.
-func (r *Rooms) walk(ctx context.Context, a *readdb.Access, v Viewer, from, to int64, p *Page) (items []*readdb.Item, end int64, more bool, err error) {
-	end = from
-	for range maxScanned {
-		var stored []roomdb.StoredEvent
-		if p.Dir == Forward {
-			upper := min(a.Until, roomdb.End-1) + 1
-			if to < upper-1 {
-				upper = to + 1
-			}
-			stored, err = r.db.TimelineForward(ctx, a.Ref.Nid, end, upper, p.Limit+1)
-		} else {
-			lower := to
-			stored, err = r.db.TimelineBackward(ctx, a.Ref.Nid, min(end, a.Until)+1, lower, p.Limit+1)
-		}
-		if err != nil {
-			return nil, 0, false, err
-		}
-		page, err := r.db.Items(ctx, a.Ref.Version, stored)
-		if err != nil {
-			return nil, 0, false, err
-		}
-		seen, err := r.db.Visible(ctx, a, v.User, page)
-		if err != nil {
-			return nil, 0, false, err
-		}
-		related, err := r.related(ctx, a, p.Filter, page)
-		if err != nil {
-			return nil, 0, false, err
-		}
-		for i, it := range page {
-			if len(items) == p.Limit {
-				return items, end, true, nil
-			}
-			if end = it.Ord; p.Dir == Backward {
-				end--
-			}
-			if seen[i] && p.heard(it) && passes(p.Filter, string(p.Room), it) && (related == nil || related[string(it.Event.EventID())]) {
-				items = append(items, it)
-			}
-		}
-		if len(stored) <= p.Limit {
-			// Forward, more may come; backward, nothing was before.
-			return items, end, p.Dir == Forward && len(stored) > 0, nil
-		}
-	}
-	return items, end, true, nil
-}
-
-// heard tells whether an event is shown to one who ignores some users: their state events are.
-func (p *Page) heard(it *readdb.Item) bool {
-	return !p.ignored[string(it.Event.Sender())] || it.Event.IsState()
-}
-
-func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
-	return f.PassRoom(roomID) && f.PassEvent(it.Event.Type(), string(it.Event.Sender()), func() bool {
-		_, ok := canonjson.GetString(it.Event.Content(), "url")
-		return ok
-	})
-}
-
 func (r *Rooms) appendChunk(b []byte, v Viewer, items []*readdb.Item) []byte {
 	who := r.viewer(v)
 	b = append(b, '[')
@@ -240,33 +179,36 @@ func (r *Rooms) appendChunk(b []byte, v Viewer, items []*readdb.Item) []byte {
 	return append(b, ']')
 }
 
-// membersOf gives the member events of those who sent the items.
+// membersOf gives the member events of those who sent the items, as of the latest of them.
 func (r *Rooms) membersOf(ctx context.Context, a *readdb.Access, items []*readdb.Item) ([]*readdb.Item, error) {
-	var names []roomdb.StateName
-	for _, it := range items {
-		n := roomdb.StateName{Type: typeMember, StateKey: string(it.Event.Sender())}
-		if !slices.Contains(names, n) {
-			names = append(names, n)
-		}
-	}
-	if len(names) == 0 {
+	if len(items) == 0 {
 		return nil, nil
 	}
-	found, err := r.db.CurrentStateAt(ctx, a.Ref.Nid, names)
+	last := items[0]
+	names := []string{typeMember}
+	for _, it := range items {
+		if s := string(it.Event.Sender()); !slices.Contains(names, s) {
+			names = append(names, s)
+		}
+		if it.Ord > last.Ord {
+			last = it
+		}
+	}
+	atoms, err := r.db.AtomsByName(ctx, a.Ref.Nid.Shard(), names)
 	if err != nil {
 		return nil, err
 	}
-	var out []*readdb.Item
-	for _, n := range names {
-		if e, ok := found[n]; ok {
-			it, err := r.stateItem(a, e)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, it)
+	state, err := r.db.State(ctx, last.StateAfter)
+	if err != nil {
+		return nil, err
+	}
+	var nids []shard.Nid
+	for _, n := range names[1:] {
+		if e, ok := state.Get(stateres.Key{Type: int64(atoms[typeMember]), StateKey: int64(atoms[n])}); ok {
+			nids = append(nids, shard.Nid(e))
 		}
 	}
-	return out, nil
+	return r.load(ctx, a, nids)
 }
 
 func (r *Rooms) stateItem(a *readdb.Access, e roomdb.StateEvent) (*readdb.Item, error) {
@@ -281,16 +223,17 @@ func (r *Rooms) stateItem(a *readdb.Access, e roomdb.StateEvent) (*readdb.Item, 
 	return &readdb.Item{Nid: e.Nid, Room: a.Ref.Nid, Event: ev}, nil
 }
 
+func errNoEvent() error { return mxerr.New(mxerr.NotFound, "Event not found") }
+
 // one gives an event that the reader may see.
 func (r *Rooms) one(ctx context.Context, a *readdb.Access, v Viewer, eventID string) (*readdb.Item, error) {
-	missing := mxerr.New(mxerr.NotFound, "Event not found")
 	stored, err := r.db.EventsByID(ctx, a.Ref.Nid, []string{eventID})
 	if err != nil {
 		return nil, err
 	}
 	stored = slices.DeleteFunc(stored, func(e roomdb.StoredEvent) bool { return !e.Placed })
 	if len(stored) == 0 {
-		return nil, missing
+		return nil, errNoEvent()
 	}
 	items, err := r.db.Items(ctx, a.Ref.Version, stored)
 	if err != nil {
@@ -301,19 +244,19 @@ func (r *Rooms) one(ctx context.Context, a *readdb.Access, v Viewer, eventID str
 		return nil, err
 	}
 	if !seen[0] {
-		return nil, missing
+		return nil, errNoEvent()
 	}
 	return items[0], nil
 }
 
-// Event gives one event.
+// Event gives one event. It may have been for everybody in a room that is not so now.
 func (r *Rooms) Event(ctx context.Context, v Viewer, room id.RoomID, eventID string) ([]byte, error) {
-	a, ok, err := r.db.Access(ctx, room, v.User)
+	a, _, err := r.db.Access(ctx, room, v.User)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, mxerr.New(mxerr.NotFound, "Event not found")
+	if a.Ref.Nid == 0 {
+		return nil, errNoEvent()
 	}
 	it, err := r.one(ctx, &a, v, eventID)
 	if err != nil {
@@ -327,47 +270,54 @@ func (r *Rooms) Event(ctx context.Context, v Viewer, room id.RoomID, eventID str
 
 // Context gives an event with what is around it.
 func (r *Rooms) Context(ctx context.Context, v Viewer, room id.RoomID, eventID string, limit int, f *filter.RoomEventFilter) ([]byte, error) {
-	a, err := r.access(ctx, room, v)
+	a, open, err := r.db.Access(ctx, room, v.User)
 	if err != nil {
 		return nil, err
 	}
-	it, err := r.one(ctx, a, v, eventID)
+	if a.Ref.Nid == 0 {
+		return nil, errClosed()
+	}
+	it, err := r.one(ctx, &a, v, eventID)
 	if err != nil {
+		if !open && mxerr.Is(err, mxerr.NotFound) { // a stranger is not told what a room has
+			err = errClosed()
+		}
 		return nil, err
 	}
 	if f == nil {
 		f = &filter.RoomEventFilter{}
 	}
-	limit = min(limit, maxContext)
-	ignored, err := r.ignored(ctx, v)
+	limit = min(limit, f.LimitOr(limit), maxContext)
+	before, err := r.walking(ctx, &a, v, &Page{Room: room, Limit: limit / 2, Filter: f})
 	if err != nil {
 		return nil, err
 	}
-	before, start, _, err := r.walk(ctx, a, v, it.Ord-1, roomdb.Beginning, &Page{Room: room, Limit: limit / 2, Filter: f, ignored: ignored})
-	if err != nil {
+	before.from, before.to = it.Ord-1, roomdb.Beginning
+	after := before.turned(&Page{Room: room, Limit: limit - limit/2, Filter: f, Dir: Forward}, it.Ord, roomdb.End-1)
+	if err := before.walk(ctx); err != nil {
 		return nil, err
 	}
-	after, end, _, err := r.walk(ctx, a, v, it.Ord, roomdb.End-1, &Page{Room: room, Limit: limit - limit/2, Filter: f, Dir: Forward, ignored: ignored})
-	if err != nil {
+	if err := after.walk(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.db.Aggregate(ctx, a, v.User, ignored, append(slices.Concat(before, after), it)); err != nil {
+	told := append(slices.Concat(before.items, after.items), it)
+	if err := r.db.Aggregate(ctx, &a, v.User, before.ignored, told); err != nil {
 		return nil, err
 	}
 	last := it
-	if len(after) > 0 {
-		last = after[len(after)-1]
+	if n := len(after.items); n > 0 {
+		last = after.items[n-1]
 	}
-	state, err := r.stateAt(ctx, a, last.StateAfter, f.LazyLoadMembers, append(slices.Concat(before, after), it))
+	state, err := r.stateAt(ctx, &a, last.StateAfter, f.LazyLoadMembers, told)
 	if err != nil {
 		return nil, err
 	}
 	b := append([]byte(nil), `{"start":`...)
-	b = canonjson.AppendString(b, token.Room{Order: start}.Encode())
-	b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: end}.Encode())
+	b = canonjson.AppendString(b, token.Room{Order: before.end}.Encode())
+	b = canonjson.AppendString(append(b, `,"end":`...), token.Room{Order: after.end}.Encode())
 	b = it.Append(append(b, `,"event":`...), r.viewer(v), false)
-	b = r.appendChunk(append(b, `,"events_before":`...), v, before)
-	b = r.appendChunk(append(b, `,"events_after":`...), v, after)
+	b = r.appendChunk(append(b, `,"events_before":`...), v, before.items)
+	b = r.appendChunk(append(b, `,"events_after":`...), v, after.items)
 	b = r.appendChunk(append(b, `,"state":`...), v, state)
 	return append(b, '}'), nil
 }

@@ -2,13 +2,10 @@ package readdb
 
 import (
 	"context"
-	"maps"
 	"math"
-	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
-	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/matrix/visibility"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -25,19 +22,27 @@ type Access struct {
 	Ref roomdb.RoomRef
 	// Member is the user's row; its membership is None for a stranger.
 	Member roomdb.MemberRow
-	// Until is the last order key that the user may see: the leaving of one who left, else no limit.
+	// JoinedUntil is the order key of the event by which the user was last taken out of the room: no limit for one who is in it,
+	// roomdb.Beginning for one who never was.
+	JoinedUntil int64
+	// Until is the last order key of the stretch that is read: the leaving of one who left, else no limit.
 	Until int64
 	// Peek says that a stranger, or one who left, may see the room because it is world readable now.
 	Peek bool
 }
 
+// Was tells whether the user is in the room or has been.
+func (a *Access) Was() bool { return a.JoinedUntil != roomdb.Beginning }
+
 // Joined tells whether the user is in the room.
 func (a *Access) Joined() bool { return a.Member.Membership == roomdb.MembershipJoin }
 
-// Access finds out what a user may see of a room. ok is false if the room is not known, or nothing of it may be seen.
+// Access finds out what a user may see of a room. ok is false if it is nothing as a whole, or the server does not have the room, in
+// which case the answer names none. Single events of a room may have been for everybody: with what is answered, [Reader.Visible] knows
+// them.
 func (r *Reader) Access(ctx context.Context, room id.RoomID, user id.UserID) (a Access, ok bool, err error) {
-	ref, ok, err := r.RoomByID(ctx, room)
-	if err != nil || !ok {
+	ref, known, err := r.RoomByID(ctx, room)
+	if err != nil || !known {
 		return a, false, err
 	}
 	return r.AccessTo(ctx, ref, user)
@@ -45,7 +50,7 @@ func (r *Reader) Access(ctx context.Context, room id.RoomID, user id.UserID) (a 
 
 // AccessTo is [Reader.Access] of a room that is known.
 func (r *Reader) AccessTo(ctx context.Context, ref roomdb.RoomRef, user id.UserID) (a Access, ok bool, err error) {
-	a = Access{Ref: ref, Until: math.MaxInt64}
+	a = Access{Ref: ref, Until: math.MaxInt64, JoinedUntil: roomdb.Beginning}
 	m, is, err := r.Member(ctx, ref.Nid, string(user))
 	if err != nil {
 		return a, false, err
@@ -54,77 +59,87 @@ func (r *Reader) AccessTo(ctx context.Context, ref roomdb.RoomRef, user id.UserI
 		a.Member = m
 	}
 	if a.Joined() {
+		a.JoinedUntil = math.MaxInt64
 		return a, true, nil
+	}
+	if is && !m.Forgotten {
+		if a.JoinedUntil, err = r.lastLeft(ctx, ref.Nid, user); err != nil {
+			return a, false, err
+		}
 	}
 	current, err := r.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{{Type: typeVisibility}})
 	if err != nil {
 		return a, false, err
 	}
-	if e, is := current[roomdb.StateName{Type: typeVisibility}]; is {
-		rules, known := roomver.Get(roomver.Version(ref.Version))
-		if known {
-			parsed, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
-			if err != nil {
-				return a, false, err
+	if e, is := current[roomdb.StateName{Type: typeVisibility}]; is && e.RedactedBy == 0 {
+		a.Peek = visibility.ParseHistory(contentString(e.JSON, "history_visibility")) == visibility.WorldReadable
+	}
+	if a.Was() && !a.Peek {
+		a.Until = a.JoinedUntil
+	}
+	return a, a.Peek || a.Was(), nil
+}
+
+// How far back a user's member events in a room are looked through for the last time that the user was in it.
+const (
+	memberPage  = 32
+	memberPages = 32
+)
+
+// lastLeft gives the order key of the event by which a user who is not in a room was last taken out of it; roomdb.Beginning if the user
+// never was in it. Declining an invitation, and being banned after leaving, take nobody out.
+func (r *Reader) lastLeft(ctx context.Context, room shard.Nid, user id.UserID) (int64, error) {
+	later := roomdb.End
+	for range memberPages {
+		page, err := r.MemberEvents(ctx, room, string(user), later, memberPage)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range page {
+			if contentString(e.JSON, "membership") == event.Join {
+				return later, nil
 			}
-			a.Peek = visibility.HistoryOf(parsed) == visibility.WorldReadable
+			later = e.Ord
+		}
+		if len(page) < memberPage {
+			break
 		}
 	}
-	switch {
-	case a.Peek:
-		return a, true, nil
-	case is && (m.Membership == roomdb.MembershipLeave || m.Membership == roomdb.MembershipBan) && !m.Forgotten:
-		was, err := r.wasIn(ctx, m)
-		a.Until = int64(m.Pos)
-		return a, was, err
-	}
-	return a, false, nil
+	return roomdb.Beginning, nil
 }
 
-// wasIn tells whether a member who left had been in the room: a declined invitation opens nothing.
-func (r *Reader) wasIn(ctx context.Context, m roomdb.MemberRow) (bool, error) {
-	left, err := r.EventsByNid(ctx, []shard.Nid{m.Event})
-	if err != nil || len(left) == 0 {
-		return false, err
-	}
-	state, err := r.State(ctx, left[0].StateBefore)
+// FirstJoin tells whether a user's joining of a room, at an order key, was the first.
+func (r *Reader) FirstJoin(ctx context.Context, room shard.Nid, user id.UserID, ord int64) (bool, error) {
+	page, err := r.MemberEvents(ctx, room, string(user), ord, memberPage)
 	if err != nil {
 		return false, err
 	}
-	views, err := r.views(ctx, m.Room.Shard(), id.UserID(m.UserID), map[shard.Nid]stateres.State{left[0].StateBefore: state})
-	if err != nil {
-		return false, err
+	for _, e := range page {
+		if contentString(e.JSON, "membership") == event.Join {
+			return false, nil
+		}
 	}
-	return views[left[0].StateBefore].Membership == "join", nil
+	return len(page) < memberPage, nil
 }
 
-// joinedAfter tells whether the user joined after an order key. One who left had been in the room until then.
-func (a *Access) joinedAfter(ord int64) bool {
-	switch a.Member.Membership {
-	case roomdb.MembershipJoin, roomdb.MembershipLeave, roomdb.MembershipBan:
-		return ord < int64(a.Member.Pos)
-	case roomdb.MembershipNone, roomdb.MembershipInvite, roomdb.MembershipKnock:
-	}
-	return false
-}
+// joinedAfter tells whether the user has been in the room at any time after an order key. One who left had been until then.
+func (a *Access) joinedAfter(ord int64) bool { return ord < a.JoinedUntil }
 
 // Visible tells of each item whether the user may see it, and notes the user's membership at it.
 func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items []*Item) ([]bool, error) {
 	out := make([]bool, len(items))
-	states := make(map[shard.Nid]stateres.State)
+	var at []shard.Nid
 	for i, it := range items {
-		switch {
-		case it.Ord > a.Until:
-		case a.Joined() && it.Ord >= int64(a.Member.Pos):
-			out[i], it.Membership = true, "join" // in the room from that event on
-		default:
-			states[it.StateBefore], states[it.StateAfter] = stateres.State{}, stateres.State{}
+		if a.Joined() && it.Ord >= int64(a.Member.Pos) {
+			out[i], it.Membership = true, event.Join // in the room from that event on
+			continue
 		}
+		at = append(at, it.StateBefore, it.StateAfter)
 	}
-	if len(states) == 0 {
+	if len(at) == 0 {
 		return out, nil
 	}
-	states, err := r.States(ctx, slices.Collect(maps.Keys(states)))
+	states, err := r.States(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -133,20 +148,20 @@ func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items [
 		return nil, err
 	}
 	for i, it := range items {
-		if out[i] || it.Ord > a.Until {
+		if out[i] {
 			continue
 		}
 		before, after := views[it.StateBefore], views[it.StateAfter]
 		reader := visibility.Reader{User: user, JoinedAfter: a.joinedAfter(it.Ord)}
 		out[i] = visibility.CanSee(it.Event, reader, before, after)
 		if it.Membership = after.Membership; it.Membership == "" {
-			it.Membership = "leave"
+			it.Membership = event.Leave
 		}
 	}
 	return out, nil
 }
 
-// views reads what the rules need of several states of one room: in three queries, however many they are.
+// views reads what the rules need of several states of one room: in two queries, however many they are.
 func (r *Reader) views(ctx context.Context, s shard.ID, user id.UserID, states map[shard.Nid]stateres.State) (map[shard.Nid]visibility.View, error) {
 	atoms, err := r.AtomsByName(ctx, s, []string{typeVisibility, typeMember, "", string(user)})
 	if err != nil {

@@ -171,7 +171,7 @@ func (p *plan) deal(s state, rows []leasedb.Row, workers []string) {
 		if !s.takeable(r) {
 			continue
 		}
-		to := s.emptiest(workers, counts)
+		to := s.emptiest(s.able(r, workers), counts)
 		counts[to]++
 		if busy || s.blocked[r.Key] {
 			continue
@@ -184,6 +184,24 @@ func (p *plan) deal(s state, rows []leasedb.Row, workers []string) {
 			p.late = append(p.late, to)
 		}
 	}
+}
+
+// able are those of the workers that may take the lease by now. One that has just started, perhaps in place of the very holder that was
+// killed, has to watch it for the whole wait first: the lease goes to those who have, and is handed over later.
+func (s state) able(r leasedb.Row, workers []string) []string {
+	if r.Holder == "" {
+		return workers
+	}
+	var old []string
+	for _, w := range workers {
+		if !s.watch.young(w, s.timing.Wait) {
+			old = append(old, w)
+		}
+	}
+	if len(old) == 0 {
+		return workers
+	}
+	return old
 }
 
 // turn keeps the workers that lose patience from doing so at once.

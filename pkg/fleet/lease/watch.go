@@ -26,7 +26,8 @@ type seenLease struct {
 type seenBoot struct {
 	counter int64
 	since   time.Duration
-	used    bool // in the latest snapshot
+	born    time.Duration // when it was first seen
+	used    bool          // in the latest snapshot
 }
 
 func newWatch() *watch {
@@ -43,7 +44,7 @@ func (w *watch) look(s leasedb.Snapshot, sent, arrived time.Duration) {
 		id := l.Boot.String()
 		b := w.boots[id]
 		if b == nil {
-			b = &seenBoot{counter: l.Counter, since: arrived}
+			b = &seenBoot{counter: l.Counter, since: arrived, born: arrived}
 			w.boots[id] = b
 		} else if b.counter != l.Counter {
 			b.counter, b.since = l.Counter, arrived
@@ -65,7 +66,7 @@ func (w *watch) look(s leasedb.Snapshot, sent, arrived time.Duration) {
 		// from when it was last seen to move, or is first missed.
 		b := w.boots[r.Holder]
 		if b == nil {
-			b = &seenBoot{counter: -1, since: arrived}
+			b = &seenBoot{counter: -1, since: arrived, born: arrived}
 			w.boots[r.Holder] = b
 		}
 		b.used = true
@@ -81,6 +82,12 @@ func (w *watch) look(s leasedb.Snapshot, sent, arrived time.Duration) {
 func (w *watch) silent(boot string, d time.Duration) bool {
 	b := w.boots[boot]
 	return b != nil && w.now-b.since >= d
+}
+
+// young tells whether a boot came less than d ago, so that it cannot itself have seen anybody be silent for d.
+func (w *watch) young(boot string, d time.Duration) bool {
+	b := w.boots[boot]
+	return b == nil || w.now-b.born < d
 }
 
 // still tells for how long a lease's row has not changed.

@@ -28,7 +28,8 @@ type load struct {
 	sent    map[string]map[string]string
 	seen    []map[string][]string // by reader: room to event ids, as they came
 	writes  atomic.Int64
-	arrived atomic.Int64 // messages at readers
+	by      [chaosClients]atomic.Int64 // writes of each sender
+	arrived atomic.Int64               // messages at readers
 	retries atomic.Int64
 	failed  atomic.Int64 // sends that were not answered 200 the first time
 	unheard atomic.Int64 // syncs, likewise
@@ -102,6 +103,7 @@ func (l *load) send(ctx context.Context, c *fleettest.Client, n int) {
 			}
 		}
 		l.writes.Add(1)
+		l.by[n].Add(1)
 		if tries > 1 {
 			l.failed.Add(1)
 			l.retries.Add(int64(tries - 1))
@@ -146,6 +148,17 @@ func (l *load) read(ctx context.Context, c *fleettest.Client, since string, seen
 		since = a.Next
 		if l.sentAll.Load() && l.complete(seen) {
 			return
+		}
+	}
+}
+
+// recovered waits until every sender has made a send that it began after now.
+func (l *load) recovered(what string) {
+	l.t.Helper()
+	begun := time.Now()
+	for i := range l.by {
+		for before := l.by[i].Load(); l.by[i].Load() < before+2; pause(10 * time.Millisecond) {
+			require.Less(l.t, time.Since(begun), 40*time.Second, "writes do not go on after %s", what)
 		}
 	}
 }
@@ -299,7 +312,6 @@ func killRounds(t *testing.T, rounds int) {
 	took := stalls{}
 	for range rounds {
 		for _, v := range victims() {
-			before := l.writes.Load()
 			l.stall()
 			switch v {
 			case "postgres":
@@ -313,12 +325,9 @@ func killRounds(t *testing.T, rounds int) {
 				pause(time.Second)
 				f.Process(v).Restart()
 			}
-			begun := time.Now()
-			for l.writes.Load() < before+chaosClients {
-				require.Less(t, time.Since(begun), 30*time.Second, "writes do not go on after %s was killed", v)
-				pause(10 * time.Millisecond)
-			}
-			pause(3 * time.Second) // shards are spread again, and what was stalled is counted
+			l.recovered(v + " was killed")
+			pause(2 * time.Second) // until the shards are spread again
+			l.recovered(v + " was killed")
 			took[v] = append(took[v], l.stall())
 			require.False(t, t.Failed())
 		}
@@ -360,7 +369,9 @@ func stopRounds(t *testing.T, rounds int) {
 			f.Process(v).Stop()
 			pause(500 * time.Millisecond)
 			f.Process(v).Restart()
-			pause(2 * time.Second)
+			l.recovered(v + " was stopped")
+			pause(2 * time.Second) // until the shards are spread again
+			l.recovered(v + " was stopped")
 			took[v] = append(took[v], l.stall())
 			require.False(t, t.Failed())
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/relation"
+	"github.com/heddle-im/heddle/pkg/matrix/visibility"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -129,15 +130,18 @@ func (r *Reader) aggregate(ctx context.Context, a *Access, user id.UserID, ignor
 	if err != nil || len(groups) == 0 {
 		return nil, err
 	}
-	if sight.States, err = r.statesSeen(ctx, a, user, groups); err != nil {
+	views, err := r.viewsSeen(ctx, a, user, groups)
+	if err != nil {
 		return nil, err
 	}
+	sight.States = slices.Collect(maps.Keys(views))
 	for i := range groups {
-		if g := &groups[i]; g.State == 0 || slices.Contains(sight.States, g.State) {
+		if _, seen := views[groups[i].State]; seen || groups[i].State == 0 {
+			g := &groups[i]
 			families[id.EventID(g.Parent)].count(g, user)
 		}
 	}
-	if err := r.readChildren(ctx, a, user, ignored, &sight, families); err != nil {
+	if err := r.readChildren(ctx, a, ignored, &sight, views, families); err != nil {
 		return nil, err
 	}
 	for _, f := range families {
@@ -154,8 +158,10 @@ func (r *Reader) aggregate(ctx context.Context, a *Access, user id.UserID, ignor
 	return latest, nil
 }
 
-// statesSeen gives those of the groups' states after which the user may see events.
-func (r *Reader) statesSeen(ctx context.Context, a *Access, user id.UserID, groups []roomdb.ChildGroup) ([]shard.Nid, error) {
+// viewsSeen gives what the rules need of those of the groups' states after which the user may see events.
+func (r *Reader) viewsSeen(
+	ctx context.Context, a *Access, user id.UserID, groups []roomdb.ChildGroup,
+) (map[shard.Nid]visibility.View, error) {
 	last := make(map[shard.Nid]int64)
 	for i := range groups {
 		if g := &groups[i]; g.State != 0 {
@@ -175,7 +181,8 @@ func (r *Reader) statesSeen(ctx context.Context, a *Access, user id.UserID, grou
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(nids, func(n shard.Nid) bool { return !views[n].Allows(a.joinedAfter(last[n])) }), nil
+	maps.DeleteFunc(views, func(n shard.Nid, v visibility.View) bool { return !v.Allows(a.joinedAfter(last[n])) })
+	return views, nil
 }
 
 // count takes in a group of children.
@@ -202,7 +209,8 @@ func (f *family) count(g *roomdb.ChildGroup, user id.UserID) {
 
 // readChildren reads the children that are told themselves.
 func (r *Reader) readChildren(
-	ctx context.Context, a *Access, user id.UserID, ignored map[string]bool, sight *roomdb.Sight, families map[id.EventID]*family,
+	ctx context.Context, a *Access, ignored map[string]bool, sight *roomdb.Sight, views map[shard.Nid]visibility.View,
+	families map[id.EventID]*family,
 ) error {
 	var edited, referredTo []string
 	var lasts []int64
@@ -251,13 +259,16 @@ func (r *Reader) readChildren(
 	if err != nil {
 		return err
 	}
-	seen, err := r.Visible(ctx, a, user, children)
-	if err != nil {
-		return err
-	}
-	for i, it := range children {
-		if !seen[i] || it.Because != nil {
+	for _, it := range children {
+		view, seen := views[it.StateAfter]
+		if it.Ord >= sight.Sure {
+			view.Membership, seen = event.Join, true
+		}
+		if !seen || it.Because != nil {
 			continue
+		}
+		if it.Membership = view.Membership; it.Membership == "" {
+			it.Membership = event.Leave
 		}
 		if f := roots[it.Ord]; f != nil {
 			f.thread.Latest, f.found.Thread = it, f.thread

@@ -80,6 +80,7 @@ WHERE t.room_nid = @room_nid AND t.ord < @below::bigint AND t.sender <> ALL(@wit
   AND NOT EXISTS (
     SELECT 1 FROM thread_part o
     WHERE o.room_nid = t.room_nid AND o.root = t.root AND o.ord > t.ord AND o.sender <> ALL(@without::bigint[]))
+  AND EXISTS (SELECT 1 FROM event r WHERE r.room_nid = t.room_nid AND r.event_id = t.root AND r.ord IS NOT NULL)
   AND (@participant::bigint = 0
     OR EXISTS (SELECT 1 FROM thread_part m WHERE m.room_nid = t.room_nid AND m.root = t.root AND m.sender = @participant)
     OR EXISTS (SELECT 1 FROM event r WHERE r.room_nid = t.room_nid AND r.event_id = t.root AND r.sender = @participant))
@@ -94,7 +95,8 @@ SELECT t.root::text AS root, t.ord::bigint AS ord FROM (
       AND e.sender <> ALL(@without::bigint[])
     GROUP BY e.relates_to
 ) t
-WHERE t.ord < @below::bigint AND (@participant::bigint = 0 OR t.own
+WHERE t.ord < @below::bigint AND EXISTS (SELECT 1 FROM event r WHERE r.room_nid = @room_nid AND r.event_id = t.root AND r.ord <= @until::bigint)
+  AND (@participant::bigint = 0 OR t.own
     OR EXISTS (SELECT 1 FROM event r WHERE r.room_nid = @room_nid AND r.event_id = t.root AND r.sender = @participant))
 ORDER BY t.ord DESC LIMIT @count;
 

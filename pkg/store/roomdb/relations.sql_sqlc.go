@@ -519,6 +519,7 @@ WHERE t.room_nid = $1 AND t.ord < $2::bigint AND t.sender <> ALL($3::bigint[])
   AND NOT EXISTS (
     SELECT 1 FROM thread_part o
     WHERE o.room_nid = t.room_nid AND o.root = t.root AND o.ord > t.ord AND o.sender <> ALL($3::bigint[]))
+  AND EXISTS (SELECT 1 FROM event r WHERE r.room_nid = t.room_nid AND r.event_id = t.root AND r.ord IS NOT NULL)
   AND ($4::bigint = 0
     OR EXISTS (SELECT 1 FROM thread_part m WHERE m.room_nid = t.room_nid AND m.root = t.root AND m.sender = $4)
     OR EXISTS (SELECT 1 FROM event r WHERE r.room_nid = t.room_nid AND r.event_id = t.root AND r.sender = $4))
@@ -573,7 +574,8 @@ SELECT t.root::text AS root, t.ord::bigint AS ord FROM (
       AND e.sender <> ALL($4::bigint[])
     GROUP BY e.relates_to
 ) t
-WHERE t.ord < $5::bigint AND ($1::bigint = 0 OR t.own
+WHERE t.ord < $5::bigint AND EXISTS (SELECT 1 FROM event r WHERE r.room_nid = $2 AND r.event_id = t.root AND r.ord <= $3::bigint)
+  AND ($1::bigint = 0 OR t.own
     OR EXISTS (SELECT 1 FROM event r WHERE r.room_nid = $2 AND r.event_id = t.root AND r.sender = $1))
 ORDER BY t.ord DESC LIMIT $6
 `

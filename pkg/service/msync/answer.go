@@ -29,6 +29,7 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 			return nil, false, err
 		}
 	}
+	v.telling = v.recall()
 	sections := map[string][]roomBody{}
 	for _, s := range []struct {
 		name  string
@@ -48,6 +49,7 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 			sections[s.name] = bodies
 		}
 	}
+	v.remember()
 	body = append(body, `{"next_batch":`...)
 	body = canonjson.AppendString(body, v.upper.Encode())
 	data := v.globalData(p)

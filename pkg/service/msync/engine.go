@@ -56,6 +56,8 @@ type Engine struct {
 	busy    atomic.Bool   // the filter has been asked about a batch that is not applied yet
 	stop    chan struct{} // closed when waiting syncs are to be answered at once
 	stopped sync.Once
+	// memories are what clients that load members lazily have been told, by the numbers in their tokens.
+	memories *cache.Cache[shard.Pos, *told]
 
 	mu          sync.Mutex // guards all below; never held across I/O
 	incarnation uint32
@@ -64,6 +66,7 @@ type Engine struct {
 	rooms       map[shard.Nid]*room
 	users       map[string]*user
 	typing      []typingState // by shard
+	owed        int64         // bytes that are held and not charged yet
 }
 
 // New makes an Engine, whose work carries the values of ctx. It must hear the log ([Engine.Wants], [Engine.Apply], [Engine.Reset]) before it is asked.
@@ -77,6 +80,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 		rooms: make(map[shard.Nid]*room), users: make(map[string]*user), typing: make([]typingState, o.Shards.Count()),
 	}
 	e.account = o.Budget.Account("sync_window", e.evict)
+	e.memories = newMemories(o.Budget)
 	return e
 }
 

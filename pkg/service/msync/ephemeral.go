@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
-	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
@@ -134,71 +133,4 @@ func (v *view) roomData(x *part) []byte {
 		}
 	}
 	return out
-}
-
-// summary is who is in a room, as far as its name may be made of them.
-type summary struct {
-	joined, invited int
-	heroes          []string // those of longest standing, one more than are told
-}
-
-const maxHeroes = 5
-
-// appendSummary appends the counts of members and the heroes.
-func (v *view) appendSummary(ctx context.Context, b []byte, x *part) ([]byte, error) {
-	s, err := v.summaryOf(ctx, x.ref.Nid)
-	if err != nil {
-		return nil, err
-	}
-	b = append(b, `{"m.heroes":[`...)
-	n := 0
-	for _, u := range s.heroes {
-		if u == v.u.id || n == maxHeroes {
-			continue
-		}
-		if n > 0 {
-			b = append(b, ',')
-		}
-		b = canonjson.AppendString(b, u)
-		n++
-	}
-	b = append(b, `],"m.invited_member_count":`...)
-	b = canonjson.AppendInt(b, int64(s.invited))
-	b = append(b, `,"m.joined_member_count":`...)
-	b = canonjson.AppendInt(b, int64(s.joined))
-	return append(b, '}'), nil
-}
-
-// summaryOf gives a room's summary, remembered until a member event.
-func (v *view) summaryOf(ctx context.Context, nid shard.Nid) (*summary, error) {
-	v.e.mu.Lock()
-	r := v.e.rooms[nid]
-	var last shard.Pos
-	if r != nil {
-		last = r.last
-		if r.summary != nil {
-			s := r.summary
-			v.e.mu.Unlock()
-			return s, nil
-		}
-	}
-	v.e.mu.Unlock()
-	counts, err := v.e.Rooms.CountMembers(ctx, nid)
-	if err != nil {
-		return nil, err
-	}
-	s := &summary{joined: counts[roomdb.MembershipJoin], invited: counts[roomdb.MembershipInvite]}
-	with := []roomdb.Membership{roomdb.MembershipJoin, roomdb.MembershipInvite}
-	if s.joined+s.invited <= 1 { // the room is named after those who were there
-		with = append(with, roomdb.MembershipLeave, roomdb.MembershipBan)
-	}
-	if s.heroes, err = v.e.Rooms.FirstMembers(ctx, nid, maxHeroes+1, with...); err != nil {
-		return nil, err
-	}
-	v.e.mu.Lock()
-	defer v.e.mu.Unlock()
-	if r := v.e.rooms[nid]; r != nil && r.last == last {
-		r.summary = s
-	}
-	return s, nil
 }

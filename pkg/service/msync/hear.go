@@ -57,6 +57,13 @@ func (e *Engine) done() {
 
 // Apply takes in a batch of the log, and wakes whoever it concerns.
 func (e *Engine) Apply(_ context.Context, b follow.Batch) error {
+	owed, err := e.apply(b)
+	e.account.Charge(owed) // which may evict, and so takes mu
+	return err
+}
+
+// apply takes in a batch, and gives the bytes that are to be charged for it.
+func (e *Engine) apply(b follow.Batch) (owed int64, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	concerned := make(map[*user]struct{})
@@ -73,7 +80,7 @@ func (e *Engine) Apply(_ context.Context, b follow.Batch) error {
 		default:
 		}
 		if err != nil {
-			return err
+			return e.settleUp(), err
 		}
 	}
 	e.incarnation, e.pos[b.Shard] = b.Incarnation, b.Last
@@ -81,7 +88,14 @@ func (e *Engine) Apply(_ context.Context, b follow.Batch) error {
 	for u := range concerned {
 		e.wake(u)
 	}
-	return nil
+	return e.settleUp(), nil
+}
+
+// settleUp gives what is to be charged, once. Under mu.
+func (e *Engine) settleUp() int64 {
+	owed := e.owed
+	e.owed = 0
+	return owed
 }
 
 // wake wakes a user's waiting syncs. Under mu.
@@ -200,7 +214,7 @@ func (e *Engine) keep(r *room, it *readdb.Item, body *entry.EventBody) {
 	if len(r.events) > maxRoomEvents {
 		e.trim(r, len(r.events)-maxRoomEvents*3/4)
 	}
-	e.account.Charge(n)
+	e.owed += n
 }
 
 // redact shows the target of a redaction as redacted from now on, if it is held. Under mu.

@@ -2,6 +2,7 @@ package msync
 
 import (
 	"context"
+	"math"
 
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -17,7 +18,7 @@ func (v *view) aggregate(ctx context.Context, x *part, st *stretch) error {
 		st.items = readdb.Gather(v.User, v.ignored, st.items, x.events)
 		return nil
 	}
-	a := readdb.Access{Ref: x.ref, Until: int64(v.to(x.ref.Nid.Shard()))}
+	a := readdb.Access{Ref: x.ref, Until: int64(v.to(x.ref.Nid.Shard())), JoinedUntil: math.MaxInt64}
 	a.Member = roomdb.MemberRow{
 		Room: x.ref.Nid, UserID: v.u.id, Membership: x.membership.membership, Event: x.event, Pos: x.pos, Local: true,
 	}

@@ -32,11 +32,12 @@ type Request struct {
 // view is what one answer is made from: who asks, from where, and up to where.
 type view struct {
 	*Request
-	e     *Engine
-	u     *user
-	since *token.Sync // nil: everything
-	upper *token.Sync
-	now   readdb.Viewer
+	e       *Engine
+	u       *user
+	since   *token.Sync // nil: everything
+	upper   *token.Sync
+	now     readdb.Viewer
+	telling *telling
 	// ignored are those whom the user wants to hear nothing of.
 	ignored map[string]bool
 }
@@ -174,6 +175,8 @@ type part struct {
 	receipts []receipt
 	typing   *roomTyping
 	data     []accountData
+	// heroes are those whom the summary names; empty if they are not told.
+	heroes []string
 }
 
 // plan is what an answer will say.

@@ -34,6 +34,10 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	summary, err := v.summary(ctx, x, st)
+	if err != nil {
+		return nil, err
+	}
 	state, err := v.state(ctx, x, st)
 	if err != nil {
 		return nil, err
@@ -45,12 +49,16 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	ephemeral := v.appendEphemeral(nil, x, receipts)
 	data := v.roomData(x)
 	whole := x.fresh || v.FullState
-	if !whole && len(st.items) == 0 && len(state) == 0 && len(ephemeral) == 0 && len(data) == 0 {
+	if !whole && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` {
 		return nil, nil
 	}
-	if x.fresh && v.since != nil {
+	if x.fresh && v.since != nil && !st.limited {
 		// The client may hold events from when the user was in the room before: between those and these is a gap.
-		st.limited = true
+		first, err := v.e.Rooms.FirstJoin(ctx, x.ref.Nid, v.User, int64(x.pos))
+		if err != nil {
+			return nil, err
+		}
+		st.limited = !first
 	}
 	if err := v.aggregate(ctx, x, st); err != nil {
 		return nil, err
@@ -62,13 +70,7 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	b = append(b, `]},"account_data":{"events":[`...)
 	b = append(b, data...)
 	b = append(b, `]},"unread_notifications":{"highlight_count":0,"notification_count":0},"summary":`...)
-	if whole || slices.ContainsFunc(st.items, isMember) || slices.ContainsFunc(state, isMember) {
-		if b, err = v.appendSummary(ctx, b, x); err != nil {
-			return nil, err
-		}
-	} else {
-		b = append(b, `{}`...)
-	}
+	b = append(b, summary...)
 	return append(b, '}'), nil
 }
 
@@ -170,7 +172,11 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 	below := upto + 1
 	const pages = 8 // a filter that lets little through does not read the whole room
 	for page := range pages {
-		stored, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, below, above, limit+1)
+		count := limit + 1
+		if page > 0 {
+			count = max(count, 100)
+		}
+		stored, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, below, above, count)
 		if err != nil {
 			return nil, err
 		}
@@ -193,20 +199,20 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				st.limited = true
 				return st.reversed(), nil
 			}
+			below = it.Ord
 			// The user's own going is told in any case.
 			if a != nil && !seen[i] && it.Nid != x.event {
-				st.limited = true
 				continue
 			}
 			if a == nil {
 				it.Membership = "join"
 			}
-			below, st.before, st.start = it.Ord, it.Ord-1, it.StateBefore
+			st.before, st.start = it.Ord-1, it.StateBefore
 			if v.shown(x, it) {
 				st.items = append(st.items, it)
 			}
 		}
-		if len(stored) <= limit {
+		if len(stored) < count {
 			return st.reversed(), nil
 		}
 	}

@@ -131,7 +131,7 @@ func (v *view) lazyKeys(ctx context.Context, x *part, st *stretch) (skip func(st
 	if !v.Filter.Room.State.LazyLoadMembers {
 		return func(stateres.Key) bool { return false }, nil
 	}
-	names := append(senders(st), typeMember, v.u.id)
+	names := append(append(senders(st), x.heroes...), typeMember, v.u.id)
 	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), names)
 	if err != nil {
 		return nil, err
@@ -171,30 +171,6 @@ func senders(st *stretch) []string {
 		}
 	}
 	return out
-}
-
-// lazy leaves out the members who sent nothing of the timeline, and adds the member events of those who did.
-func (v *view) lazy(ctx context.Context, x *part, st *stretch, items []*readdb.Item) ([]*readdb.Item, error) {
-	whole := x.fresh || v.FullState
-	wanted := senders(st)
-	if whole {
-		wanted = append(wanted, v.u.id)
-		return slices.DeleteFunc(items, func(it *readdb.Item) bool {
-			key, _ := it.Event.StateKey()
-			return isMember(it) && !slices.Contains(wanted, key)
-		}), nil
-	}
-	told := make(map[string]bool)
-	for _, list := range [][]*readdb.Item{items, st.items} {
-		for _, it := range list {
-			if key, _ := it.Event.StateKey(); isMember(it) {
-				told[key] = true
-			}
-		}
-	}
-	wanted = slices.DeleteFunc(wanted, func(s string) bool { return told[s] })
-	members, err := v.memberEvents(ctx, x, wanted)
-	return append(items, members...), err
 }
 
 // memberEvents gives current member events, those that are remembered without a query.

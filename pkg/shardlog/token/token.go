@@ -59,6 +59,8 @@ type Section uint8
 // The sections.
 const (
 	SectionToDevice Section = 1
+	// SectionMembers is no position: it is the number of the answer by which the client was last told of members that it loads lazily.
+	SectionMembers Section = 2
 )
 
 // Place says how far a section that was cut short has been read.

@@ -1,0 +1,182 @@
+package msync
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/heddle-im/heddle/pkg/infra/cache"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
+)
+
+// Which members a client that loads them lazily has been told is remembered by what it was told last: each answer that tells of new
+// members is given a number, which its token carries, and what the answer and those before it told is kept under the number. A
+// client that presents a token has had the answer that the token came with, so it knows these members, and only these; a repeat of an
+// earlier token, an answer that was lost, and two syncs side by side each find their own memory. Whoever does not find it, after a
+// restart, on another worker or because memory was short, tells the members again.
+
+// told is what a line of answers told. It does not change once it is kept.
+type told struct {
+	user   id.UserID
+	device id.DeviceID
+	before *told // those of the answers before
+	rooms  map[shard.Nid]map[string]struct{}
+	depth  int // of before, with this one
+	count  int // members of this and before
+	number shard.Pos
+}
+
+const (
+	maxToldDepth = 16     // layers that are looked through before they are put together
+	maxTold      = 20_000 // members that are remembered of one line; beyond, it begins anew
+	toldSize     = 96     // about what one takes
+)
+
+func newMemories(b *cache.Budget) *cache.Cache[shard.Pos, *told] {
+	return cache.New("sync_members", b, nil, func(_ shard.Pos, t *told) int64 { return 256 + int64(t.count)*toldSize })
+}
+
+// has tells whether a room's member was told.
+func (t *told) has(room shard.Nid, user string) bool {
+	for ; t != nil; t = t.before {
+		if _, ok := t.rooms[room][user]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// flat gives one layer that holds all.
+func (t *told) flat() *told {
+	out := &told{user: t.user, device: t.device, rooms: make(map[shard.Nid]map[string]struct{}), depth: 1}
+	for l := t; l != nil; l = l.before {
+		for room, users := range l.rooms {
+			m := out.rooms[room]
+			if m == nil {
+				m = make(map[string]struct{}, len(users))
+				out.rooms[room] = m
+			}
+			for u := range users {
+				m[u] = struct{}{}
+			}
+		}
+	}
+	for _, m := range out.rooms {
+		out.count += len(m)
+	}
+	return out
+}
+
+// telling collects the members that one answer tells, while its rooms are made side by side.
+type telling struct {
+	known *told // nil: nothing is known
+	mu    sync.Mutex
+	rooms map[shard.Nid]map[string]struct{} // guarded by mu
+	count int
+}
+
+// recall begins an answer with what the client is known to have been told.
+func (v *view) recall() *telling {
+	t := new(telling)
+	if v.since == nil {
+		return t
+	}
+	if number, ok := v.since.Place(token.SectionMembers); ok {
+		if m, ok := v.e.memories.Get(number); ok && m.user == v.User && m.device == v.Device {
+			t.known = m
+		}
+	}
+	return t
+}
+
+// tell notes that members of a room are told.
+func (t *telling) tell(room shard.Nid, users ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, u := range users {
+		if t.known.has(room, u) {
+			continue
+		}
+		m := t.rooms[room]
+		if m == nil {
+			if t.rooms == nil {
+				t.rooms = make(map[shard.Nid]map[string]struct{})
+			}
+			m = make(map[string]struct{})
+			t.rooms[room] = m
+		}
+		if _, ok := m[u]; !ok {
+			m[u] = struct{}{}
+			t.count++
+		}
+	}
+}
+
+// remember keeps what the answer tells, and puts its number into the token.
+func (v *view) remember() {
+	t := v.telling
+	if t.count == 0 {
+		return // the token goes on with the number that it has
+	}
+	m := &told{user: v.User, device: v.Device, rooms: t.rooms, depth: 1, count: t.count}
+	if k := t.known; k != nil && k.count+m.count <= maxTold {
+		m.before, m.depth, m.count = k, k.depth+1, m.count+k.count
+		if m.depth > maxToldDepth {
+			m = m.flat()
+		}
+	}
+	m.number = shard.Pos(rand.Int64N(1<<62) + 1)
+	if k := t.known; k != nil && k.before != nil {
+		v.e.memories.Delete(k.before.number) // the client has gone on from it
+	}
+	v.e.memories.Set(m.number, m)
+	places := slices.DeleteFunc(slices.Clone(v.upper.Places), func(p token.Place) bool { return p.Section == token.SectionMembers })
+	places = append(places, token.Place{Section: token.SectionMembers, Position: m.number})
+	slices.SortFunc(places, func(a, b token.Place) int { return int(a.Section) - int(b.Section) })
+	v.upper.Places = places
+}
+
+// memberKeys gives the users whose member events are among the items.
+func memberKeys(lists ...[]*readdb.Item) []string {
+	var out []string
+	for _, list := range lists {
+		for _, it := range list {
+			if isMember(it) {
+				key, _ := it.Event.StateKey()
+				out = append(out, key)
+			}
+		}
+	}
+	return out
+}
+
+// lazy leaves out the members who sent nothing of the timeline and are no heroes, and adds the member events of those who did or are and
+// whom the client has not been told.
+func (v *view) lazy(ctx context.Context, x *part, st *stretch, items []*readdb.Item) ([]*readdb.Item, error) {
+	wanted := append(senders(st), x.heroes...)
+	if x.fresh || v.FullState {
+		wanted = append(wanted, v.u.id)
+		items = slices.DeleteFunc(items, func(it *readdb.Item) bool {
+			key, _ := it.Event.StateKey()
+			return isMember(it) && !slices.Contains(wanted, key)
+		})
+	} else {
+		here := memberKeys(items, st.items)
+		again := v.Filter.Room.State.IncludeRedundantMembers
+		wanted = slices.DeleteFunc(wanted, func(u string) bool {
+			return slices.Contains(here, u) || !again && v.telling.known.has(x.ref.Nid, u)
+		})
+		slices.Sort(wanted)
+		members, err := v.memberEvents(ctx, x, slices.Compact(wanted))
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, members...)
+	}
+	v.telling.tell(x.ref.Nid, memberKeys(items, st.items)...)
+	return items, nil
+}

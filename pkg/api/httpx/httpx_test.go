@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -601,3 +603,33 @@ type discard struct{ header http.Header }
 func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discard) WriteHeader(int)             {}
+
+// FuzzQuery reads every sort of parameter from anything.
+func FuzzQuery(f *testing.F) {
+	f.Add("limit=7&dir=b&from=x&since=%00&ts=1&full_state=true&timeout=30000")
+	f.Add("limit=-1&limit=%zz;")
+	f.Fuzz(func(t *testing.T, raw string) {
+		q, err := Query(&http.Request{URL: &url.URL{RawQuery: raw}})
+		if err != nil {
+			require.True(t, mxerr.Is(err, mxerr.InvalidParam))
+			return
+		}
+		for _, s := range []string{"limit", "dir", "from", "ts", "timeout"} {
+			require.True(t, utf8.ValidString(q.Get(s)))
+			require.NotContains(t, q.Get(s), "\x00")
+		}
+		if n, err := q.Limit(10, 100); err == nil {
+			require.True(t, 0 <= n && n <= 100, n)
+		}
+		if d, err := q.Milliseconds("timeout", time.Minute); err == nil {
+			require.True(t, 0 <= d && d <= time.Minute, d)
+		}
+		if ms, _, err := q.Timestamp("ts"); err == nil {
+			require.True(t, 0 <= ms && ms < 1<<53, ms)
+		}
+		if d, err := q.Dir(Forward); err == nil {
+			require.True(t, d == Forward || d == Backward)
+		}
+		_, _ = q.Bool("full_state", false)
+	})
+}

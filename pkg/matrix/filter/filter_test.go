@@ -73,5 +73,8 @@ func FuzzParse(f *testing.F) {
 			_ = x.Room.Timeline.Pass("m.room.message", "@a:b")
 			require.LessOrEqual(t, x.TimelineLimit(), 1000)
 		}
+		if x, err := filter.ParseRoomEvents(b); err == nil {
+			require.NotNil(t, x)
+		}
 	})
 }

@@ -123,3 +123,22 @@ func FuzzUIAResume(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodeCommand gives what reads the commands of other workers anything: what it takes is written again as it was meant.
+func FuzzDecodeCommand(f *testing.F) {
+	for _, m := range account.Methods() {
+		f.Add(m, []byte(`{"user_id":"@a:b","device_id":"D"}`))
+	}
+	f.Fuzz(func(t *testing.T, method string, b []byte) {
+		c, err := account.Decode(method, b)
+		if err != nil {
+			require.Nil(t, c)
+			return
+		}
+		require.Equal(t, method, c.Method())
+		again, err := account.Encode(c)
+		require.NoError(t, err)
+		_, err = account.Decode(method, again)
+		require.NoError(t, err)
+	})
+}

@@ -195,20 +195,26 @@ func (l *leases) Valid(s shard.ID, e shard.Epoch) bool { return l.engine.Valid(s
 // Epoch implements account.Owners.
 func (l *leases) Epoch(s shard.ID) (shard.Epoch, bool) { return l.engine.Epoch(s) }
 
-// Moved implements commit.Leases. What the rooms hold in memory was prepared under the old epoch and fails; they begin anew.
+// Moved implements commit.Leases. What the rooms hold in memory was prepared under the old epoch and fails; they begin anew. If the
+// lease has lapsed meanwhile, and perhaps was taken again, whoever does that opens them.
 func (l *leases) Moved(s shard.ID, from, to shard.Epoch) {
 	l.engine.Moved(s, from, to)
 	l.tasks.Go(func(ctx context.Context) {
-		if err := l.rooms.Open(ctx, s, to); err != nil {
-			l.log.Error("rooms of a shard did not begin anew; the shard is given up", "shard", int(s), "error", err)
-			l.committer.Drop(s)
-			l.engine.Wake()
+		if e, ok := l.engine.Epoch(s); !ok || e != to {
+			return
 		}
+		err := l.rooms.Open(ctx, s, to)
+		if err == nil || errors.Is(err, room.ErrOvertaken) || ctx.Err() != nil {
+			return
+		}
+		l.log.Error("rooms of a shard did not begin anew; the shard is given up", "shard", int(s), "error", err)
+		l.engine.Lost(s, to) // closes all of it, and takes it again
 	})
 }
 
-// Lost implements commit.Leases: the engine finds out by itself, sooner if it looks now.
-func (l *leases) Lost(shard.ID, shard.Epoch) { l.engine.Wake() }
+// Lost implements commit.Leases: a fence has found that the shard is not ours. The committer has let go of it; the rest is closed, and
+// all of it is opened again if the lease turns out to be ours after all.
+func (l *leases) Lost(s shard.ID, e shard.Epoch) { l.engine.Lost(s, e) }
 
 // typing tells the synchrotrons who types.
 type typing writing

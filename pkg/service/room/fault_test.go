@@ -319,3 +319,14 @@ func TestNotTheOwner(t *testing.T) {
 	w.Send(r, alice, "back")
 	checkRoom(t, w, r)
 }
+
+// Who opens a shard anew because its epoch was raised may come after its lease lapsed and was taken again.
+func TestAnEarlierEpochDoesNotReplaceALaterOne(t *testing.T) {
+	w := roomtest.New(t)
+	r := w.Room(alice, roomver.Default)
+	s := shardOf(w, r)
+	require.ErrorIs(t, w.Host.Open(w.Ctx(), s, 0), room.ErrOvertaken)
+	w.Send(r, alice, "still open")
+	require.NoError(t, w.Host.Open(w.Ctx(), s, 1), "the same again begins anew")
+	w.Send(r, alice, "and again")
+}

@@ -88,58 +88,81 @@ func NewHost(o Options) *Host {
 	return h
 }
 
+// ErrOvertaken says that a shard was opened under a later epoch meanwhile.
+var ErrOvertaken = errors.New("the shard is open under a later epoch")
+
 // Open begins to do commands on a shard's rooms, under an epoch. The committer must have the shard open. If the shard is open
-// under another epoch it is closed first.
+// under an earlier epoch it is closed first; under a later one it stays as it is, and the error is ErrOvertaken: who opens a shard
+// anew because its epoch was raised may come after one who took it again.
 func (h *Host) Open(ctx context.Context, s shard.ID, e shard.Epoch) error {
-	if err := h.Close(ctx, s); err != nil {
-		return err
+	for {
+		if t := h.term(s); t != nil {
+			if t.epoch > e {
+				return fmt.Errorf("open shard %s under epoch %d: %w", s, e, ErrOvertaken)
+			}
+			if err := h.closeTerm(ctx, t); err != nil {
+				return err
+			}
+		}
+		seq, err := h.DB.MaxSeq(ctx)
+		if err != nil {
+			return fmt.Errorf("open shard %s: %w", s, err)
+		}
+		t := newTerm(h, s, e, seq)
+		if h.begin(t) {
+			return nil
+		}
+		t.typing.stop()
 	}
-	seq, err := h.DB.MaxSeq(ctx)
-	if err != nil {
-		return fmt.Errorf("open shard %s: %w", s, err)
-	}
-	t := newTerm(h, s, e, seq)
+}
+
+// begin lets a term serve its shard if no other does.
+func (h *Host) begin(t *term) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.terms[s] != nil {
-		t.typing.stop()
-		return fmt.Errorf("open shard %s: it was opened meanwhile", s)
+	if h.terms[t.shard] != nil {
+		return false
 	}
-	h.terms[s] = t
-	return nil
+	h.terms[t.shard] = t
+	return true
+}
+
+func (h *Host) term(s shard.ID) *term {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.terms[s]
 }
 
 // Close stops taking commands for a shard, and returns when those that were begun are answered. Closing a shard that is not open
 // does nothing.
 func (h *Host) Close(ctx context.Context, s shard.ID) error {
-	h.mu.RLock()
-	t := h.terms[s]
-	h.mu.RUnlock()
+	t := h.term(s)
 	if t == nil {
 		return nil
 	}
+	return h.closeTerm(ctx, t)
+}
+
+func (h *Host) closeTerm(ctx context.Context, t *term) error {
 	drained := t.close()
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		return fmt.Errorf("close shard %s: %w", s, ctx.Err())
+		return fmt.Errorf("close shard %s: %w", t.shard, ctx.Err())
 	}
 	t.typing.stop()
 	t.forgetAll()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.terms[s] == t {
-		delete(h.terms, s)
+	if h.terms[t.shard] == t {
+		delete(h.terms, t.shard)
 	}
 	return nil
 }
 
 // Do implements [Writer] for the shards that are open here.
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
-	s := ShardOf(h.Shards, cmd)
-	h.mu.RLock()
-	t := h.terms[s]
-	h.mu.RUnlock()
+	t := h.term(ShardOf(h.Shards, cmd))
 	if t == nil || !t.enter() {
 		return Answer{}, ErrNotOwner
 	}

@@ -1,0 +1,421 @@
+package pushrule
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Event is an event as conditions look at it, read once for all who are asked about it.
+type Event struct {
+	// fields has what is no object, by its path with NUL between the names.
+	fields map[string]jsontext.Value
+	body   string // content.body, if it is a text
+	RoomID string
+	Sender string
+}
+
+// maxDepth is how deep conditions look into an event.
+const maxDepth = 20
+
+// ReadEvent reads an event in the client format.
+func ReadEvent(event []byte) (*Event, error) {
+	e := &Event{fields: make(map[string]jsontext.Value, 16)}
+	var top map[string]jsontext.Value
+	if err := json.Unmarshal(event, &top, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		return nil, err
+	}
+	e.flatten("", top, 0)
+	e.RoomID, _ = e.text("room_id")
+	e.Sender, _ = e.text("sender")
+	e.body, _ = e.text("content\x00body")
+	return e, nil
+}
+
+func (e *Event) flatten(prefix string, object map[string]jsontext.Value, depth int) {
+	for name, v := range object {
+		path := prefix + name
+		if v.Kind() != '{' {
+			e.fields[path] = v
+			continue
+		}
+		var inner map[string]jsontext.Value
+		if depth < maxDepth && json.Unmarshal(v, &inner, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) == nil {
+			e.flatten(path+"\x00", inner, depth+1)
+		}
+	}
+}
+
+func (e *Event) text(path string) (string, bool) {
+	v := e.fields[path]
+	if v.Kind() != '"' {
+		return "", false
+	}
+	if simple := v[1 : len(v)-1]; bytes.IndexByte(simple, '\\') < 0 {
+		return string(simple), true
+	}
+	b, err := jsontext.AppendUnquote(nil, v)
+	return string(b), err == nil
+}
+
+// Circumstances are what a rule can ask of beside the event.
+type Circumstances struct {
+	// Members is how many are joined to the room.
+	Members int
+	// SenderLevel is the sender's power level, and NotificationLevel gives the level that a kind of notification needs.
+	SenderLevel       int64
+	NotificationLevel func(kind string) int64
+	// DisplayName is the reader's in the room; empty if there is none.
+	DisplayName string
+}
+
+// Outcome is what a user's rules say of an event.
+type Outcome struct {
+	// Notify: the user is to hear of it, and it counts as unread. Highlight: it is for the user in particular.
+	Notify, Highlight bool
+	// Sound is the sound to play; empty: none.
+	Sound string
+	// Rule and Kind are of the rule that matched; empty if none did.
+	Kind, Rule string
+	// Actions are the rule's, as they were set.
+	Actions []jsontext.Value
+}
+
+// Compiled is a user's rules made ready to be asked. It is safe for concurrent use.
+type Compiled struct{ rules []compiledRule }
+
+type compiledRule struct {
+	conditions []test
+	outcome    Outcome
+}
+
+// test is one condition made ready.
+type test func(e *Event, c *Circumstances) bool
+
+// Compile makes rules ready. Rules that are disabled, or can never match, are left out.
+func Compile(s *Ruleset) *Compiled {
+	c := new(Compiled)
+	for _, kind := range []string{KindOverride, KindContent, KindRoom, KindSender, KindUnderride} {
+		rules, _ := s.Of(kind)
+		for i := range rules {
+			r := &rules[i]
+			if !r.Enabled {
+				continue
+			}
+			if tests, ok := compileRule(kind, r); ok {
+				c.rules = append(c.rules, compiledRule{tests, outcomeOf(kind, r)})
+			}
+		}
+	}
+	return c
+}
+
+func compileRule(kind string, r *Rule) ([]test, bool) {
+	switch kind {
+	case KindContent:
+		g := newGlob(r.Pattern)
+		return []test{func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inWords(e.body) }}, true
+	case KindRoom:
+		id := r.ID
+		return []test{func(e *Event, _ *Circumstances) bool { return e.RoomID == id }}, true
+	case KindSender:
+		id := r.ID
+		return []test{func(e *Event, _ *Circumstances) bool { return e.Sender == id }}, true
+	}
+	tests := make([]test, 0, len(r.Conditions))
+	for i := range r.Conditions {
+		t, ok := r.Conditions[i].compile()
+		if !ok {
+			return nil, false // an unknown condition never holds (spec: "Conditions")
+		}
+		tests = append(tests, t)
+	}
+	return tests, true
+}
+
+func (c *Condition) compile() (test, bool) {
+	path := pathOf(c.Key)
+	switch c.Kind {
+	case "event_match":
+		if c.Pattern == nil {
+			return nil, false
+		}
+		g := newGlob(*c.Pattern)
+		if path == "content\x00body" {
+			return func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inWords(e.body) }, true
+		}
+		return func(e *Event, _ *Circumstances) bool {
+			s, ok := e.text(path)
+			return ok && g.whole(s)
+		}, true
+	case "event_property_is":
+		want := c.Value
+		return func(e *Event, _ *Circumstances) bool { return same(e.fields[path], want) }, true
+	case "event_property_contains":
+		want := c.Value
+		return func(e *Event, _ *Circumstances) bool { return contains(e.fields[path], want) }, true
+	case "contains_display_name":
+		return func(e *Event, a *Circumstances) bool {
+			return a.DisplayName != "" && e.body != "" && literal(a.DisplayName).inWords(e.body)
+		}, true
+	case "room_member_count":
+		count, ok := parseCount(c.Is)
+		return func(_ *Event, a *Circumstances) bool { return count.holds(a.Members) }, ok
+	case "sender_notification_permission":
+		key := c.Key
+		return func(_ *Event, a *Circumstances) bool {
+			return a.NotificationLevel != nil && a.SenderLevel >= a.NotificationLevel(key)
+		}, true
+	}
+	return nil, false
+}
+
+func outcomeOf(kind string, r *Rule) Outcome {
+	o := Outcome{Kind: kind, Rule: r.ID, Actions: r.Actions}
+	for _, a := range r.Actions {
+		if a.Kind() == '"' {
+			if s := string(a); s == `"notify"` || s == `"coalesce"` {
+				o.Notify = true
+			}
+			continue
+		}
+		var tweak struct {
+			SetTweak string         `json:"set_tweak"`
+			Value    jsontext.Value `json:"value"`
+		}
+		if json.Unmarshal(a, &tweak) != nil {
+			continue
+		}
+		switch tweak.SetTweak {
+		case "highlight":
+			o.Highlight = string(tweak.Value) != "false"
+		case "sound":
+			_ = json.Unmarshal(tweak.Value, &o.Sound) // what is no text is no sound
+		}
+	}
+	if !o.Notify {
+		o.Highlight, o.Sound = false, ""
+	}
+	return o
+}
+
+// Evaluate tells what the rules say of an event. Whoever sent it hears nothing of it: that is for the caller to know.
+func (c *Compiled) Evaluate(e *Event, a *Circumstances) Outcome {
+next:
+	for i := range c.rules {
+		for _, t := range c.rules[i].conditions {
+			if !t(e, a) {
+				continue next
+			}
+		}
+		return c.rules[i].outcome
+	}
+	return Outcome{}
+}
+
+// pathOf makes a key's path: names between dots, in which a backslash takes a dot or a backslash as it is (spec: "Conditions").
+func pathOf(key string) string {
+	if strings.IndexByte(key, '\\') < 0 {
+		return strings.ReplaceAll(key, ".", "\x00")
+	}
+	var b strings.Builder
+	for i := 0; i < len(key); i++ {
+		switch {
+		case key[i] == '\\' && i+1 < len(key) && (key[i+1] == '.' || key[i+1] == '\\'):
+			i++
+			b.WriteByte(key[i])
+		case key[i] == '.':
+			b.WriteByte(0)
+		default:
+			b.WriteByte(key[i])
+		}
+	}
+	return b.String()
+}
+
+// same compares values that are neither objects nor arrays: texts, whole numbers, booleans and null.
+func same(v, want jsontext.Value) bool {
+	k := want.Kind()
+	if v.Kind() != k {
+		return false
+	}
+	switch k {
+	case '"':
+		if bytes.Equal(v, want) {
+			return true
+		}
+		a, err1 := jsontext.AppendUnquote(nil, v)
+		b, err2 := jsontext.AppendUnquote(nil, want)
+		return err1 == nil && err2 == nil && bytes.Equal(a, b)
+	case 't', 'f', 'n':
+		return true
+	case '0':
+		a, err1 := strconv.ParseInt(string(v), 10, 64)
+		b, err2 := strconv.ParseInt(string(want), 10, 64)
+		return err1 == nil && err2 == nil && a == b
+	}
+	return false
+}
+
+func contains(array, want jsontext.Value) bool {
+	if array.Kind() != '[' {
+		return false
+	}
+	var items []jsontext.Value
+	if json.Unmarshal(array, &items, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+		return false
+	}
+	for _, v := range items {
+		if same(v, want) {
+			return true
+		}
+	}
+	return false
+}
+
+// count is the comparison of room_member_count.
+type count struct {
+	op string
+	n  int
+}
+
+func parseCount(s string) (count, bool) {
+	digits := strings.TrimLeft(s, "<>=")
+	c := count{op: s[:len(s)-len(digits)]}
+	switch c.op {
+	case "", "==", "<", ">", "<=", ">=":
+	default:
+		return c, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	c.n = int(n) //nolint:gosec // 31 bits
+	return c, err == nil
+}
+
+func (c count) holds(n int) bool {
+	switch c.op {
+	case "<":
+		return n < c.n
+	case ">":
+		return n > c.n
+	case "<=":
+		return n <= c.n
+	case ">=":
+		return n >= c.n
+	}
+	return n == c.n
+}
+
+// glob is a pattern in which * stands for any characters and ? for one, small and capital letters being the same.
+type glob struct {
+	pattern []rune
+	plain   bool // neither * nor ?
+}
+
+const (
+	anyRun rune = -1 // *
+	anyOne rune = -2 // ?
+)
+
+func newGlob(pattern string) *glob {
+	g := &glob{plain: true}
+	for _, r := range pattern {
+		switch r {
+		case '*':
+			r, g.plain = anyRun, false
+		case '?':
+			r, g.plain = anyOne, false
+		default:
+			r = unicode.ToLower(r)
+		}
+		if n := len(g.pattern); r != anyRun || n == 0 || g.pattern[n-1] != anyRun {
+			g.pattern = append(g.pattern, r)
+		}
+	}
+	return g
+}
+
+// literal is the pattern of a text that is meant as it is written.
+func literal(s string) *glob {
+	g := &glob{plain: true}
+	for _, r := range s {
+		g.pattern = append(g.pattern, unicode.ToLower(r))
+	}
+	return g
+}
+
+// whole tells whether the pattern matches all of s.
+func (g *glob) whole(s string) bool {
+	if g.plain {
+		i := 0
+		for _, r := range s {
+			if i == len(g.pattern) || unicode.ToLower(r) != g.pattern[i] {
+				return false
+			}
+			i++
+		}
+		return i == len(g.pattern)
+	}
+	return g.search([]rune(s), false)
+}
+
+// inWords tells whether the pattern matches a part of s that begins and ends where a word could: at an end of s, or beside a character
+// that is no ASCII letter, digit or underscore.
+func (g *glob) inWords(s string) bool { return g.search([]rune(s), true) }
+
+// search runs all ways to match side by side, so that its time is bounded by the lengths' product whatever the pattern.
+func (g *glob) search(s []rune, words bool) bool {
+	if len(g.pattern) == 0 {
+		return !words && len(s) == 0
+	}
+	var small [2 * 64]bool
+	size := len(g.pattern) + 1
+	buf := small[:]
+	if 2*size > len(buf) {
+		buf = make([]bool, 2*size)
+	}
+	now, then := buf[:size], buf[size:2*size]
+	for i := 0; ; i++ {
+		if i == 0 || (words && boundary(s, i)) {
+			now[0] = true
+		}
+		for j, p := range g.pattern { // what * stands for may be nothing
+			if now[j] && p == anyRun {
+				now[j+1] = true
+			}
+		}
+		if now[size-1] && (i == len(s) || (words && boundary(s, i))) {
+			return true
+		}
+		if i == len(s) {
+			return false
+		}
+		r := unicode.ToLower(s[i])
+		clear(then)
+		for j, p := range g.pattern {
+			if !now[j] {
+				continue
+			}
+			switch {
+			case p == anyRun:
+				then[j] = true
+			case p == anyOne || p == r:
+				then[j+1] = true
+			}
+		}
+		now, then = then, now
+	}
+}
+
+// boundary tells whether a word can begin or end before s[i].
+func boundary(s []rune, i int) bool {
+	return i == 0 || i == len(s) || !wordRune(s[i-1]) || !wordRune(s[i])
+}
+
+func wordRune(r rune) bool {
+	return r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z')
+}

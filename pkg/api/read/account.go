@@ -9,7 +9,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
-	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
 	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
@@ -46,6 +45,8 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getPushRules":          a.pushRules,
 		"getPushRulesGlobal":    a.pushRulesGlobal,
 		"getPushRule":           a.pushRule,
+		"isPushRuleEnabled":     a.pushRuleEnabled,
+		"getPushRuleActions":    a.pushRuleActions,
 		"getPushers":            pushers,
 		"getProtocols":          nothing,
 		"getTurnServer":         nothing,
@@ -218,8 +219,8 @@ func (a *Accounts) accountData(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	typ, room := httpx.Var(r, "type"), httpx.Var(r, "roomId")
-	if room == "" && typ == "m.push_rules" {
-		return httpx.WriteJSON(w, http.StatusOK, map[string]*pushrule.Ruleset{"global": pushrule.Defaults(string(c.UserID))})
+	if room == "" && typ == account.TypePushRules {
+		return a.pushRules(w, r)
 	}
 	v, ok, err := a.o.Accounts.AccountData(r.Context(), c.UserID, room, typ)
 	switch {
@@ -262,22 +263,4 @@ func (a *Accounts) filter(w http.ResponseWriter, r *http.Request) error {
 	}
 	httpx.WriteRaw(w, http.StatusOK, v)
 	return nil
-}
-
-func (a *Accounts) pushRules(w http.ResponseWriter, r *http.Request) error {
-	u := auth.Must(r.Context()).UserID
-	return httpx.WriteJSON(w, http.StatusOK, map[string]*pushrule.Ruleset{"global": pushrule.Defaults(string(u))})
-}
-
-func (a *Accounts) pushRulesGlobal(w http.ResponseWriter, r *http.Request) error {
-	return httpx.WriteJSON(w, http.StatusOK, pushrule.Defaults(string(auth.Must(r.Context()).UserID)))
-}
-
-func (a *Accounts) pushRule(w http.ResponseWriter, r *http.Request) error {
-	rules := pushrule.Defaults(string(auth.Must(r.Context()).UserID))
-	rule, ok := rules.Find(httpx.Var(r, "kind"), httpx.Var(r, "ruleId"))
-	if !ok {
-		return mxerr.New(mxerr.NotFound, "Unknown push rule")
-	}
-	return httpx.WriteJSON(w, http.StatusOK, rule)
 }

@@ -164,6 +164,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.setProfile(ctx, s, c)
 	case *SetAccountData:
 		return h.setAccountData(c)
+	case *ChangePushRule:
+		return h.changePushRule(ctx, s, c)
 	case *SetTag:
 		return h.setTag(ctx, s, c)
 	case *PutFilter:

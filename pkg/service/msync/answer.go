@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
@@ -154,15 +153,23 @@ func (v *view) readData(ctx context.Context, p *plan) error {
 // globalData gives the account data events, with commas between them.
 func (v *view) globalData(p *plan) []byte {
 	var out []byte
-	if v.since == nil && v.Filter.AccountData.Pass("m.push_rules", v.u.id) {
-		rules, err := json.Marshal(map[string]*pushrule.Ruleset{"global": pushrule.Defaults(v.u.id)})
-		if err == nil {
-			out = appendDataEvent(out, "m.push_rules", rules)
-		}
-	}
+	told := v.since != nil // a new client is told the push rules of a user who has none of his own, too
 	for _, d := range p.data {
+		if d.typ == typePushRules {
+			told = true
+			var err error
+			if d.content, err = pushrule.Content(v.u.id, d.content); err != nil {
+				v.e.Log.Error("stored push rules cannot be read", "user", v.u.id, "error", err)
+				continue
+			}
+		}
 		if v.Filter.AccountData.Pass(d.typ, v.u.id) {
 			out = appendDataEvent(out, d.typ, d.content)
+		}
+	}
+	if !told && v.Filter.AccountData.Pass(typePushRules, v.u.id) {
+		if rules, err := pushrule.Content(v.u.id, nil); err == nil {
+			out = appendDataEvent(out, typePushRules, rules)
 		}
 	}
 	return out

@@ -299,3 +299,6 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 	concerned[u] = struct{}{}
 	return nil
 }
+
+// typePushRules is the account data that holds a user's push rules; see package pushrule for its stored form.
+const typePushRules = "m.push_rules"

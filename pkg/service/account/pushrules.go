@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/go-json-experiment/json"
 
@@ -71,7 +70,7 @@ func (h *Host) changePushRule(ctx context.Context, s shard.ID, c *ChangePushRule
 	var bad *pushrule.InvalidError
 	switch {
 	case errors.As(err, &bad):
-		return change{}, mxerr.New(mxerr.Unknown, bad.Problem).WithStatus(http.StatusBadRequest)
+		return change{}, mxerr.New(mxerr.Unknown, bad.Problem).WithStatus(400)
 	case errors.Is(err, pushrule.ErrUnknownRule):
 		return change{}, mxerr.New(mxerr.NotFound, "The push rule was not found.")
 	case err != nil:

@@ -390,7 +390,7 @@ func (w *badInput) syntax(row *route.Row, method string) {
 }
 
 // try asks with what may be refused or not, and demands of what is refused that it has stored nothing.
-func (w *badInput) try(row *route.Row, method, path string, body []byte, before *string) badAnswer {
+func (w *badInput) try(method, path string, body []byte, before *string) badAnswer {
 	w.t.Helper()
 	a := w.send(method, path, bearer(w.token), body, int64(len(body)))
 	if method == http.MethodGet || a.status >= 500 {
@@ -432,7 +432,7 @@ func (w *badInput) paths(row *route.Row, method string) {
 				}
 				return w.good(name)
 			})
-			a := w.try(row, method, path+quick(row), []byte("{}"), &before)
+			a := w.try(method, path+quick(row), []byte("{}"), &before)
 			if slices.Contains([]string{"%FF", "%C3%28", "%ED%A0%80"}, bad) && a.status < 500 && a.errcode != "M_INVALID_PARAM" {
 				w.fail(method, path, "", nil, "%d %s, want M_INVALID_PARAM", a.status, cut(a.body))
 			}
@@ -473,14 +473,14 @@ func (w *badInput) queries(row *route.Row, method string) {
 			if q := quick(row); q != "" {
 				sep = q + "&"
 			}
-			w.try(row, method, w.path(row)+sep+p+"="+v, body, &before)
+			w.try(method, w.path(row)+sep+p+"="+v, body, &before)
 		}
 	}
 	for _, q := range []string{"?%", "?%zz", "?=&=&", "?a;b", "?" + strings.Repeat("a=b&", 5000), "?timeout=x", "?timeout=-1"} {
 		if row.Timeout == route.LongPoll && q[1] != 't' {
 			q += "&timeout=0"
 		}
-		w.try(row, method, w.path(row)+q, body, &before)
+		w.try(method, w.path(row)+q, body, &before)
 	}
 }
 
@@ -504,15 +504,15 @@ func (w *badInput) bodies(row *route.Row, method string) {
 		return b.Bytes()
 	}
 	for range 40 {
-		w.try(row, method, w.path(row), draw(0.3), &before)
+		w.try(method, w.path(row), draw(0.3), &before)
 	}
 	for range 60 {
-		w.try(row, method, w.path(row), draw(0.03), &before)
+		w.try(method, w.path(row), draw(0.03), &before)
 	}
 	for _, name := range w.fields { // each by itself, so that none hides another
 		v := values[rng.IntN(len(values))]
-		w.try(row, method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, v), &before)
-		w.try(row, method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, "\"a\\u0000b\""), &before)
+		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, v), &before)
+		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, "\"a\\u0000b\""), &before)
 	}
 }
 
@@ -538,14 +538,14 @@ func (w *badInput) spoilt(row *route.Row, method string) {
 				break // each of them takes the time of a password
 			}
 			if !strings.Contains(base, `"`+name+`":`) { // one name twice is another mistake
-				w.try(row, method, w.path(row), fmt.Appendf(nil, "{%s,%q:%s}", base, name, v), &before)
+				w.try(method, w.path(row), fmt.Appendf(nil, "{%s,%q:%s}", base, name, v), &before)
 			}
 		}
 	}
 	for _, member := range regexp.MustCompile(`"[a-z_]+":("[^"]*"|[a-z0-9]+)`).FindAllString(base, -1) {
 		name, _, _ := strings.Cut(member, ":")
 		for _, v := range w.values() {
-			w.try(row, method, w.path(row), []byte("{"+strings.Replace(base, member, name+":"+v, 1)+"}"), &before)
+			w.try(method, w.path(row), []byte("{"+strings.Replace(base, member, name+":"+v, 1)+"}"), &before)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestBundledAggregations(t *testing.T) {
 	latest := s.Relate(r, bob, "m.thread", root, "also")
 	latestEdit := s.Relate(r, bob, "m.replace", latest, "also this")
 	latestRef := s.Relate(r, alice, "m.reference", latest, "see this")
-	trolled := s.Relate(r, troll, "m.thread", root, "me me me")
+	trolled := s.Relate(r, troll, "m.thread", root, "look at me")
 	name := s.State(r, alice, "m.room.name", "", `{"name":"x"}`)
 	s.Relate(r, alice, "m.reference", name, "state events get nothing")
 

@@ -78,7 +78,7 @@ func (s *stack) ignore(user id.UserID, others ...id.UserID) {
 func (s *stack) get(user id.UserID, path string) (status int, body json.RawMessage, queries int64) {
 	s.T.Helper()
 	ctx, tally := pg.WithTally(s.Ctx())
-	r := httptest.NewRequest("GET", "/_matrix/client"+path, nil).WithContext(ctx)
+	r := httptest.NewRequest(http.MethodGet, "/_matrix/client"+path, nil).WithContext(ctx)
 	if user != "" {
 		require.Contains(s.T, s.tokens, user)
 		r.Header.Set("Authorization", "Bearer "+s.tokens[user])

@@ -123,11 +123,11 @@ func TestRefresh(t *testing.T) {
 		a2, r2 = fourth.ok("access_token"), fourth.ok("refresh_token")
 		require.True(t, a.good(a2))
 	})
-	t.Run("logout voids it", func(t *testing.T) {
+	t.Run("logout voids it", func(*testing.T) {
 		a.as(a2, "POST", "/_matrix/client/v3/logout", "{}").ok("")
 		a.refresh(r2).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 	})
-	t.Run("bad input", func(t *testing.T) {
+	t.Run("bad input", func(*testing.T) {
 		a.as("", "POST", refreshPath, `{}`).refused(http.StatusBadRequest, "M_MISSING_PARAM")
 		for _, bad := range []string{"x", a1, "her_..", r1 + "x"} {
 			a.refresh(bad).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")

@@ -42,8 +42,11 @@ func NewCollector(limit int64) *Collector {
 	return &Collector{
 		room: min(headroom, limit/headroomPart), fixed: fixed, percent: minGCPercent, now: time.Now,
 		samples: []metrics.Sample{
-			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
-			{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+			{Name: "/gc/heap/live:bytes"},
+			{Name: "/gc/heap/allocs:bytes"},
+			{Name: "/memory/classes/heap/objects:bytes"},
+			{Name: "/memory/classes/heap/free:bytes"},
+			{Name: "/memory/classes/heap/unused:bytes"},
 		},
 	}
 }

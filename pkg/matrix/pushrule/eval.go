@@ -400,10 +400,10 @@ func (g *glob) search(s []rune, words bool) bool {
 			if !now[j] {
 				continue
 			}
-			switch {
-			case p == anyRun:
+			switch p {
+			case anyRun:
 				then[j] = true
-			case p == anyOne || p == r:
+			case anyOne, r:
 				then[j+1] = true
 			}
 		}

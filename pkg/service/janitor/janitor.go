@@ -26,9 +26,9 @@ var ErrNotHeld = errors.New("the role is not held any more")
 
 // Log is what is kept in order; *logdb.DB is one.
 type Log interface {
-	// Trim removes at most most entries from the front of a shard's log, none of the newest keep.
+	// Trim removes no more than most entries from the front of a shard's log, none of the newest keep.
 	Trim(ctx context.Context, role shard.Role, s shard.ID, keep int64, most int) (removed int64, held bool, err error)
-	// SweepDone forgets at most most commands that were done longer ago than age.
+	// SweepDone forgets no more than most commands that were done longer ago than age.
 	SweepDone(ctx context.Context, age time.Duration, most int) (int64, error)
 }
 

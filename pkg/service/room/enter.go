@@ -159,6 +159,7 @@ func (a *acceptor) refuseAlone(h *held, auth []*node) error {
 func (c *Enter) room() id.RoomID { return c.Room }
 func (c *Enter) more() int       { return 24 }
 
+//nolint:unparam // commands decide with an error, this one never has one
 func (c *Enter) decide(*view) (plan, error) { return plan{answer: Answer{Room: c.Room}}, nil }
 
 // enterFact asks for the state that a staged set names, as it was stored, and for the events that the command's own event names.

@@ -462,8 +462,14 @@ func TestNear(t *testing.T) {
 		dir  timeline.Dir
 		want id.EventID
 	}{
-		{0, timeline.Forward, a}, {1000, timeline.Forward, a}, {1001, timeline.Forward, b}, {2000, timeline.Forward, b},
-		{1000, timeline.Backward, a}, {1999, timeline.Backward, a}, {2000, timeline.Backward, same}, {3000, timeline.Backward, same},
+		{0, timeline.Forward, a},
+		{1000, timeline.Forward, a},
+		{1001, timeline.Forward, b},
+		{2000, timeline.Forward, b},
+		{1000, timeline.Backward, a},
+		{1999, timeline.Backward, a},
+		{2000, timeline.Backward, same},
+		{3000, timeline.Backward, same},
 	} {
 		got, code := near(alice, x.ts, x.dir)
 		require.Empty(t, code)

@@ -38,7 +38,7 @@ func (d *DB) PutKeys(ctx context.Context, server string, got int64, document []b
 	for i := range keys {
 		k := &keys[i]
 		p.KeyIds, p.Keys = append(p.KeyIds, k.ID), append(p.Keys, k.Public)
-		p.ValidUntils, p.Expireds = append(p.ValidUntils, k.ValidUntil), append(p.Expireds, k.Expired)
+		p.ValidUntils, p.Expired = append(p.ValidUntils, k.ValidUntil), append(p.Expired, k.Expired)
 	}
 	if err := d.q.UpsertKeys(ctx, p); err != nil {
 		return fmt.Errorf("store keys of %s: %w", server, err)

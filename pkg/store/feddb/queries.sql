@@ -2,7 +2,7 @@
 INSERT INTO server_key (server, key_id, key, valid_until, expired, got, document)
 SELECT @server::text, k.key_id, k.key, k.valid_until, k.expired, @got::bigint, @document::bytea
 FROM (SELECT unnest(@key_ids::text[]) AS key_id, unnest(@keys::bytea[]) AS key, unnest(@valid_untils::bigint[]) AS valid_until,
-             unnest(@expireds::bigint[]) AS expired) AS k
+             unnest(@expired::bigint[]) AS expired) AS k
 ON CONFLICT (server, key_id) DO UPDATE SET key = excluded.key, valid_until = excluded.valid_until, expired = excluded.expired,
     got = excluded.got, document = excluded.document
 WHERE server_key.got <= excluded.got;

@@ -684,7 +684,7 @@ type UpsertKeysParams struct {
 	KeyIds      []string
 	Keys        [][]byte
 	ValidUntils []int64
-	Expireds    []int64
+	Expired     []int64
 }
 
 func (q *Queries) UpsertKeys(ctx context.Context, arg UpsertKeysParams) error {
@@ -695,7 +695,7 @@ func (q *Queries) UpsertKeys(ctx context.Context, arg UpsertKeysParams) error {
 		arg.KeyIds,
 		arg.Keys,
 		arg.ValidUntils,
-		arg.Expireds,
+		arg.Expired,
 	)
 	return err
 }

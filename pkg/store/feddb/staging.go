@@ -130,7 +130,7 @@ func (d *DB) StagedEDUs(ctx context.Context, s shard.ID, most int) ([]StagedEDU,
 	}
 	out := make([]StagedEDU, len(rows))
 	for i, r := range rows {
-		out[i] = StagedEDU{Seq: r.Seq, Origin: r.Origin, Type: r.Type, Content: r.Content}
+		out[i] = StagedEDU(r)
 	}
 	return out, nil
 }

@@ -45,6 +45,7 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"deleteDevices":             a.deleteDevices,
 		"setProfileField":           a.setProfileField,
 		"deleteProfileField":        a.deleteProfileField,
+		"postPusher":                a.setPusher,
 		"setPushRule":               a.putPushRule,
 		"deletePushRule":            a.deletePushRule,
 		"setPushRuleEnabled":        a.setPushRuleEnabled,

@@ -166,6 +166,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.setAccountData(c)
 	case *ChangePushRule:
 		return h.changePushRule(ctx, s, c)
+	case *SetPusher:
+		return h.setPusher(ctx, s, c)
 	case *SetTag:
 		return h.setTag(ctx, s, c)
 	case *PutFilter:

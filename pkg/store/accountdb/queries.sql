@@ -53,3 +53,11 @@ FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3;
 
 -- name: GetLoginToken :one
 SELECT user_id, expires FROM login_token WHERE shard = $1 AND hash = $2;
+
+-- name: ListPushers :many
+SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created
+FROM pusher WHERE shard = $1 AND user_id = $2 ORDER BY app_id, pushkey;
+
+-- name: ListPusherOwners :many
+-- The users who have a pusher of this key. It looks into all shards: few have the same, and it is asked when one is set.
+SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2;

@@ -407,6 +407,90 @@ func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]Lis
 	return items, nil
 }
 
+const listPusherOwners = `-- name: ListPusherOwners :many
+SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2
+`
+
+type ListPusherOwnersParams struct {
+	AppID   string
+	Pushkey string
+}
+
+// The users who have a pusher of this key. It looks into all shards: few have the same, and it is asked when one is set.
+func (q *Queries) ListPusherOwners(ctx context.Context, arg ListPusherOwnersParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listPusherOwners, arg.AppID, arg.Pushkey)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listPushers = `-- name: ListPushers :many
+SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created
+FROM pusher WHERE shard = $1 AND user_id = $2 ORDER BY app_id, pushkey
+`
+
+type ListPushersParams struct {
+	Shard  int16
+	UserID string
+}
+
+type ListPushersRow struct {
+	AppID             string
+	Pushkey           string
+	Kind              string
+	AppDisplayName    string
+	DeviceDisplayName string
+	ProfileTag        string
+	Lang              string
+	Data              []byte
+	DeviceID          string
+	Created           int64
+}
+
+func (q *Queries) ListPushers(ctx context.Context, arg ListPushersParams) ([]ListPushersRow, error) {
+	rows, err := q.db.Query(ctx, listPushers, arg.Shard, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListPushersRow
+	for rows.Next() {
+		var i ListPushersRow
+		if err := rows.Scan(
+			&i.AppID,
+			&i.Pushkey,
+			&i.Kind,
+			&i.AppDisplayName,
+			&i.DeviceDisplayName,
+			&i.ProfileTag,
+			&i.Lang,
+			&i.Data,
+			&i.DeviceID,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listRefreshTokens = `-- name: ListRefreshTokens :many
 SELECT hash, user_id, device_id, access_hash, parent, expires, created
 FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3

@@ -43,7 +43,7 @@ type Device struct {
 // Cost implements entry.Row.
 func (r *Device) Cost() int { return 96 + len(r.UserID) + len(r.DeviceID) + len(r.DisplayName) }
 
-// DeviceGone removes a device and its tokens.
+// DeviceGone removes a device, and its tokens and pushers.
 type DeviceGone struct{ UserID, DeviceID string }
 
 // Cost implements entry.Row.

@@ -68,7 +68,7 @@ func QueueDevices(b *pgx.Batch, rows []entry.Placed[*Device]) {
 		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }
 
-// QueueDevicesGone removes devices and their tokens.
+// QueueDevicesGone removes devices, and their tokens and pushers.
 func QueueDevicesGone(b *pgx.Batch, rows []entry.Placed[*DeviceGone]) {
 	type placed = *entry.Placed[*DeviceGone]
 	shards := entry.Column(rows, func(p placed) int16 { return int16(p.Shard) })
@@ -76,6 +76,7 @@ func QueueDevicesGone(b *pgx.Batch, rows []entry.Placed[*DeviceGone]) {
 	devices := entry.Column(rows, func(p placed) string { return p.Row.DeviceID })
 	b.Queue(deleteDeviceTokens, shards, users, devices)
 	b.Queue(deleteDeviceRefreshTokens, shards, users, devices)
+	b.Queue(deleteDevicePushers, shards, users, devices)
 	b.Queue(deleteDevices, shards, users, devices)
 }
 

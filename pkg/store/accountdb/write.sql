@@ -113,3 +113,23 @@ WHERE d.shard = u.shard AND d.user_id = u.user_id;
 DELETE FROM filter f
 USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
 WHERE f.shard = u.shard AND f.user_id = u.user_id;
+
+-- name: UpsertPushers :exec
+INSERT INTO pusher (shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@app_id::text[]), unnest(@pushkey::text[]), unnest(@kind::text[]),
+       unnest(@app_display_name::text[]), unnest(@device_display_name::text[]), unnest(@profile_tag::text[]), unnest(@lang::text[]),
+       unnest(@data::bytea[]), unnest(@device_id::text[]), unnest(@created::bigint[])
+ON CONFLICT (shard, user_id, app_id, pushkey) DO UPDATE SET
+    kind = excluded.kind, app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
+    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id;
+
+-- name: DeletePushers :exec
+DELETE FROM pusher p
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@app_id::text[]) AS app_id,
+              unnest(@pushkey::text[]) AS pushkey) u
+WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.app_id = u.app_id AND p.pushkey = u.pushkey;
+
+-- name: DeleteDevicePushers :exec
+DELETE FROM pusher p
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.device_id = u.device_id;

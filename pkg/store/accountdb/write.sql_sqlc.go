@@ -41,6 +41,23 @@ func (q *Queries) DeleteAccountDataOf(ctx context.Context, arg DeleteAccountData
 	return err
 }
 
+const deleteDevicePushers = `-- name: DeleteDevicePushers :exec
+DELETE FROM pusher p
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.device_id = u.device_id
+`
+
+type DeleteDevicePushersParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDevicePushers(ctx context.Context, arg DeleteDevicePushersParams) error {
+	_, err := q.db.Exec(ctx, deleteDevicePushers, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
 const deleteDeviceRefreshTokens = `-- name: DeleteDeviceRefreshTokens :exec
 DELETE FROM refresh_token t
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
@@ -138,6 +155,30 @@ type DeleteProfilesParams struct {
 
 func (q *Queries) DeleteProfiles(ctx context.Context, arg DeleteProfilesParams) error {
 	_, err := q.db.Exec(ctx, deleteProfiles, arg.Shard, arg.UserID, arg.Field)
+	return err
+}
+
+const deletePushers = `-- name: DeletePushers :exec
+DELETE FROM pusher p
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS app_id,
+              unnest($4::text[]) AS pushkey) u
+WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.app_id = u.app_id AND p.pushkey = u.pushkey
+`
+
+type DeletePushersParams struct {
+	Shard   []int16
+	UserID  []string
+	AppID   []string
+	Pushkey []string
+}
+
+func (q *Queries) DeletePushers(ctx context.Context, arg DeletePushersParams) error {
+	_, err := q.db.Exec(ctx, deletePushers,
+		arg.Shard,
+		arg.UserID,
+		arg.AppID,
+		arg.Pushkey,
+	)
 	return err
 }
 
@@ -416,6 +457,49 @@ func (q *Queries) UpsertProfiles(ctx context.Context, arg UpsertProfilesParams) 
 		arg.Field,
 		arg.Value,
 		arg.Pos,
+	)
+	return err
+}
+
+const upsertPushers = `-- name: UpsertPushers :exec
+INSERT INTO pusher (shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+       unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::text[]),
+       unnest($10::bytea[]), unnest($11::text[]), unnest($12::bigint[])
+ON CONFLICT (shard, user_id, app_id, pushkey) DO UPDATE SET
+    kind = excluded.kind, app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
+    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id
+`
+
+type UpsertPushersParams struct {
+	Shard             []int16
+	UserID            []string
+	AppID             []string
+	Pushkey           []string
+	Kind              []string
+	AppDisplayName    []string
+	DeviceDisplayName []string
+	ProfileTag        []string
+	Lang              []string
+	Data              [][]byte
+	DeviceID          []string
+	Created           []int64
+}
+
+func (q *Queries) UpsertPushers(ctx context.Context, arg UpsertPushersParams) error {
+	_, err := q.db.Exec(ctx, upsertPushers,
+		arg.Shard,
+		arg.UserID,
+		arg.AppID,
+		arg.Pushkey,
+		arg.Kind,
+		arg.AppDisplayName,
+		arg.DeviceDisplayName,
+		arg.ProfileTag,
+		arg.Lang,
+		arg.Data,
+		arg.DeviceID,
+		arg.Created,
 	)
 	return err
 }

@@ -37,8 +37,8 @@ func newSets() []*set {
 
 		newSet(step(table(accountdb.QueueAccounts))),
 		newSet(
-			step(table(accountdb.QueueDevices), table(accountdb.QueueAccessTokens), table(accountdb.QueueRefreshTokens)),
-			step(table(accountdb.QueueDevicesGone), table(accountdb.QueueAccessTokensGone), table(accountdb.QueueRefreshTokensGone)),
+			step(table(accountdb.QueueDevices), table(accountdb.QueueAccessTokens), table(accountdb.QueueRefreshTokens), table(accountdb.QueuePushers)),
+			step(table(accountdb.QueueDevicesGone), table(accountdb.QueueAccessTokensGone), table(accountdb.QueueRefreshTokensGone), table(accountdb.QueuePushersGone)),
 		),
 		newSet(step(table(accountdb.QueueRegistrationTokens)), step(table(accountdb.QueueRegistrationTokensGone))),
 		newSet(step(table(accountdb.QueueProfiles))),

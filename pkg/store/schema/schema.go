@@ -17,5 +17,5 @@ var FS embed.FS
 // The versions of the schema that this binary can work with, both included. Max is the newest migration of [FS].
 const (
 	Min = 1
-	Max = 10
+	Max = 12
 )

@@ -62,10 +62,6 @@ func rtcTransports(w http.ResponseWriter, _ *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"rtc_transports": {}})
 }
 
-func pushers(w http.ResponseWriter, _ *http.Request) error {
-	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"pushers": {}})
-}
-
 // self gives the caller, after refusing a path that names another user.
 func self(r *http.Request) (*auth.Caller, error) {
 	c := auth.Must(r.Context())

@@ -35,13 +35,14 @@ func TestReceipts(t *testing.T) {
 		e = append(e, s.call("alice", "PUT", at(r, "/send/m.room.message/"+txn), `{}`).ok("event_id"))
 	}
 	elsewhere := s.call("alice", "PUT", at(other, "/send/m.room.message/1"), `{}`).ok("event_id")
+	threaded := s.call("alice", "PUT", at(r, "/send/m.room.message/4"), `{"m.relates_to":{"rel_type":"m.thread","event_id":"`+e[0]+`"}}`).ok("event_id")
 	path := func(kind, event string) string { return at(r, "/receipt/"+kind+"/"+event) }
 
 	s.call("alice", "POST", path("m.read", e[1]), `{}`).ok("")
 	s.call("alice", "POST", path("m.read", e[0]), ``).ok("") // backward: nothing
 	s.call("alice", "POST", path("m.read.private", e[2]), `{"thread_id":"main"}`).ok("")
-	s.call("alice", "POST", path("m.read", e[2]), `{"thread_id":"`+e[0]+`"}`).ok("")
-	require.Equal(t, map[string]string{"m.read/": e[1], "m.read.private/main": e[2], "m.read/" + e[0]: e[2]}, s.receipts("alice", r))
+	s.call("alice", "POST", path("m.read", threaded), `{"thread_id":"`+e[0]+`"}`).ok("")
+	require.Equal(t, map[string]string{"m.read/": e[1], "m.read.private/main": e[2], "m.read/" + e[0]: threaded}, s.receipts("alice", r))
 	s.call("alice", "POST", path("m.fully_read", e[0]), `{}`).ok("")
 	require.Equal(t, map[string]any{"event_id": e[0]}, s.accountData("alice", r, "m.fully_read"))
 
@@ -58,6 +59,8 @@ func TestReceipts(t *testing.T) {
 		"thread a number":        {"alice", "POST", path("m.read", e[2]), `{"thread_id":1}`, 400, "M_INVALID_PARAM"},
 		"thread null":            {"alice", "POST", path("m.read", e[2]), `{"thread_id":null}`, 400, "M_INVALID_PARAM"},
 		"thread empty":           {"alice", "POST", path("m.read", e[2]), `{"thread_id":""}`, 400, "M_INVALID_PARAM"},
+		"another thread":         {"alice", "POST", path("m.read", e[2]), `{"thread_id":"` + e[0] + `"}`, 400, "M_INVALID_PARAM"},
+		"not of the main thread": {"alice", "POST", path("m.read", threaded), `{"thread_id":"main"}`, 400, "M_INVALID_PARAM"},
 		"thread no event":        {"alice", "POST", path("m.read", e[2]), `{"thread_id":"side"}`, 400, "M_INVALID_PARAM"},
 		"thread of a marker":     {"alice", "POST", path("m.fully_read", e[2]), `{"thread_id":"main"}`, 400, "M_INVALID_PARAM"},
 		"body a list":            {"alice", "POST", path("m.read", e[2]), `[]`, 400, "M_BAD_JSON"},

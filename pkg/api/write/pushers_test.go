@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -30,7 +29,7 @@ func TestPushers(t *testing.T) {
 	reader := account.NewReader(a.Shards, a.accounts)
 	pushers := func(localpart string) (out []string) {
 		t.Helper()
-		list, err := reader.Pushers(a.Ctx(), id.UserID(roomtest.User(localpart)))
+		list, err := reader.Pushers(a.Ctx(), roomtest.User(localpart))
 		require.NoError(t, err)
 		for _, p := range list {
 			out = append(out, p.AppID+" "+p.Pushkey+" "+p.Lang)
@@ -44,7 +43,7 @@ func TestPushers(t *testing.T) {
 		set(phone, pusherBody()).ok("")
 		set(phone, pusherBody()).ok("") // again, as clients do on every start
 		require.Equal(t, []string{"im.app key en"}, pushers("alice"))
-		list, err := reader.Pushers(a.Ctx(), id.UserID(roomtest.User("alice")))
+		list, err := reader.Pushers(a.Ctx(), roomtest.User("alice"))
 		require.NoError(t, err)
 		require.JSONEq(t, `{"url":"https://push.example/_matrix/push/v1/notify","format":"event_id_only"}`, string(list[0].Data))
 		require.Equal(t, "PHONE", list[0].DeviceID)

@@ -18,6 +18,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/heddle-im/heddle/pkg/service/farewell"
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -175,7 +176,13 @@ func TestMetricsOfAWorker(t *testing.T) {
 	var families map[string]*dto.MetricFamily
 	require.Eventually(t, func() bool { // until the background role is taken up
 		families = w.metrics(t)
-		return len(families["heddle_log_lag_positions"].GetMetric()) == 2
+		told := map[string]bool{}
+		for _, m := range families["heddle_log_lag_positions"].GetMetric() {
+			for _, l := range m.GetLabel() {
+				told[l.GetValue()] = true
+			}
+		}
+		return told["worker"] && told[profile.Consumer] && told[farewell.Consumer]
 	}, patient, patient/1000)
 	for name := range families {
 		if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "promhttp_") {
@@ -198,7 +205,12 @@ func TestMetricsOfAWorker(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, map[string]int{"worker": f.cfg.Shards, profile.Consumer: f.cfg.Shards}, followers)
+	for _, consumer := range []string{"worker", profile.Consumer, farewell.Consumer} {
+		require.Contains(t, followers, consumer)
+	}
+	for consumer, shards := range followers {
+		require.Equal(t, f.cfg.Shards, shards, consumer)
+	}
 	require.Equal(t, uint64(1), families["heddle_commit_batch_proposals"].Metric[0].Histogram.GetSampleCount())
 }
 

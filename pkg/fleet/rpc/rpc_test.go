@@ -460,7 +460,7 @@ func TestWhatIsForgedIsRefused(t *testing.T) {
 	defer forger.Close()
 	f.hold(t, 2, &node{address: strings.TrimPrefix(forger.URL, "http://")})
 	fresh := f.client(t, func(c *rpc.ClientConfig) { c.Bus = nil })
-	_, err = fresh.Call(ctxFor(t, 200*time.Millisecond), rpc.Request{Shard: 2, Method: "do"})
+	_, err = fresh.Call(ctxFor(t, 2*time.Second), rpc.Request{Shard: 2, Method: "do"})
 	require.ErrorIs(t, err, rpc.ErrUnavailable)
 	require.ErrorContains(t, err, "not signed")
 }

@@ -2,6 +2,7 @@ package canonjson
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math/bits"
@@ -359,32 +360,79 @@ func nextByte(s []byte) (byte, []byte) {
 func (c *canon) reorder(base int, start int32, i int) bool {
 	c.changed = true
 	c.flush(i)
-	var few [fixed]span
-	members := c.members.appendFrom(few[:0], base)
-	dst := c.dst
-	slices.SortFunc(members, func(a, b span) int {
-		if n := compareSpans(dst, &a, &b); n != 0 {
-			return n
-		}
-		return int(a.key) - int(b.key)
-	})
+	var few [fixed]ranked
+	order := few[:0]
+	for n := base; n < c.members.n; n++ {
+		m := c.members.at(n)
+		order = append(order, ranked{prefix: prefix(c.dst[m.key+1:m.keyEnd-1], m.escaped), member: int32(n)})
+	}
+	c.sort(order)
 	first := c.saved.n
-	for n := range members {
-		if n+1 < len(members) && compareSpans(dst, &members[n], &members[n+1]) == 0 {
+	for n := range order {
+		if n+1 < len(order) && c.compareMembers(order[n], order[n+1]) == 0 {
 			if c.mode != Lax {
 				c.fail(ErrDuplicate, i)
 				return false
 			}
 			continue // the last one counts
 		}
-		c.saved.push(members[n])
+		c.saved.push(*c.members.at(int(order[n].member)))
 	}
-	c.moved.push(reorder{start: start, end: int32(len(dst)), first: int32(first), last: int32(c.saved.n)})
+	c.moved.push(reorder{start: start, end: int32(len(c.dst)), first: int32(first), last: int32(c.saved.n)})
 	return true
 }
 
-func compareSpans(dst []byte, a, b *span) int {
-	return compareKeys(dst[a.key+1:a.keyEnd-1], dst[b.key+1:b.keyEnd-1], a.escaped || b.escaped)
+// ranked is a member in the order of its key. Most keys of one object differ in their first bytes, so that most comparisons are of
+// two numbers, and what is moved while sorting is small.
+type ranked struct {
+	prefix uint64 // the first bytes of the key
+	member int32  // in canon.members
+}
+
+// prefix gives the first eight bytes of a key as a number that sorts as they do.
+func prefix(key []byte, escaped bool) (p uint64) {
+	if !escaped && len(key) >= 8 {
+		return binary.BigEndian.Uint64(key)
+	}
+	for shift := 56; shift >= 0 && len(key) > 0; shift -= 8 {
+		b := key[0]
+		if escaped {
+			b, key = nextByte(key)
+		} else {
+			key = key[1:]
+		}
+		p |= uint64(b) << shift
+	}
+	return p
+}
+
+// sort orders by key, members of the same key by place.
+func (c *canon) sort(order []ranked) {
+	less := func(a, b ranked) int {
+		if n := c.compareMembers(a, b); n != 0 {
+			return n
+		}
+		return int(a.member) - int(b.member)
+	}
+	if len(order) > fixed {
+		slices.SortFunc(order, less)
+		return
+	}
+	for i := 1; i < len(order); i++ {
+		r, at := order[i], i
+		for ; at > 0 && less(r, order[at-1]) < 0; at-- {
+			order[at] = order[at-1]
+		}
+		order[at] = r
+	}
+}
+
+func (c *canon) compareMembers(a, b ranked) int {
+	if a.prefix != b.prefix {
+		return cmp.Compare(a.prefix, b.prefix)
+	}
+	x, y := c.members.at(int(a.member)), c.members.at(int(b.member))
+	return compareKeys(c.dst[x.key+1:x.keyEnd-1], c.dst[y.key+1:y.keyEnd-1], x.escaped || y.escaped)
 }
 
 // rearrange writes dst[start:] anew with the members of the noted objects in order: once over the bytes,

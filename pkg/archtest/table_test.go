@@ -65,6 +65,7 @@ var table = []row{
 	{"infra/cache", layerCore, append([]string{"infra/"}, threeAndUp...)},
 	{"infra/lifecycle", layerCore, append([]string{"infra/"}, threeAndUp...)},
 	{"infra/telemetry", layerCore, append([]string{"infra/"}, threeAndUp...)},
+	{"infra/turns", layerCore, append([]string{"infra/"}, threeAndUp...)},
 	{"infra/fault", layerCore, append([]string{"infra/"}, threeAndUp...)},
 
 	// 2: the words of the log, and the route table.

@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/heddle-im/heddle/pkg/infra/turns"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -41,12 +42,12 @@ type Host struct {
 	db        *accountdb.Reader
 	done      Done
 	now       func() time.Time
-	turns     turns
+	turns     *turns.Turns
 }
 
 // NewHost makes a Host. now is asked for creation times and expiry.
 func NewHost(shards shard.Map, owners Owners, c Committer, db *accountdb.Reader, done Done, now func() time.Time) *Host {
-	return &Host{shards: shards, owners: owners, committer: c, db: db, done: done, now: now, turns: newTurns()}
+	return &Host{shards: shards, owners: owners, committer: c, db: db, done: done, now: now, turns: turns.New()}
 }
 
 // change is what a command decided: log entries, rows, and what to answer.
@@ -60,7 +61,7 @@ type change struct {
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
 	who, _ := cmd.shardKey()
 	s := ShardOf(h.shards, cmd)
-	leave, err := h.turns.enter(ctx, who)
+	leave, err := h.turns.Enter(ctx, who)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
 	}

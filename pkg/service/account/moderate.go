@@ -37,7 +37,12 @@ func (h *Host) deactivate(ctx context.Context, s shard.ID, d *Deactivate) (chang
 	if err != nil {
 		return change{}, err
 	}
-	c.answer, c.entries = Answer{}, []entry.Entry{e}
+	c.answer = Answer{}
+	if len(c.entries) > 0 {
+		c.entries[0] = e // what is gone of the device list stands behind it
+	} else {
+		c.entries = []entry.Entry{e}
+	}
 	fields, err := h.db.Profile(ctx, s, d.UserID)
 	if err != nil {
 		return change{}, err

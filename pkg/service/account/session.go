@@ -44,7 +44,7 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 			}
 			void = tokens[n.DeviceID]
 			// Removing the device removes its tokens; the rows are written in this order.
-			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: userID, DeviceID: n.DeviceID})
+			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: userID, DeviceID: n.DeviceID, KeepKeys: true})
 		} else if devices, err := h.db.Devices(ctx, s, userID); err != nil {
 			return err
 		} else if len(devices) >= maxDevices {
@@ -65,6 +65,20 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 	}
 	c.entries = append(c.entries, e)
 	c.answer.DeviceID = n.DeviceID
+	if kind == entry.SessionAdded {
+		return c.listChanged(userID, &entry.DeviceListBody{Changed: []string{n.DeviceID}})
+	}
+	return nil
+}
+
+// listChanged notes that what others see of the user's devices changed.
+func (c *change) listChanged(userID string, body *entry.DeviceListBody) error {
+	e, err := entry.DeviceList(userID, body)
+	if err != nil {
+		return err
+	}
+	c.rows = append(c.rows, &accountdb.DeviceList{UserID: userID, Entry: len(c.entries)})
+	c.entries = append(c.entries, e)
 	return nil
 }
 
@@ -184,7 +198,10 @@ func (h *Host) logout(ctx context.Context, s shard.ID, l *Logout) (change, error
 		return change{}, err
 	}
 	c.entries = append(c.entries, e)
-	return c, nil
+	if len(gone) == 0 {
+		return c, nil
+	}
+	return c, c.listChanged(l.UserID, &entry.DeviceListBody{Gone: gone})
 }
 
 func (h *Host) setPassword(ctx context.Context, s shard.ID, p *SetPassword) (change, error) {
@@ -229,5 +246,5 @@ func (h *Host) setDevice(ctx context.Context, s shard.ID, d *SetDevice) (change,
 	}
 	dev.DisplayName = d.DisplayName
 	c.entries, c.rows = append(c.entries, e), append(c.rows, &dev)
-	return c, nil
+	return c, c.listChanged(d.UserID, &entry.DeviceListBody{Changed: []string{d.DeviceID}})
 }

@@ -24,17 +24,21 @@ const (
 	KindAccountData Kind = 3 // a user's account data changed, globally or for a room
 	KindProfile     Kind = 4 // a field of a local user's profile changed
 	KindSession     Kind = 5 // a local user's devices or tokens changed
+	KindDeviceList  Kind = 6 // what others see of a user's devices and keys changed
+	KindKeyCounts   Kind = 7 // how many keys of a local user's device are left to be claimed
+	KindToDevice    Kind = 8 // messages to a local user's devices
 )
 
 // Known tells whether this binary can read entries of the kind.
-func (k Kind) Known() bool { return k >= KindEvent && k <= KindSession }
+func (k Kind) Known() bool { return k >= KindEvent && k <= KindToDevice }
 
 // ErrWrongKind is the error of decoding an entry as another kind than it is.
 var ErrWrongKind = errors.New("entry is of another kind")
 
 // Entry is one record of a shard's log. Room and Subject say whom it concerns, so that a follower can skip what concerns
 // nobody it serves without decoding Body: an event concerns the members of its room and, if it changes a membership, the user
-// in Subject; anything else that has a Subject concerns only that user, and what has none the members of Room.
+// in Subject; a device list concerns its user and everybody
+// who shares a room with it; anything else that has a Subject concerns only that user, and what has none the members of Room.
 type Entry struct {
 	Kind    Kind
 	Room    shard.Nid
@@ -64,4 +68,9 @@ type (
 	AccountDataBody = wire.AccountDataBody
 	ProfileBody     = wire.ProfileBody
 	SessionBody     = wire.SessionBody
+	DeviceListBody  = wire.DeviceListBody
+	KeyCountsBody   = wire.KeyCountsBody
+	KeyCount        = wire.KeyCount
+	ToDeviceBody    = wire.ToDeviceBody
+	ToDeviceMessage = wire.ToDeviceMessage
 )

@@ -866,6 +866,281 @@ func (x *SessionBody) GetVoidTokens() [][]byte {
 	return nil
 }
 
+// DeviceListBody is the body of a device list entry: what others see of the subject's devices and keys changed.
+type DeviceListBody struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Devices that came or changed, and devices that are gone.
+	Changed []string `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	Gone    []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
+	// The cross-signing keys, or signatures on them, changed.
+	CrossSigning  bool `protobuf:"varint,3,opt,name=cross_signing,json=crossSigning,proto3" json:"cross_signing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceListBody) Reset() {
+	*x = DeviceListBody{}
+	mi := &file_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceListBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceListBody) ProtoMessage() {}
+
+func (x *DeviceListBody) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceListBody.ProtoReflect.Descriptor instead.
+func (*DeviceListBody) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeviceListBody) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *DeviceListBody) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *DeviceListBody) GetCrossSigning() bool {
+	if x != nil {
+		return x.CrossSigning
+	}
+	return false
+}
+
+// KeyCountsBody is the body of a key counts entry: how many keys of one device of the subject are left to be claimed.
+type KeyCountsBody struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Counts   []*KeyCount            `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"`
+	// Algorithms whose fallback key has not been handed out.
+	UnusedFallback []string `protobuf:"bytes,3,rep,name=unused_fallback,json=unusedFallback,proto3" json:"unused_fallback,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *KeyCountsBody) Reset() {
+	*x = KeyCountsBody{}
+	mi := &file_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyCountsBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyCountsBody) ProtoMessage() {}
+
+func (x *KeyCountsBody) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyCountsBody.ProtoReflect.Descriptor instead.
+func (*KeyCountsBody) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KeyCountsBody) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *KeyCountsBody) GetCounts() []*KeyCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *KeyCountsBody) GetUnusedFallback() []string {
+	if x != nil {
+		return x.UnusedFallback
+	}
+	return nil
+}
+
+type KeyCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Algorithm     string                 `protobuf:"bytes,1,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Count         int64                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyCount) Reset() {
+	*x = KeyCount{}
+	mi := &file_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyCount) ProtoMessage() {}
+
+func (x *KeyCount) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyCount.ProtoReflect.Descriptor instead.
+func (*KeyCount) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *KeyCount) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *KeyCount) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ToDeviceBody is the body of a to-device entry: messages to devices of the subject, at most one for each.
+type ToDeviceBody struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*ToDeviceMessage     `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToDeviceBody) Reset() {
+	*x = ToDeviceBody{}
+	mi := &file_log_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToDeviceBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToDeviceBody) ProtoMessage() {}
+
+func (x *ToDeviceBody) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToDeviceBody.ProtoReflect.Descriptor instead.
+func (*ToDeviceBody) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ToDeviceBody) GetMessages() []*ToDeviceMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type ToDeviceMessage struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// {"content":…,"sender":…,"type":…}
+	Json          []byte `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToDeviceMessage) Reset() {
+	*x = ToDeviceMessage{}
+	mi := &file_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToDeviceMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToDeviceMessage) ProtoMessage() {}
+
+func (x *ToDeviceMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToDeviceMessage.ProtoReflect.Descriptor instead.
+func (*ToDeviceMessage) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ToDeviceMessage) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *ToDeviceMessage) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 // Typing is sent on ephemeral.<shard>, outside the log: who types in a room. n grows within an epoch; an older pair is
 // dropped, and a new epoch means that nobody types.
 type Typing struct {
@@ -883,7 +1158,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1170,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1183,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{8}
+	return file_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Typing) GetIncarnation() uint32 {
@@ -1049,7 +1324,23 @@ const file_log_proto_rawDesc = "" +
 	"\fCHANGE_ADDED\x10\x01\x12\x12\n" +
 	"\x0eCHANGE_REMOVED\x10\x02\x12\x12\n" +
 	"\x0eCHANGE_UPDATED\x10\x03\x12\x16\n" +
-	"\x12CHANGE_DEACTIVATED\x10\x04\"\xb3\x01\n" +
+	"\x12CHANGE_DEACTIVATED\x10\x04\"c\n" +
+	"\x0eDeviceListBody\x12\x18\n" +
+	"\achanged\x18\x01 \x03(\tR\achanged\x12\x12\n" +
+	"\x04gone\x18\x02 \x03(\tR\x04gone\x12#\n" +
+	"\rcross_signing\x18\x03 \x01(\bR\fcrossSigning\"\x87\x01\n" +
+	"\rKeyCountsBody\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x120\n" +
+	"\x06counts\x18\x02 \x03(\v2\x18.heddle.wire.v1.KeyCountR\x06counts\x12'\n" +
+	"\x0funused_fallback\x18\x03 \x03(\tR\x0eunusedFallback\">\n" +
+	"\bKeyCount\x12\x1c\n" +
+	"\talgorithm\x18\x01 \x01(\tR\talgorithm\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"K\n" +
+	"\fToDeviceBody\x12;\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1f.heddle.wire.v1.ToDeviceMessageR\bmessages\"B\n" +
+	"\x0fToDeviceMessage\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"\xb3\x01\n" +
 	"\x06Typing\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\rR\vincarnation\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
@@ -1072,7 +1363,7 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_log_proto_goTypes = []any{
 	(SessionBody_Change)(0), // 0: heddle.wire.v1.SessionBody.Change
 	(*Batch)(nil),           // 1: heddle.wire.v1.Batch
@@ -1083,17 +1374,24 @@ var file_log_proto_goTypes = []any{
 	(*AccountDataBody)(nil), // 6: heddle.wire.v1.AccountDataBody
 	(*ProfileBody)(nil),     // 7: heddle.wire.v1.ProfileBody
 	(*SessionBody)(nil),     // 8: heddle.wire.v1.SessionBody
-	(*Typing)(nil),          // 9: heddle.wire.v1.Typing
+	(*DeviceListBody)(nil),  // 9: heddle.wire.v1.DeviceListBody
+	(*KeyCountsBody)(nil),   // 10: heddle.wire.v1.KeyCountsBody
+	(*KeyCount)(nil),        // 11: heddle.wire.v1.KeyCount
+	(*ToDeviceBody)(nil),    // 12: heddle.wire.v1.ToDeviceBody
+	(*ToDeviceMessage)(nil), // 13: heddle.wire.v1.ToDeviceMessage
+	(*Typing)(nil),          // 14: heddle.wire.v1.Typing
 }
 var file_log_proto_depIdxs = []int32{
-	2, // 0: heddle.wire.v1.Batch.entries:type_name -> heddle.wire.v1.Entry
-	4, // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
-	0, // 2: heddle.wire.v1.SessionBody.change:type_name -> heddle.wire.v1.SessionBody.Change
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2,  // 0: heddle.wire.v1.Batch.entries:type_name -> heddle.wire.v1.Entry
+	4,  // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
+	0,  // 2: heddle.wire.v1.SessionBody.change:type_name -> heddle.wire.v1.SessionBody.Change
+	11, // 3: heddle.wire.v1.KeyCountsBody.counts:type_name -> heddle.wire.v1.KeyCount
+	13, // 4: heddle.wire.v1.ToDeviceBody.messages:type_name -> heddle.wire.v1.ToDeviceMessage
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -1108,7 +1406,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -43,8 +43,12 @@ type Device struct {
 // Cost implements entry.Row.
 func (r *Device) Cost() int { return 96 + len(r.UserID) + len(r.DeviceID) + len(r.DisplayName) }
 
-// DeviceGone removes a device, and its tokens and pushers.
-type DeviceGone struct{ UserID, DeviceID string }
+// DeviceGone removes a device with its tokens and pushers, its keys and the messages to it.
+type DeviceGone struct {
+	UserID, DeviceID string
+	// KeepKeys removes only the tokens and pushers: somebody logs in with the device again.
+	KeepKeys bool
+}
 
 // Cost implements entry.Row.
 func (r *DeviceGone) Cost() int { return 128 + len(r.UserID) + len(r.DeviceID) }
@@ -166,3 +170,21 @@ type DataGone struct{ UserID string }
 
 // Cost implements entry.Row.
 func (r *DataGone) Cost() int { return 64 + len(r.UserID) }
+
+// DeviceList notes that what others see of a user's devices and keys changed.
+type DeviceList struct {
+	UserID string
+	Entry  int
+}
+
+// Cost implements entry.Row.
+func (r *DeviceList) Cost() int { return 64 + len(r.UserID) }
+
+// DeviceSeen notes when and from where a device was last seen.
+type DeviceSeen struct {
+	UserID, DeviceID, IP, UserAgent string
+	Seen                            int64 // ms
+}
+
+// Cost implements entry.Row.
+func (r *DeviceSeen) Cost() int { return 64 + len(r.UserID) + len(r.DeviceID) + len(r.UserAgent) }

@@ -1,6 +1,8 @@
 package accountdb
 
 import (
+	"slices"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -68,16 +70,47 @@ func QueueDevices(b *pgx.Batch, rows []entry.Placed[*Device]) {
 		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }
 
-// QueueDevicesGone removes devices, and their tokens and pushers.
+// QueueDevicesGone removes devices with all that belongs to them, of whatever aggregate.
 func QueueDevicesGone(b *pgx.Batch, rows []entry.Placed[*DeviceGone]) {
+	queueDevicesGone(b, rows, deleteDeviceTokens, deleteDeviceRefreshTokens, deleteDevicePushers)
+	rows = slices.DeleteFunc(slices.Clone(rows), func(p entry.Placed[*DeviceGone]) bool { return p.Row.KeepKeys })
+	if len(rows) > 0 {
+		queueDevicesGone(b, rows, deleteDevices, deleteDeviceKeys, deleteDeviceOneTimeKeys, deleteDeviceFallbackKeys,
+			deleteDeviceMessages, deleteDehydrated)
+	}
+}
+
+func queueDevicesGone(b *pgx.Batch, rows []entry.Placed[*DeviceGone], statements ...string) {
 	type placed = *entry.Placed[*DeviceGone]
 	shards := entry.Column(rows, func(p placed) int16 { return int16(p.Shard) })
 	users := entry.Column(rows, func(p placed) string { return p.Row.UserID })
 	devices := entry.Column(rows, func(p placed) string { return p.Row.DeviceID })
-	b.Queue(deleteDeviceTokens, shards, users, devices)
-	b.Queue(deleteDeviceRefreshTokens, shards, users, devices)
-	b.Queue(deleteDevicePushers, shards, users, devices)
-	b.Queue(deleteDevices, shards, users, devices)
+	for _, sql := range statements {
+		b.Queue(sql, shards, users, devices)
+	}
+}
+
+// QueueDeviceLists notes changes of device lists.
+func QueueDeviceLists(b *pgx.Batch, rows []entry.Placed[*DeviceList]) {
+	type placed = *entry.Placed[*DeviceList]
+	rows = entry.LastByKey(rows, func(p entry.Placed[*DeviceList]) userKey { return userKey{p.Shard, p.Row.UserID} })
+	b.Queue(upsertDeviceLists,
+		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
+		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
+}
+
+// QueueDevicesSeen notes when devices were last seen.
+func QueueDevicesSeen(b *pgx.Batch, rows []entry.Placed[*DeviceSeen]) {
+	type placed = *entry.Placed[*DeviceSeen]
+	rows = entry.LastByKey(rows, func(p entry.Placed[*DeviceSeen]) deviceKey { return deviceKey{p.Row.UserID, p.Row.DeviceID} })
+	b.Queue(seeDevices,
+		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
+		entry.Column(rows, func(p placed) string { return p.Row.DeviceID }),
+		entry.Column(rows, func(p placed) int64 { return p.Row.Seen }),
+		entry.Column(rows, func(p placed) string { return p.Row.IP }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserAgent }))
 }
 
 // QueueAccessTokens writes access tokens.

@@ -133,3 +133,40 @@ WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.app_id = u.app_id AND p.
 DELETE FROM pusher p
 USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
 WHERE p.shard = u.shard AND p.user_id = u.user_id AND p.device_id = u.device_id;
+
+-- name: DeleteDeviceKeys :exec
+DELETE FROM device_key k
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
+
+-- name: DeleteDeviceOneTimeKeys :exec
+DELETE FROM one_time_key k
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
+
+-- name: DeleteDeviceFallbackKeys :exec
+DELETE FROM fallback_key k
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
+
+-- name: DeleteDeviceMessages :exec
+DELETE FROM to_device t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id;
+
+-- name: DeleteDehydrated :exec
+DELETE FROM dehydrated_device t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id;
+
+-- name: UpsertDeviceLists :exec
+INSERT INTO device_list (shard, user_id, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id) DO UPDATE SET pos = excluded.pos;
+
+-- name: SeeDevices :exec
+-- When and from where devices were last seen; not a change that anybody hears of.
+UPDATE device d SET last_seen = u.seen, last_seen_ip = u.ip, user_agent = u.agent
+FROM (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id,
+    unnest(@seen::bigint[]) AS seen, unnest(@ip::text[]) AS ip, unnest(@agent::text[]) AS agent) u
+WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id AND d.last_seen < u.seen;

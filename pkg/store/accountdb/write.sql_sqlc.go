@@ -41,6 +41,91 @@ func (q *Queries) DeleteAccountDataOf(ctx context.Context, arg DeleteAccountData
 	return err
 }
 
+const deleteDehydrated = `-- name: DeleteDehydrated :exec
+DELETE FROM dehydrated_device t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id
+`
+
+type DeleteDehydratedParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDehydrated(ctx context.Context, arg DeleteDehydratedParams) error {
+	_, err := q.db.Exec(ctx, deleteDehydrated, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
+const deleteDeviceFallbackKeys = `-- name: DeleteDeviceFallbackKeys :exec
+DELETE FROM fallback_key k
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id
+`
+
+type DeleteDeviceFallbackKeysParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceFallbackKeys(ctx context.Context, arg DeleteDeviceFallbackKeysParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceFallbackKeys, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
+const deleteDeviceKeys = `-- name: DeleteDeviceKeys :exec
+DELETE FROM device_key k
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id
+`
+
+type DeleteDeviceKeysParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceKeys(ctx context.Context, arg DeleteDeviceKeysParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceKeys, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
+const deleteDeviceMessages = `-- name: DeleteDeviceMessages :exec
+DELETE FROM to_device t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.device_id = u.device_id
+`
+
+type DeleteDeviceMessagesParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceMessages(ctx context.Context, arg DeleteDeviceMessagesParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceMessages, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
+const deleteDeviceOneTimeKeys = `-- name: DeleteDeviceOneTimeKeys :exec
+DELETE FROM one_time_key k
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id
+`
+
+type DeleteDeviceOneTimeKeysParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceOneTimeKeys(ctx context.Context, arg DeleteDeviceOneTimeKeysParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceOneTimeKeys, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
 const deleteDevicePushers = `-- name: DeleteDevicePushers :exec
 DELETE FROM pusher p
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
@@ -328,6 +413,35 @@ func (q *Queries) InsertLoginTokens(ctx context.Context, arg InsertLoginTokensPa
 	return err
 }
 
+const seeDevices = `-- name: SeeDevices :exec
+UPDATE device d SET last_seen = u.seen, last_seen_ip = u.ip, user_agent = u.agent
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id,
+    unnest($4::bigint[]) AS seen, unnest($5::text[]) AS ip, unnest($6::text[]) AS agent) u
+WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id AND d.last_seen < u.seen
+`
+
+type SeeDevicesParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+	Seen     []int64
+	Ip       []string
+	Agent    []string
+}
+
+// When and from where devices were last seen; not a change that anybody hears of.
+func (q *Queries) SeeDevices(ctx context.Context, arg SeeDevicesParams) error {
+	_, err := q.db.Exec(ctx, seeDevices,
+		arg.Shard,
+		arg.UserID,
+		arg.DeviceID,
+		arg.Seen,
+		arg.Ip,
+		arg.Agent,
+	)
+	return err
+}
+
 const upsertAccountData = `-- name: UpsertAccountData :exec
 INSERT INTO account_data (shard, user_id, room_id, type, content, pos)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
@@ -394,6 +508,23 @@ func (q *Queries) UpsertAccounts(ctx context.Context, arg UpsertAccountsParams) 
 		arg.Created,
 		arg.Pos,
 	)
+	return err
+}
+
+const upsertDeviceLists = `-- name: UpsertDeviceLists :exec
+INSERT INTO device_list (shard, user_id, pos)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::bigint[])
+ON CONFLICT (shard, user_id) DO UPDATE SET pos = excluded.pos
+`
+
+type UpsertDeviceListsParams struct {
+	Shard  []int16
+	UserID []string
+	Pos    []int64
+}
+
+func (q *Queries) UpsertDeviceLists(ctx context.Context, arg UpsertDeviceListsParams) error {
+	_, err := q.db.Exec(ctx, upsertDeviceLists, arg.Shard, arg.UserID, arg.Pos)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -47,6 +48,20 @@ func newSets() []*set {
 			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters)),
 			step(table(accountdb.QueueDataGone)),
 		),
+
+		newSet(step(table(accountdb.QueueDeviceLists))),
+		newSet(step(table(accountdb.QueueDevicesSeen))),
+
+		// After the devices: what belongs to a device is written only while there is the device.
+		newSet(step(table(e2eedb.QueueDeviceKeys))),
+		newSet(step(table(e2eedb.QueueOneTimeKeys)), step(table(e2eedb.QueueOneTimeKeysGone))),
+		newSet(step(table(e2eedb.QueueFallbackKeys))),
+		newSet(step(table(e2eedb.QueueCrossSigningKeys))),
+		newSet(step(table(e2eedb.QueueKeySignatures))),
+		newSet(step(table(e2eedb.QueueToDevice)), step(table(e2eedb.QueueToDeviceGone))),
+		newSet(step(table(e2eedb.QueueDehydrated))),
+		newSet(step(table(e2eedb.QueueBackupVersions))),
+		newSet(step(table(e2eedb.QueueBackupKeys)), step(table(e2eedb.QueueBackupKeysGone))),
 
 		newSet(step(table(feddb.QueueStagedGone))),
 		newSet(step(table(feddb.QueueStripped))),

@@ -322,7 +322,7 @@ func compactObject(b []byte) (json.RawMessage, error) {
 	if json.Unmarshal(b, &v) != nil || v == nil {
 		return nil, badJSON("A message to a device is not an object")
 	}
-	out, err := canonjson.Canonical(b, canonjson.Options{Mode: canonjson.Lenient})
+	out, err := canonjson.Canonical(b, canonjson.Options{Mode: canonjson.Lax})
 	if err != nil {
 		return nil, badJSON("A message to a device is not JSON")
 	}

@@ -139,6 +139,11 @@ func checkDeviceKeys(user, device string, raw []byte) (json.RawMessage, error) {
 			return nil, invalid("device_keys has a key that is not of the device: " + name)
 		}
 	}
+	if _, ok := canonjson.Get(b, "unsigned"); ok { // what the server says of it, is for the server to say
+		s, _ := parseSigned(b)
+		delete(s, "unsigned")
+		b = canonical(s)
+	}
 	return b, nil
 }
 

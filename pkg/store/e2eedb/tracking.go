@@ -2,6 +2,8 @@ package e2eedb
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -86,4 +88,93 @@ func nids(rooms []shard.Nid) []int64 {
 		out[i] = int64(n)
 	}
 	return out
+}
+
+// Mine is a user's own membership of a room, and when it last changed.
+type Mine struct {
+	Room   shard.Nid
+	Joined bool
+	Pos    shard.Pos
+}
+
+// Tracked reads what happened after positions to the device lists that a user follows: those of everybody who shares a room with the user, and
+// the own. changed are whose keys are to be asked for anew, for their lists changed or they share a room only now; left are those
+// who share none any more.
+func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above shard.Vector, mine []Mine) (changed, left []string, err error) {
+	var joinedRooms, oldRooms, newRooms, goneRooms []shard.Nid
+	for _, x := range mine {
+		fresh := x.Pos > above[x.Room.Shard()]
+		switch {
+		case x.Joined && fresh:
+			newRooms = append(newRooms, x.Room)
+		case x.Joined:
+			oldRooms = append(oldRooms, x.Room)
+		case fresh:
+			goneRooms = append(goneRooms, x.Room)
+		}
+	}
+	joinedRooms = append(append(joinedRooms, oldRooms...), newRooms...)
+	news, gone := make(map[string]bool), make(map[string]bool)
+	lists, err := r.ListsChanged(ctx, above, joinedRooms)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range lists {
+		news[c.UserID] = true
+	}
+	own, err := r.ListPos(ctx, m.OfUser(user), user)
+	if err != nil {
+		return nil, nil, err
+	}
+	moves, err := r.Moved(ctx, above, append(append([]shard.Nid{}, oldRooms...), goneRooms...))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, x := range moves {
+		if x.Joined {
+			news[x.UserID] = true
+		} else {
+			gone[x.UserID] = true
+		}
+	}
+	for rooms, into := range map[*[]shard.Nid]map[string]bool{&newRooms: news, &goneRooms: gone} {
+		if len(*rooms) == 0 {
+			continue
+		}
+		users, err := r.Members(ctx, *rooms)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, u := range users {
+			into[u] = true
+		}
+	}
+	for u := range news { // moves in a room that the user has left make nobody known
+		gone[u] = true
+	}
+	delete(news, user)
+	delete(gone, user)
+	candidates := slices.Sorted(maps.Keys(gone))
+	share := make(map[string]bool)
+	if len(candidates) > 0 {
+		still, err := r.Among(ctx, candidates, joinedRooms)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, u := range still {
+			share[u] = true
+		}
+	}
+	for _, u := range candidates {
+		switch {
+		case !share[u]:
+			left = append(left, u)
+		case news[u]:
+			changed = append(changed, u)
+		}
+	}
+	if own > above[m.OfUser(user)] {
+		changed = append(changed, user)
+	}
+	return changed, left, nil
 }

@@ -146,8 +146,10 @@ func (a *App) listen(s *shared, parts []part) error {
 	}
 	b.onClose(fwd.Close)
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), trustedProxies())
+	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
-		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
+		Parking: parking,
+		Kinds:   kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
 		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,
 	})
@@ -164,6 +166,7 @@ func (a *App) listen(s *shared, parts []part) error {
 		OnStop:  watch.StopWithin,
 	})
 	a.http = newListener("http", b.cfg.Listen.HTTP, nil, mux, lingering, b.log)
+	a.http.parking = parking
 	a.group.Add("http", a.http)
 	if b.tls != nil {
 		a.group.Add("tls", newListener("tls.address", b.cfg.Listen.TLS.Address, b.tls, mux, lingering, b.log))

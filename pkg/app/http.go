@@ -10,11 +10,16 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
 )
 
 // lingering is how long a listener that is to stop still takes requests, asking each client to go elsewhere for the next: what
 // balances in front learns of it in that time, and no request meets a closed door.
 const lingering = 700 * time.Millisecond
+
+// idleTime is how long a connection is kept without a request.
+const idleTime = 2 * time.Minute
 
 // listener is an HTTP server as a service.
 type listener struct {
@@ -23,12 +28,15 @@ type listener struct {
 	tls      *tls.Config
 	handler  http.Handler
 	linger   time.Duration
+	parking  *httpx.Parking // of those who wait on it; may be nil
 	log      *slog.Logger
 	server   *http.Server
 	bound    net.Addr
 	stopping atomic.Bool
-	served   chan struct{}
-	failed   chan error
+	// parkingServed is closed when the parked ones' listener has ended.
+	parkingServed chan struct{}
+	served        chan struct{}
+	failed        chan error
 }
 
 func newListener(name, address string, t *tls.Config, h http.Handler, linger time.Duration, log *slog.Logger) *listener {
@@ -37,7 +45,7 @@ func newListener(name, address string, t *tls.Config, h http.Handler, linger tim
 		served: make(chan struct{}), failed: make(chan error, 1),
 	}
 	l.server = &http.Server{
-		Handler: http.HandlerFunc(l.serve), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: http.HandlerFunc(l.serve), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: idleTime,
 		MaxHeaderBytes: 64 << 10, TLSConfig: t, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return l
@@ -68,6 +76,14 @@ func (l *listener) Start(ctx context.Context) error {
 			l.failed <- fmt.Errorf("listen.%s: %w", l.name, err)
 		}
 	}()
+	if l.parking != nil {
+		l.parkingServed = make(chan struct{})
+		again := l.parking.Listener(l.bound)
+		go func() { // as the other
+			defer close(l.parkingServed)
+			_ = l.server.Serve(again) // ends with the other, or with the parking
+		}()
+	}
 	l.log.Info("listening", "listener", l.name, "address", l.bound.String())
 	return nil
 }
@@ -80,7 +96,11 @@ func (l *listener) Stop(ctx context.Context) error {
 	if l.bound == nil {
 		return nil
 	}
-	if !l.stopping.Swap(true) && l.linger > 0 {
+	first := !l.stopping.Swap(true)
+	if l.parking != nil {
+		l.parking.Refuse()
+	}
+	if first && l.linger > 0 {
 		t := time.NewTimer(l.linger)
 		defer t.Stop()
 		select {
@@ -93,5 +113,9 @@ func (l *listener) Stop(ctx context.Context) error {
 		err = errors.Join(err, l.server.Close())
 	}
 	<-l.served
+	if l.parking != nil {
+		err = errors.Join(err, l.parking.Stop(ctx))
+		<-l.parkingServed
+	}
 	return err
 }

@@ -31,6 +31,10 @@ type response struct {
 	http.ResponseWriter
 	status  int
 	written int64
+
+	parking *Parking // nil: nothing is parked
+	later   *later
+	parked  bool // it is answered elsewhere, when there is something to say
 }
 
 func (w *response) WriteHeader(status int) {

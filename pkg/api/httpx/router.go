@@ -62,6 +62,8 @@ type Options struct {
 	Forwarder Forwarder
 	// Internal says whether a request was passed on by another worker: only such a request may continue a trace.
 	Internal func(r *http.Request) bool
+	// Parking, if not nil, keeps the connections of those who wait.
+	Parking *Parking
 	// MaxUpload is the body limit of media uploads in bytes.
 	MaxUpload int64
 	// BodyTime is how long a client may take to send a body, or, for streams, to send something; 1 minute by default.
@@ -265,7 +267,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 	}
 	return http.HandlerFunc(func(hw http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		w := &response{ResponseWriter: hw}
+		w := &response{ResponseWriter: hw, parking: rt.opts.Parking}
 		body := &body{
 			ReadCloser: http.MaxBytesReader(hw, r.Body, limit), deadline: http.NewResponseController(hw).SetReadDeadline,
 			time: rt.opts.BodyTime, stream: row.Timeout == route.Stream,
@@ -274,7 +276,15 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 		r.Body = body
 		meter := meter.get()
 		meter.inFlight.Inc()
+		if row.Timeout == route.LongPoll && w.parking != nil {
+			w.later = rt.answeredLater(row, meter, start)
+		} else {
+			w.parking = nil
+		}
 		defer func() {
+			if w.parked {
+				return
+			}
 			body.finish(length)
 			meter.inFlight.Dec()
 			took := time.Since(start)
@@ -298,6 +308,23 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 			rt.fail(w, r, row.Name, err)
 		}
 	})
+}
+
+// answeredLater is what becomes of a request that is answered after its handler has returned.
+func (rt *Router) answeredLater(row *route.Row, meter *series, start time.Time) *later {
+	return &later{
+		fail: func(ctx context.Context, w http.ResponseWriter, err error) {
+			e := classify(err)
+			if e.HTTPStatus >= 500 {
+				rt.opts.Log.ErrorContext(ctx, "request failed", "route", row.Name, "status", e.HTTPStatus, "error", err)
+			}
+			WriteError(w, e)
+		},
+		done: func(status int, written int64) {
+			meter.inFlight.Dec()
+			meter.done(status, time.Since(start), 0, written)
+		},
+	}
 }
 
 // refusal answers a request that reaches no endpoint.

@@ -53,9 +53,12 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 	if q.Filter, err = s.filter(r, c, p.Get("filter")); err != nil {
 		return err
 	}
-	body, err := s.engine.Sync(r.Context(), q)
+	body, pending, err := s.engine.Begin(r.Context(), q)
 	if err != nil {
 		return err
+	}
+	if pending != nil {
+		return httpx.Later(w, r, pending.Wait)
 	}
 	httpx.WriteRaw(w, http.StatusOK, body)
 	return nil

@@ -55,6 +55,25 @@ func (v *view) to(s shard.ID) shard.Pos { return v.upper.Positions[s] }
 // Sync answers a sync: at once if there is something to tell, else when there is, or when the time is up. The answer is
 // the JSON body.
 func (e *Engine) Sync(ctx context.Context, q Request) ([]byte, error) {
+	body, p, err := e.Begin(ctx, q)
+	if p == nil {
+		return body, err
+	}
+	return p.Wait(ctx)
+}
+
+// Pending is a sync that has nothing to tell yet. Its Wait must be called, once.
+type Pending struct {
+	e     *Engine
+	q     Request
+	u     *user
+	w     *waiter
+	since *token.Sync
+	until time.Time
+}
+
+// Begin is the part of Sync that does not wait: the answer, or what is to be waited for.
+func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error) {
 	if q.Filter == nil {
 		q.Filter = &filter.Filter{EventFormat: filter.FormatClient}
 	}
@@ -62,44 +81,61 @@ func (e *Engine) Sync(ctx context.Context, q Request) ([]byte, error) {
 	if q.Since != "" {
 		var err error
 		if since, err = token.DecodeSync(q.Since, e.Shards.Count()); err != nil {
-			return nil, mxerr.New(mxerr.InvalidParam, "The since token is not one of this server").WithCause(err)
+			return nil, nil, mxerr.New(mxerr.InvalidParam, "The since token is not one of this server").WithCause(err)
 		}
 	}
 	u, err := e.serve(ctx, string(q.User))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if since, err = e.trust(ctx, since); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	w := &waiter{wake: make(chan struct{}, 1)}
-	e.await(u, w) // before the first look, so that nothing slips in between
-	defer e.leave(u, w)
-
 	timeout := min(q.Timeout, maxTimeout)
-	timer := time.NewTimer(timeout)
+	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1)}, since: since, until: time.Now().Add(timeout)}
+	e.await(u, p.w) // before the first look, so that nothing slips in between
+	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState)
+	if err != nil || done {
+		e.leave(u, p.w)
+		return body, nil, err
+	}
+	return nil, p, nil
+}
+
+// Wait answers when there is something to tell, or when the time is up.
+func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
+	defer p.e.leave(p.u, p.w)
+	timer := time.NewTimer(time.Until(p.until))
 	defer timer.Stop()
-	over := timeout <= 0 || since == nil || q.FullState
-	for {
-		v := e.look(&q, u, since)
-		plan := v.plan()
-		if over || !plan.empty() {
-			body, told, err := v.answer(ctx, plan)
-			if err != nil || told || over {
-				return body, err
-			}
-			since = v.upper // all that happened was filtered out: what comes is waited for from here
-		}
+	for over := false; ; {
 		select {
-		case <-w.wake:
+		case <-p.w.wake:
 		case <-timer.C:
 			over = true
-		case <-e.stop:
+		case <-p.e.stop:
 			over = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		if body, done, err := p.look(ctx, over); err != nil || done {
+			return body, err
+		}
 	}
+}
+
+// look answers if there is something to tell, or in any case when it is over.
+func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, err error) {
+	v := p.e.look(&p.q, p.u, p.since)
+	plan := v.plan()
+	if !over && plan.empty() {
+		return nil, false, nil
+	}
+	body, told, err := v.answer(ctx, plan)
+	if err != nil || told || over {
+		return body, true, err
+	}
+	p.since = v.upper // all that happened was filtered out: what comes is waited for from here
+	return nil, false, nil
 }
 
 // trust gives the token if what it says is still true. One that has seen what a restore of the database undid is answered as if

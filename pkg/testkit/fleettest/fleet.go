@@ -41,6 +41,8 @@ const patience = 60 * time.Second
 // Spec says what is deployed.
 type Spec struct {
 	Masters, Synchrotrons, FederationReaders int
+	// Links puts a [Link] between each worker and whatever it reaches or is reached by.
+	Links bool
 }
 
 // Split is the deployment of the end-to-end tests.
@@ -58,6 +60,10 @@ type Fleet struct {
 	dir  string
 	bin  string
 	conf string
+
+	natsAddr string
+	spec     Spec
+	links    links
 
 	mu    sync.Mutex // guards procs
 	procs map[string]*Process
@@ -83,10 +89,11 @@ type Process struct {
 // JetStream that listens at the address it is given.
 func Start(t testing.TB, bin string, nats func(addr string) *exec.Cmd, spec Spec) *Fleet {
 	t.Helper()
-	f := &Fleet{t: t, dir: t.TempDir(), bin: bin, procs: map[string]*Process{}}
+	f := &Fleet{t: t, dir: t.TempDir(), bin: bin, spec: spec, procs: map[string]*Process{}}
 	f.Database = pgtest.Server(t, pgtest.Empty())
 	f.Redis = redistest.New(t)
 	natsAddr := FreeAddr(t)
+	f.natsAddr = natsAddr
 	f.add(&Process{Name: "nats", Addr: natsAddr, make: func() *exec.Cmd { return nats(natsAddr) }, ready: dials(natsAddr)})
 	f.conf = filepath.Join(f.dir, "heddle.yml")
 	require.NoError(t, os.WriteFile(f.conf, fmt.Appendf(nil, `server_name: fleet.test
@@ -106,7 +113,11 @@ log: { format: text }
 	}{{route.Master, spec.Masters}, {route.Synchrotron, spec.Synchrotrons}, {route.FederationReader, spec.FederationReaders}} {
 		for i := range w.n {
 			p := f.worker(w.kind, fmt.Sprintf("%s-%d", w.kind, i+1))
-			up[w.kind] = append(up[w.kind], p.Addr)
+			addr := p.Addr
+			if spec.Links {
+				addr = f.link("nginx", p.Name, dialer("tcp", addr)).Addr
+			}
+			up[w.kind] = append(up[w.kind], addr)
 		}
 	}
 	for _, p := range f.Workers() {
@@ -126,9 +137,13 @@ func (f *Fleet) run(name string, args ...string) {
 func (f *Fleet) worker(kind route.Kind, name string) *Process {
 	f.t.Helper()
 	p := &Process{Name: name, kind: kind, Addr: FreeAddr(f.t), Ops: FreeAddr(f.t)}
+	env := []string{"HEDDLE_INSTANCE=" + name, "HEDDLE_LISTEN_HTTP=" + p.Addr, "HEDDLE_LISTEN_OPS=" + p.Ops}
+	if f.spec.Links {
+		env = append(env, f.behindLinks(p)...)
+	}
 	p.make = func() *exec.Cmd {
 		cmd := exec.Command(filepath.Join(f.bin, string(kind)), "--config", f.conf)
-		cmd.Env = append(os.Environ(), "HEDDLE_INSTANCE="+name, "HEDDLE_LISTEN_HTTP="+p.Addr, "HEDDLE_LISTEN_OPS="+p.Ops)
+		cmd.Env = append(os.Environ(), env...)
 		return cmd
 	}
 	p.ready = answers("http://" + p.Ops + "/readyz")
@@ -292,6 +307,28 @@ func (p *Process) end(sig syscall.Signal) {
 		<-p.done
 		p.t.Errorf("%s did not end on %s", p.Name, sig)
 	}
+}
+
+// Pause freezes the process, as a debugger or a machine without memory does. Resume undoes it; so does its end.
+func (p *Process) Pause() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
+
+// Resume undoes Pause.
+func (p *Process) Resume() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+
+// Ended tells whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Begin starts the process again after Kill or Stop, and does not wait until it does its work.
+func (p *Process) Begin() {
+	p.t.Helper()
+	p.start()
 }
 
 // Restart starts the process again after Kill or Stop, and waits until it does its work.

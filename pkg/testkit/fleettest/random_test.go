@@ -61,7 +61,6 @@ func partitions(t *testing.T, names []string, lasting time.Duration) {
 	took.log(t)
 }
 
-
 // Faults at random, more than one at a time.
 func TestRandomFaults(t *testing.T) { randomFaults(t, 5) }
 

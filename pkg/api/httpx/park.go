@@ -28,10 +28,14 @@ type Parking struct {
 	done chan struct{}
 	once sync.Once
 
-	mu    sync.Mutex // guards all below
-	lame  bool       // nothing is parked any more, and who is answered is asked to go elsewhere
-	conns map[*parked]struct{}
-	empty chan struct{} // closed when lame and nobody is left
+	base   context.Context //nolint:containedctx // of all who wait; ends when Stop gives up
+	giveUp context.CancelFunc
+
+	mu      sync.Mutex // guards all below
+	lame    bool       // nothing is parked any more, and who is answered is asked to go elsewhere
+	closing bool       // who has no request is sent away
+	conns   map[*parked]struct{}
+	empty   chan struct{} // closed when closing and nobody is left
 }
 
 // parked is one connection.
@@ -45,8 +49,11 @@ type parked struct {
 
 // NewParking makes a Parking that keeps an answered connection for idle until its next request.
 func NewParking(idle time.Duration) *Parking {
+	//nolint:forbidigo // those who wait have left the context of their request
+	base, cancel := context.WithCancel(context.Background())
 	return &Parking{
-		idle: idle, back: make(chan net.Conn), done: make(chan struct{}), conns: make(map[*parked]struct{}), empty: make(chan struct{}),
+		idle: idle, base: base, giveUp: cancel,
+		back: make(chan net.Conn), done: make(chan struct{}), conns: make(map[*parked]struct{}), empty: make(chan struct{}),
 	}
 }
 
@@ -74,36 +81,44 @@ func (l *parkListener) Close() error {
 
 func (l *parkListener) Addr() net.Addr { return l.addr }
 
-// Refuse parks nothing from now on, and has those who are answered close their connections.
+// Refuse parks nothing from now on, and asks those who are answered to go elsewhere. Who was answered before may still come with a
+// next request.
 func (p *Parking) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lame {
-		return
-	}
 	p.lame = true
-	for k := range p.conns {
-		if k.idle {
-			_ = k.conn.SetReadDeadline(time.Unix(1, 0))
-		}
-	}
-	if len(p.conns) == 0 {
-		close(p.empty)
-	}
 }
 
-// Stop waits until all who are parked are answered; with ctx it closes their connections.
+// Stop sends those away who have no request, and waits until all who wait are answered; when ctx ends they are no longer waited for.
+// It comes after the end of the server.
 func (p *Parking) Stop(ctx context.Context) error {
-	p.Refuse()
 	p.once.Do(func() { close(p.done) })
+	p.mu.Lock()
+	p.lame = true
+	if !p.closing {
+		p.closing = true
+		for k := range p.conns {
+			if k.idle {
+				_ = k.conn.SetReadDeadline(time.Unix(1, 0))
+			}
+		}
+		if len(p.conns) == 0 {
+			close(p.empty)
+		}
+	}
+	p.mu.Unlock()
+	defer p.giveUp()
 	select {
 	case <-p.empty:
 		return nil
 	case <-ctx.Done():
 	}
+	p.giveUp()
 	p.mu.Lock()
 	for k := range p.conns {
-		_ = k.conn.Close()
+		if k.conn != nil {
+			_ = k.conn.Close()
+		}
 	}
 	p.mu.Unlock()
 	<-p.empty
@@ -125,7 +140,7 @@ func (p *Parking) leave(k *parked) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, k)
-	if p.lame && len(p.conns) == 0 {
+	if p.closing && len(p.conns) == 0 {
 		close(p.empty)
 	}
 }
@@ -173,12 +188,11 @@ func (w *response) park(r *http.Request, f func(ctx context.Context) ([]byte, er
 		b, _ := buf.Reader.Peek(n)
 		k.next = bytes.Clone(b)
 	}
-	p.mu.Lock() // Stop may look
-	k.conn = conn
+	p.mu.Lock()
+	k.conn = conn // now Stop can close it; if it has given up already, the context has ended
 	p.mu.Unlock()
 	w.parked = true
-	//nolint:forbidigo // the request's own context ends with its handler
-	ctx := trace.ContextWithSpanContext(telemetry.WithRequestID(context.Background(), RequestID(w)), trace.SpanContextFromContext(r.Context()))
+	ctx := trace.ContextWithSpanContext(telemetry.WithRequestID(p.base, RequestID(w)), trace.SpanContextFromContext(r.Context()))
 	go p.serve(ctx, k, f, w.later) // Stop waits for it
 	return true
 }
@@ -191,7 +205,7 @@ func (p *Parking) serve(ctx context.Context, k *parked, f func(context.Context) 
 	setCORS(a.header)
 	a.header.Set(requestIDHeader, telemetry.RequestID(ctx))
 	if k.gone {
-		later.done(statusClientGone, 0)
+		later.done(ctx, statusClientGone, 0)
 		_ = k.conn.Close()
 		return
 	}
@@ -203,7 +217,7 @@ func (p *Parking) serve(ctx context.Context, k *parked, f func(context.Context) 
 	p.mu.Lock()
 	last := p.lame
 	p.mu.Unlock()
-	later.done(a.status, int64(len(a.body)))
+	later.done(ctx, a.status, int64(len(a.body)))
 	if !a.send(k.conn, last) || last || !p.another(k) {
 		_ = k.conn.Close()
 		return
@@ -262,7 +276,7 @@ func (p *Parking) another(k *parked) bool {
 		return true
 	}
 	p.mu.Lock()
-	if p.lame {
+	if p.closing {
 		p.mu.Unlock()
 		return false
 	}
@@ -283,7 +297,7 @@ func (p *Parking) another(k *parked) bool {
 // later is what the router does with a request when it is answered.
 type later struct {
 	fail func(ctx context.Context, w http.ResponseWriter, err error)
-	done func(status int, written int64)
+	done func(ctx context.Context, status int, written int64)
 }
 
 // answer collects what is to be sent.

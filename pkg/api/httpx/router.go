@@ -62,7 +62,7 @@ type Options struct {
 	Forwarder Forwarder
 	// Internal says whether a request was passed on by another worker: only such a request may continue a trace.
 	Internal func(r *http.Request) bool
-	// Parking, if not nil, keeps the connections of those who wait.
+	// Parking, if not nil, keeps the connections of those who wait; the server must serve its Listener.
 	Parking *Parking
 	// MaxUpload is the body limit of media uploads in bytes.
 	MaxUpload int64
@@ -320,9 +320,13 @@ func (rt *Router) answeredLater(row *route.Row, meter *series, start time.Time) 
 			}
 			WriteError(w, e)
 		},
-		done: func(status int, written int64) {
+		done: func(ctx context.Context, status int, written int64) {
 			meter.inFlight.Dec()
-			meter.done(status, time.Since(start), 0, written)
+			took := time.Since(start)
+			meter.done(status, took, 0, written)
+			if rt.opts.Log.Enabled(ctx, slog.LevelDebug) {
+				rt.opts.Log.DebugContext(ctx, "request", "route", row.Name, "status", status, "took", took)
+			}
 		},
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
@@ -62,7 +63,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,
 		},
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
-	p.handlers = write.NewAccounts(front).Handlers()
+	users := write.NewAccounts(front)
+	p.handlers = users.Handlers()
+	maps.Copy(p.handlers, write.NewE2EE(e2ee.NewFront(e2ee.FrontOptions{
+		Server: s.base.server, Shards: s.shards, Do: e2eeDoer{to: s.to, shards: s.shards}, DB: s.e2ee,
+	}), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer))
 	return p, nil
 }
@@ -101,6 +106,9 @@ func newWriting(s *shared) (*writing, error) {
 	})
 	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)
 	handlers := accountHandlers(accounts)
+	maps.Copy(handlers, e2eeHandlers(e2ee.NewHost(e2ee.HostOptions{
+		Shards: s.shards, Owners: (*leases)(w), Committer: w.committer, DB: s.e2ee, Done: s.logs, Now: s.now,
+	})))
 	maps.Copy(handlers, roomrpc.Handlers(retrying{w.rooms}))
 	w.server = rpc.NewServer(rpc.ServerConfig{
 		Bus: s.bus, Secret: s.secret, Handlers: handlers, Logger: s.log, Tracer: s.tel.Tracer, Propagator: s.tel.Propagator,

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -24,6 +25,7 @@ import (
 type shared struct {
 	*base
 	accounts *accountdb.Reader
+	e2ee     *e2eedb.Reader
 	rooms    *roomdb.Reader
 	logs     *logdb.DB
 	index    *follow.Index
@@ -50,7 +52,7 @@ type ear struct {
 
 func newShared(b *base) (*shared, error) {
 	s := &shared{
-		base: b, accounts: accountdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
+		base: b, accounts: accountdb.NewReader(b.db.Primary), e2ee: e2eedb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
 		logs: logdb.NewDB(b.db, b.shards.Count()),
 	}
 	s.index = follow.NewIndex(s.logs)

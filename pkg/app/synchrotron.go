@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -35,6 +36,8 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.drain = engine.Drain
 	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL()}).Handlers()
 	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
+	keys := e2ee.NewReader(e2ee.ReaderOptions{Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms})
+	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now)).Handlers())
 	return p, nil
 }

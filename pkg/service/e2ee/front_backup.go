@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -104,4 +105,13 @@ func (f *Front) Drop(ctx context.Context, user id.UserID, version int64, room, s
 			return Stored{a.ETag, a.Count}, err
 		}
 	}
+}
+
+// ParseVersion reads the number of a version as clients give it. Whatever is not one is a version that there is not.
+func ParseVersion(s string) (int64, error) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || v <= 0 {
+		return 0, noBackup()
+	}
+	return v, nil
 }

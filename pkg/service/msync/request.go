@@ -323,3 +323,19 @@ func (v *view) planData(p *plan, rooms map[string]*part) {
 		}
 	}
 }
+
+// Read gives the positions of a token, up to which its holder has heard of everything: the beginning, if what the token says was undone
+// by a restore.
+func (e *Engine) Read(ctx context.Context, s string) (shard.Vector, error) {
+	t, err := token.DecodeSync(s, e.Shards.Count())
+	if err != nil {
+		return nil, mxerr.New(mxerr.InvalidParam, "The token is not one of this server").WithCause(err)
+	}
+	if t, err = e.trust(ctx, t); err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return make(shard.Vector, e.Shards.Count()), nil
+	}
+	return t.Positions, nil
+}

@@ -1,0 +1,191 @@
+package read
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
+)
+
+// E2EE answers what reads keys, dehydrated devices and key backups.
+type E2EE struct {
+	keys *e2ee.Reader
+	sync *msync.Engine // knows what sync tokens say
+}
+
+// NewE2EE makes the handlers.
+func NewE2EE(keys *e2ee.Reader, sync *msync.Engine) *E2EE { return &E2EE{keys, sync} }
+
+// Handlers gives the handlers by the names of their rows.
+func (e *E2EE) Handlers() httpx.Handlers {
+	return httpx.Handlers{
+		"queryKeys":                 e.query,
+		"getKeysChanges":            e.changes,
+		"getRoomKeysVersionCurrent": e.backup,
+		"getRoomKeysVersion":        e.backup,
+		"getRoomKeys":               e.backupKeys,
+		"getRoomKeysByRoomId":       e.backupKeys,
+		"getRoomKeyBySessionId":     e.backupKeys,
+		"getDehydratedDevice":       e.dehydrated,
+		"getDehydratedDeviceEvents": e.dehydratedEvents,
+	}
+}
+
+func (e *E2EE) query(w http.ResponseWriter, r *http.Request) error {
+	var q struct {
+		Devices map[string][]string `json:"device_keys"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if q.Devices == nil {
+		return mxerr.New(mxerr.MissingParam, "The request has no device_keys")
+	}
+	keys, err := e.keys.Query(r.Context(), auth.Must(r.Context()).UserID, q.Devices)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, keys)
+}
+
+// changes tells what happened between two tokens, and perhaps since: what is told too much is asked for once too often.
+func (e *E2EE) changes(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	from, err := p.Required("from")
+	if err != nil {
+		return err
+	}
+	to, err := p.Required("to")
+	if err != nil {
+		return err
+	}
+	above, err := e.sync.Read(r.Context(), from)
+	if err != nil {
+		return err
+	}
+	if _, err := e.sync.Read(r.Context(), to); err != nil {
+		return err
+	}
+	changed, left, err := e.keys.Changes(r.Context(), auth.Must(r.Context()).UserID, above)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]string{"changed": changed, "left": left})
+}
+
+func (e *E2EE) backup(w http.ResponseWriter, r *http.Request) error {
+	var version int64
+	if v := httpx.Var(r, "version"); v != "" {
+		var err error
+		if version, err = e2ee.ParseVersion(v); err != nil {
+			return err
+		}
+	}
+	b, err := e.keys.Backup(r.Context(), auth.Must(r.Context()).UserID, version)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, struct {
+		Algorithm string          `json:"algorithm"`
+		AuthData  json.RawMessage `json:"auth_data"`
+		Count     int64           `json:"count"`
+		ETag      string          `json:"etag"`
+		Version   string          `json:"version"`
+	}{b.Algorithm, b.AuthData, b.Count, strconv.FormatInt(b.ETag, 10), strconv.FormatInt(b.Version, 10)})
+}
+
+// backedUp is a session's key as clients read it.
+type backedUp struct {
+	FirstIndex int64           `json:"first_message_index"`
+	Forwarded  int64           `json:"forwarded_count"`
+	Verified   bool            `json:"is_verified"`
+	Data       json.RawMessage `json:"session_data"`
+}
+
+type backedUpRoom struct {
+	Sessions map[string]backedUp `json:"sessions"`
+}
+
+func (e *E2EE) backupKeys(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	v, err := p.Required("version")
+	if err != nil {
+		return err
+	}
+	version, err := e2ee.ParseVersion(v)
+	if err != nil {
+		return err
+	}
+	room, session := httpx.Var(r, "roomId"), httpx.Var(r, "sessionId")
+	keys, err := e.keys.BackupKeys(r.Context(), auth.Must(r.Context()).UserID, version, room, session)
+	if err != nil {
+		return err
+	}
+	rooms := make(map[string]backedUpRoom)
+	for i := range keys {
+		k := &keys[i]
+		if _, ok := rooms[k.RoomID]; !ok {
+			rooms[k.RoomID] = backedUpRoom{make(map[string]backedUp)}
+		}
+		rooms[k.RoomID].Sessions[k.SessionID] = shownKey(k)
+	}
+	switch {
+	case session != "":
+		if len(keys) == 0 {
+			return mxerr.New(mxerr.NotFound, "The backup has no key of that session")
+		}
+		return httpx.WriteJSON(w, http.StatusOK, shownKey(&keys[0]))
+	case room != "":
+		return httpx.WriteJSON(w, http.StatusOK, backedUpRoom{rooms[room].Sessions})
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]map[string]backedUpRoom{"rooms": rooms})
+}
+
+func shownKey(k *e2eedb.BackupKey) backedUp {
+	return backedUp{k.FirstIndex, k.Forwarded, k.Verified, k.Data}
+}
+
+func (e *E2EE) dehydrated(w http.ResponseWriter, r *http.Request) error {
+	d, err := e.keys.Dehydrated(r.Context(), auth.Must(r.Context()).UserID)
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, d)
+}
+
+func (e *E2EE) dehydratedEvents(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	q := struct {
+		Next string `json:"next_batch"`
+	}{p.Get("next_batch")}
+	if err := httpx.DecodeOptional(r, &q); err != nil {
+		return err
+	}
+	var after int64
+	if q.Next != "" {
+		if after, err = strconv.ParseInt(q.Next, 10, 64); err != nil || after < 0 {
+			return mxerr.New(mxerr.InvalidParam, "next_batch is not one of this server")
+		}
+	}
+	messages, end, err := e.keys.DehydratedMessages(r.Context(), auth.Must(r.Context()).UserID, httpx.Var(r, "deviceId"), shard.Pos(after))
+	if err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"events": messages, "next_batch": strconv.FormatInt(int64(end), 10)})
+}

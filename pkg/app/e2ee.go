@@ -1,0 +1,59 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// e2eeDoer has commands on keys, messages to devices and backups done by whoever holds their shard.
+type e2eeDoer struct {
+	to     caller
+	shards shard.Map
+}
+
+// Do implements e2ee.Doer.
+func (d e2eeDoer) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.Answer, error) {
+	var a e2ee.Answer
+	payload, err := e2ee.Encode(cmd)
+	if err != nil {
+		return a, fmt.Errorf("encode %s: %w", cmd.Method(), err)
+	}
+	b, err := d.to.Call(ctx, rpc.Request{Shard: cmd.Shard(d.shards), Method: cmd.Method(), Key: key, Payload: payload})
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a, fmt.Errorf("decode the answer to %s: %w", cmd.Method(), err)
+	}
+	return a, nil
+}
+
+// e2eeHandlers are the other end: the commands done by a host.
+func e2eeHandlers(h *e2ee.Host) map[string]rpc.Handler {
+	m := make(map[string]rpc.Handler)
+	for _, method := range e2ee.Methods() {
+		m[method] = func(ctx context.Context, r rpc.Request) ([]byte, error) {
+			cmd, err := e2ee.Decode(r.Method, r.Payload)
+			if err != nil {
+				return nil, err
+			}
+			a, err := h.Do(ctx, r.Key, cmd)
+			switch {
+			case errors.Is(err, e2ee.ErrNotOwner):
+				return nil, rpc.ErrNotOwner
+			case passing(err):
+				return nil, fmt.Errorf("%w: %w", rpc.ErrRetry, err)
+			case err != nil:
+				return nil, err
+			}
+			return json.Marshal(a)
+		}
+	}
+	return m
+}

@@ -75,7 +75,9 @@ func mergeSignatures(old, new []byte) (merged []byte, same bool) {
 		}
 		maps.Copy(all[user], sigs)
 	}
-	b["signatures"] = canonical(all)
+	if len(all) > 0 {
+		b["signatures"] = canonical(all)
+	}
 	return canonical(b), true
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
-	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 )
 
 // E2EE answers what reads keys, dehydrated devices and key backups.
@@ -154,7 +153,7 @@ func (e *E2EE) backupKeys(w http.ResponseWriter, r *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, map[string]map[string]backedUpRoom{"rooms": rooms})
 }
 
-func shownKey(k *e2eedb.BackupKey) backedUp {
+func shownKey(k *e2ee.BackupKey) backedUp {
 	return backedUp{k.FirstIndex, k.Forwarded, k.Verified, k.Data}
 }
 

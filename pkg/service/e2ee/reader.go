@@ -312,6 +312,9 @@ func backupOf(ctx context.Context, db *e2eedb.Reader, m shard.Map, user id.UserI
 	return b, err
 }
 
+// BackupKey is a session's key in a backup, as it is stored.
+type BackupKey = e2eedb.BackupKey
+
 // BackupKeys gives keys of a version, of a room or session if these are set. Refused with M_NOT_FOUND if there is no such version.
 func (r *Reader) BackupKeys(ctx context.Context, user id.UserID, version int64, room, session string) ([]e2eedb.BackupKey, error) {
 	if _, err := r.Backup(ctx, user, version); err != nil {

@@ -1,7 +1,9 @@
 package msync
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -60,16 +62,38 @@ func (v *view) appendEphemeral(b []byte, x *part, receipts []roomdb.ReceiptRow) 
 	if len(receipts) == 0 || !f.Pass("m.receipt", "") {
 		return b
 	}
-	if len(b) > 0 {
-		b = append(b, ',')
+	for _, layer := range layers(receipts) {
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"type":"m.receipt","content":{`...)
+		b = appendReceipts(b, layer)
+		b = append(b, `}}`...)
 	}
-	b = append(b, `{"type":"m.receipt","content":{`...)
-	b = appendReceipts(b, receipts)
-	return append(b, `}}`...)
+	return b
 }
 
-// appendReceipts groups receipts by event, kind and user. Of one user's receipts of one kind at one event, of several threads, the
-// last is told: the form has room for no more.
+// layers spreads receipts over events whose form has room for one receipt of a kind by a user at an event: who has read it in
+// several threads is told several times. What belongs to no thread comes first, for clients that know no threads.
+func layers(receipts []roomdb.ReceiptRow) (out [][]roomdb.ReceiptRow) {
+	receipts = slices.Clone(receipts)
+	slices.SortStableFunc(receipts, func(x, y roomdb.ReceiptRow) int {
+		return cmp.Compare(min(len(x.Thread), 1), min(len(y.Thread), 1))
+	})
+	type place struct{ event, kind, user string }
+	taken := make(map[place]int)
+	for _, r := range receipts {
+		at := place{r.EventID, r.Kind, r.UserID}
+		n := taken[at]
+		if taken[at]++; n == len(out) {
+			out = append(out, nil)
+		}
+		out[n] = append(out[n], r)
+	}
+	return out
+}
+
+// appendReceipts groups receipts by event, kind and user.
 func appendReceipts(b []byte, receipts []roomdb.ReceiptRow) []byte {
 	type at struct{ event, kind string }
 	var events []string
@@ -83,14 +107,7 @@ func appendReceipts(b []byte, receipts []roomdb.ReceiptRow) []byte {
 		if users[k] == nil {
 			kinds[r.EventID] = append(kinds[r.EventID], r.Kind)
 		}
-		list := users[k]
-		for i := range list {
-			if list[i].UserID == r.UserID {
-				list = append(list[:i], list[i+1:]...)
-				break
-			}
-		}
-		users[k] = append(list, r)
+		users[k] = append(users[k], r)
 	}
 	for i, e := range events {
 		if i > 0 {

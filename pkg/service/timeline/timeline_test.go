@@ -32,6 +32,7 @@ type world struct {
 	*roomtest.World
 	rooms   *timeline.Rooms
 	queries *pg.QueryCounter
+	mark    int64 // the transaction after which written rows are counted
 }
 
 func newWorld(t testing.TB) *world {
@@ -148,7 +149,7 @@ func TestWhoSeesWhat(t *testing.T) {
 		{"world_readable", "a b", "a b c", "a b c d", "a b c d e", "a b c d e f g", "a b c d e f g"},
 	} {
 		t.Run(x.visibility, func(t *testing.T) {
-			w := &world{w.In(t), w.rooms, w.queries}
+			w := &world{World: w.In(t), rooms: w.rooms, queries: w.queries}
 			r := w.Room(alice, "11")
 			w.visibility(r, alice, x.visibility)
 			w.Send(r, alice, "a")

@@ -2,13 +2,9 @@ package follow_test
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
@@ -32,7 +28,6 @@ func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 		require.NoError(t, err)
 	}
 	exec1(db, `INSERT INTO shard_lease (shard, epoch, holder) SELECT generate_series(0, 3), 1, 'm1'`)
-	dir := server.Dir
 
 	before := master(t, db)
 	for range 5 {
@@ -43,8 +38,7 @@ func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 	before.stop()
 	db.DB.Close()
 	server.Stop()
-	backup := filepath.Join(filepath.Dir(dir), "backup")
-	run(t, "cp", "-a", dir, backup)
+	backup := server.Backup()
 
 	server.Start()
 	db = server.Open()
@@ -65,25 +59,7 @@ func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 	db.DB.Close()
 	server.Stop()
 
-	run(t, "rm", "-rf", dir)
-	run(t, "cp", "-a", backup, dir)
-	signal := filepath.Join(dir, "recovery.signal")
-	require.NoError(t, os.WriteFile(signal, nil, 0o600))
-	conf := filepath.Join(dir, "postgresql.auto.conf")
-	b, err := os.ReadFile(conf)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(conf, append(b, "restore_command = 'false'\n"...), 0o600))
-	run(t, "chown", "--reference="+dir, signal, conf)
-	server.Start()
-	require.Eventually(t, func() bool {
-		conn, err := pgx.Connect(ctx, server.DSN)
-		if err != nil {
-			return false
-		}
-		defer func() { _ = conn.Close(ctx) }()
-		var recovering bool
-		return conn.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
-	}, timeout, 10*tick)
+	server.Restore(backup)
 	db = server.Open()
 
 	src = logdb.NewDB(db.DB, shards)
@@ -114,12 +90,6 @@ func TestDatabaseRestoredToAnEarlierMoment(t *testing.T) {
 	require.Len(t, r.resets, 2, "at the start, and when what it had was undone")
 	after.stop()
 	db.DB.Close()
-}
-
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	require.NoError(t, err, string(out))
 }
 
 func readToken(ctx context.Context, t *testing.T, src *logdb.DB) *token.Sync {

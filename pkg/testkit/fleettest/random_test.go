@@ -1,7 +1,6 @@
 package fleettest_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -197,6 +196,6 @@ func TestPostgreSQLRestartsUnderLoad(t *testing.T) {
 	took.log(t)
 	for _, w := range f.Workers() {
 		w.AwaitReady()
-		require.False(t, w.Ended(), fmt.Sprintf("%s lives through it", w.Name))
+		require.False(t, w.Ended(), "%s lives through it", w.Name)
 	}
 }

@@ -2,8 +2,14 @@ package pgtest
 
 import (
 	"context"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/stretchr/testify/require"
 
@@ -91,3 +97,44 @@ func (s *OwnServer) Pause() { s.launcher.Pause() }
 
 // Resume undoes Pause.
 func (s *OwnServer) Resume() { s.launcher.Resume() }
+
+// Backup copies the data of the server, which must be stopped, and gives where the copy is.
+func (s *OwnServer) Backup() string {
+	s.t.Helper()
+	backup := filepath.Join(filepath.Dir(s.Dir), "backup"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	s.run("cp", "-a", s.Dir, backup)
+	return backup
+}
+
+// Restore has the server, which must be stopped, begin again at a backup, as a recovery to a point in time would: on a timeline of its
+// own. It starts the server and waits until that takes writes.
+func (s *OwnServer) Restore(backup string) {
+	s.t.Helper()
+	s.run("rm", "-rf", s.Dir)
+	s.run("cp", "-a", backup, s.Dir)
+	signal := filepath.Join(s.Dir, "recovery.signal")
+	require.NoError(s.t, os.WriteFile(signal, nil, 0o600))
+	conf := filepath.Join(s.Dir, "postgresql.auto.conf")
+	b, err := os.ReadFile(conf)
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(conf, append(b, "restore_command = 'false'\n"...), 0o600))
+	s.run("chown", "--reference="+s.Dir, signal, conf)
+	s.Start()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	require.Eventually(s.t, func() bool {
+		conn, err := pgx.Connect(ctx, s.DSN)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = conn.Close(ctx) }()
+		var recovering bool
+		return conn.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
+	}, timeout, 20*time.Millisecond)
+}
+
+func (s *OwnServer) run(name string, args ...string) {
+	s.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	require.NoError(s.t, err, "%s", out)
+}

@@ -148,7 +148,7 @@ func (b *base) openDatabase(ctx context.Context) error {
 		b.onClose(func() { stopWithin(ctx, l.Stop) })
 		b.cfg.Database.DSN = l.DSN("heddle")
 	}
-	m, err := pg.NewMigrator(b.cfg.Database, schema.FS, pg.SchemaRange{Min: schema.Min, Max: schema.Max}, b.log)
+	m, err := pg.NewMigrator(b.cfg.Database, schema.FS, pg.SchemaRange{Min: schema.Min, Max: schema.Max, Oldest: schema.Oldest}, b.log)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func Migrate(ctx context.Context, cfg config.Config, check bool, out io.Writer) 
 	if cfg.Database.DSN == "" {
 		return &config.Error{Key: "database.dsn", Problem: "must be set"}
 	}
-	m, err := pg.NewMigrator(cfg.Database, schema.FS, pg.SchemaRange{Min: schema.Min, Max: schema.Max}, nil)
+	m, err := pg.NewMigrator(cfg.Database, schema.FS, pg.SchemaRange{Min: schema.Min, Max: schema.Max, Oldest: schema.Oldest}, nil)
 	if err != nil {
 		return err
 	}

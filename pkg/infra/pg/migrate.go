@@ -20,16 +20,24 @@ var ErrSchemaVersion = errors.New("schema version not supported")
 
 const (
 	versionTable = "schema_version"
+	oldestTable  = "schema_oldest"
 	// migrationLock is the key of the advisory lock; any constant that nothing
 	// else in the database uses.
 	migrationLock int64 = 0x68656464_6c650001
 	lockPoll            = 50 * time.Millisecond
 )
 
-// SchemaRange is the schema versions that a binary works with. Max may be
-// higher than the newest migration that the binary carries: since migrations
-// only expand first, a release runs on the schema of its successor.
-type SchemaRange struct{ Min, Max int64 }
+// SchemaRange is the schema versions that a binary works with.
+//
+// A binary cannot know the migrations of its successors, and must start beside
+// them all the same, if only because it was killed in the middle of a
+// roll-out. So the newer one says in the database which binaries it leaves a
+// schema that they work with: those whose Max is at least Oldest. Since
+// migrations expand first, Oldest stays behind by at least a release.
+type SchemaRange struct {
+	Min, Max int64
+	Oldest   int64 // 0: no older binary
+}
 
 // SchemaStatus is what Check finds.
 type SchemaStatus struct {
@@ -110,12 +118,18 @@ func (m *Migrator) Check(ctx context.Context) (SchemaStatus, error) {
 			st.Pending = append(st.Pending, v)
 		}
 	}
-	return st, m.supports(st.Version)
+	var oldest int64
+	err = conn.QueryRow(ctx, "SELECT oldest FROM "+oldestTable).Scan(&oldest)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) && !hasCode(err, codeUndefinedTable) {
+		return SchemaStatus{}, fmt.Errorf("check schema: %w", err)
+	}
+	return st, m.supports(st.Version, oldest)
 }
 
-func (m *Migrator) supports(v int64) error {
+// supports tells whether the binary works with version v of the schema. oldest is what the binary that brought it there left, or 0.
+func (m *Migrator) supports(v, oldest int64) error {
 	switch {
-	case v > m.rng.Max:
+	case v > m.rng.Max && (oldest == 0 || m.rng.Max < oldest):
 		return fmt.Errorf("%w: the database is at version %d, this binary works with %d to %d: run a newer release",
 			ErrSchemaVersion, v, m.rng.Min, m.rng.Max)
 	case v < m.rng.Min:
@@ -148,13 +162,40 @@ func (m *Migrator) Up(ctx context.Context) (int64, error) {
 }
 
 func (m *Migrator) apply(ctx context.Context) error {
-	return m.withProvider(func(p *goose.Provider, _ *sql.DB) error {
+	return m.withProvider(func(p *goose.Provider, db *sql.DB) error {
+		if err := m.leaveBehind(ctx, db); err != nil {
+			return err
+		}
 		results, err := p.Up(ctx)
 		for _, r := range results {
 			m.log.InfoContext(ctx, "schema migrated", "version", r.Source.Version, "took", r.Duration)
 		}
 		return err
 	}, goose.WithSessionLocker(advisoryLock{}))
+}
+
+// leaveBehind notes, before anything becomes narrower, which binaries start no more. Several may do so at once: the highest holds.
+func (m *Migrator) leaveBehind(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	lock := advisoryLock{}
+	if err := lock.SessionLock(ctx, conn); err != nil {
+		return err
+	}
+	oldest := m.rng.Oldest
+	if oldest == 0 {
+		oldest = m.rng.Max
+	}
+	_, err = conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+oldestTable+
+		" (one boolean PRIMARY KEY DEFAULT true CHECK (one), oldest bigint NOT NULL)")
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "INSERT INTO "+oldestTable+" AS t (oldest) VALUES ($1)"+
+			" ON CONFLICT (one) DO UPDATE SET oldest = greatest(t.oldest, excluded.oldest)", oldest)
+	}
+	return errors.Join(err, lock.SessionUnlock(context.WithoutCancel(ctx), conn))
 }
 
 func (m *Migrator) withProvider(fn func(*goose.Provider, *sql.DB) error, opts ...goose.ProviderOption) error {

@@ -58,6 +58,43 @@ func TestMigrate(t *testing.T) {
 	require.EqualValues(t, 2, v)
 }
 
+// A release that was killed in the middle of a roll-out starts again beside its successor, which knows of it; what came before does not.
+func TestPredecessorsStart(t *testing.T) {
+	ctx := testContext(t)
+	db := pgtest.New(t, pgtest.Empty())
+	all := []string{"CREATE TABLE a ();", "CREATE TABLE b ();", "CREATE TABLE c ();", "DROP TABLE a;"}
+	release := func(n, oldest int64) *pg.Migrator {
+		m, err := pg.NewMigrator(pg.Config{DSN: db.DSN}, migrations(all[:n]...), pg.SchemaRange{Min: 1, Max: n, Oldest: oldest}, nil)
+		require.NoError(t, err)
+		return m
+	}
+	start := func(m *pg.Migrator, version int64) {
+		t.Helper()
+		v, err := m.Up(ctx)
+		require.NoError(t, err)
+		require.Equal(t, version, v)
+		st, err := m.Check(ctx)
+		require.NoError(t, err)
+		require.Empty(t, st.Pending)
+	}
+	refused := func(m *pg.Migrator) {
+		t.Helper()
+		_, err := m.Up(ctx)
+		require.ErrorIs(t, err, pg.ErrSchemaVersion)
+		_, err = m.Check(ctx)
+		require.ErrorIs(t, err, pg.ErrSchemaVersion)
+	}
+	start(release(1, 1), 1)
+	start(release(3, 1), 3)
+	start(release(1, 1), 3)
+	start(release(2, 2), 3)
+	start(release(4, 3), 4)
+	start(release(3, 1), 4)
+	refused(release(2, 2))
+	refused(release(1, 1))
+	start(release(4, 3), 4)
+}
+
 func TestMigrateTogether(t *testing.T) {
 	ctx := testContext(t)
 	db := pgtest.New(t, pgtest.Empty())

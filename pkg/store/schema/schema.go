@@ -2,7 +2,8 @@
 //
 // A release widens the schema first (new tables, new nullable columns), and narrows it only in a later release, so that
 // two adjacent releases run side by side on one database. [Min] and [Max] are the range of versions that this binary can
-// work with; a process whose range does not hold the database's version refuses to start.
+// work with; a process whose range does not hold the database's version refuses to start, unless the newer release that
+// brought the database there has left [Oldest] at its own [Max] or below.
 //
 // The package may be imported by the composition root, the command line and the test kit. It imports nothing.
 package schema
@@ -19,3 +20,7 @@ const (
 	Min = 1
 	Max = 12
 )
+
+// Oldest is the [Max] of the oldest binary that works with the schema as this one has it: it goes up with a migration that takes away
+// what releases before it use.
+const Oldest = 1

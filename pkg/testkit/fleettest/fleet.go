@@ -127,6 +127,9 @@ log: { format: text }
 	return f
 }
 
+// Use has workers that are started from now on be programs of another directory.
+func (f *Fleet) Use(bin string) { f.bin = bin }
+
 func (f *Fleet) run(name string, args ...string) {
 	f.t.Helper()
 	out, err := exec.Command(filepath.Join(f.bin, name), args...).CombinedOutput()

@@ -12,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -39,6 +40,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	keys := e2ee.NewReader(e2ee.ReaderOptions{Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms})
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now)).Handlers())
+	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
 	return p, nil
 }
 

@@ -111,6 +111,7 @@ var table = []row{
 	{"service/typing", layerService, handlers},
 	{"service/presence", layerService, handlers},
 	{"service/directory", layerService, handlers},
+	{"service/lobby", layerService, handlers}, // rooms, as those are told of them who are not in them
 	{"service/media", layerService, handlers},
 	{"service/msync", layerService, append([]string{"service/msync/sliding"}, handlers...)},
 	{"service/msync/sliding", layerService, handlers},

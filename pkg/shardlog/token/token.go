@@ -1,5 +1,6 @@
 // Package token is what a client holds between requests, and its only encoder and decoder: sync tokens, which say how far a
-// client has read the log, and room tokens, which stand for a place in a room's timeline.
+// client has read the log, room tokens, which stand for a place in a room's timeline, and places in the public directory and in
+// the hierarchy of a space.
 //
 // Tokens are opaque, versioned and short: base64url, without padding, of a byte that holds kind and version, and of
 // varints. Each value has exactly one encoding, so a token that decodes encodes to itself. Decoding takes whatever a stranger sends:
@@ -40,14 +41,18 @@ type Kind uint8
 
 // The kinds of token.
 const (
-	KindSync Kind = 0
-	KindRoom Kind = 1
+	KindSync      Kind = 0
+	KindRoom      Kind = 1
+	KindDirectory Kind = 2
+	KindSpace     Kind = 3
 )
 
 // The newest versions that this binary reads and writes.
 const (
-	SyncVersion = 1
-	RoomVersion = 1
+	SyncVersion      = 1
+	RoomVersion      = 1
+	DirectoryVersion = 1
+	SpaceVersion     = 1
 )
 
 // MaxLen bounds a token's length: more than one with every part of 256 shards needs.

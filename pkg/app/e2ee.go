@@ -8,6 +8,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
@@ -32,6 +33,25 @@ func (d e2eeDoer) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.An
 		return a, fmt.Errorf("decode the answer to %s: %w", cmd.Method(), err)
 	}
 	return a, nil
+}
+
+// e2eeFront is encryption as a worker sees it that has commands done.
+func e2eeFront(s *shared) *e2ee.Front {
+	return e2ee.NewFront(e2ee.FrontOptions{
+		Server: s.base.server, Shards: s.shards, Do: e2eeDoer{to: s.to, shards: s.shards}, DB: s.e2ee,
+	})
+}
+
+// acks tells the writers which messages devices have received.
+type acks struct{ front *e2ee.Front }
+
+// Acknowledge implements msync.Acknowledger.
+func (a acks) Acknowledge(ctx context.Context, list []msync.Received) error {
+	out := make([]e2ee.Received, len(list))
+	for i, r := range list {
+		out[i] = e2ee.Received{UserID: r.User, DeviceID: r.Device, Upto: int64(r.Upto)}
+	}
+	return a.front.Acknowledge(ctx, out)
 }
 
 // e2eeHandlers are the other end: the commands done by a host.

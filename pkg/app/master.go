@@ -65,9 +65,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	users := write.NewAccounts(front)
 	p.handlers = users.Handlers()
-	maps.Copy(p.handlers, write.NewE2EE(e2ee.NewFront(e2ee.FrontOptions{
-		Server: s.base.server, Shards: s.shards, Do: e2eeDoer{to: s.to, shards: s.shards}, DB: s.e2ee,
-	}), users).Handlers())
+	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer))
 	return p, nil
 }

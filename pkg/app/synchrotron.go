@@ -26,7 +26,8 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	accounts := account.NewReader(s.shards, s.accounts)
 	rooms := readdb.NewReader(s.rooms, s.shards)
 	engine := msync.New(context.Background(), msync.Options{
-		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Budget: s.budget, Now: s.now, Log: s.log,
+		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Keys: s.e2ee,
+		Acks: acks{e2eeFront(s)}, Budget: s.budget, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})
 	group.Add("sync", engine)

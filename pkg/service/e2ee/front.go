@@ -339,3 +339,27 @@ func Message(sender id.UserID, typ string, content []byte) []byte {
 	b = canonjson.AppendString(b, typ)
 	return append(b, '}')
 }
+
+// Acknowledge removes messages that devices have received.
+func (f *Front) Acknowledge(ctx context.Context, list []Received) error {
+	byShard := make(map[shard.ID]*Acknowledge)
+	var cmds []*Acknowledge
+	for _, r := range list {
+		s := f.Shards.OfUser(r.UserID)
+		c := byShard[s]
+		if c == nil || len(c.Received) >= pieceMessages {
+			c = new(Acknowledge)
+			byShard[s], cmds = c, append(cmds, c)
+		}
+		c.Received = append(c.Received, r)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(inFlight)
+	for _, c := range cmds {
+		g.Go(func() error {
+			_, err := f.do(ctx, c)
+			return err
+		})
+	}
+	return g.Wait()
+}

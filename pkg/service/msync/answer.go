@@ -28,6 +28,14 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 			return nil, false, err
 		}
 	}
+	changed, left, err := v.deviceLists(ctx, p)
+	if err != nil {
+		return nil, false, err
+	}
+	messages, err := v.toDevice(ctx, p)
+	if err != nil {
+		return nil, false, err
+	}
 	v.telling = v.recall()
 	sections := map[string][]roomBody{}
 	for _, s := range []struct {
@@ -54,8 +62,15 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 	data := v.globalData(p)
 	body = append(body, `,"account_data":{"events":[`...)
 	body = append(body, data...)
-	body = append(body, `]},"presence":{"events":[]},"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},`...)
-	body = append(body, `"device_one_time_keys_count":{},"device_unused_fallback_key_types":[],"rooms":{`...)
+	body = append(body, `]},"presence":{"events":[]},"to_device":{"events":[`...)
+	body = append(body, messages...)
+	body = append(body, `]},"device_lists":{"changed":`...)
+	body = appendUsers(body, changed)
+	body = append(body, `,"left":`...)
+	body = appendUsers(body, left)
+	body = append(body, '}', ',')
+	body = p.keyCounts.append(body)
+	body = append(body, `,"rooms":{`...)
 	for i, name := range []string{"join", "invite", "knock", "leave"} {
 		if i > 0 {
 			body = append(body, ',')
@@ -72,12 +87,13 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		body = append(body, '}')
 	}
 	body = append(body, `}}`...)
-	return body, len(sections) > 0 || len(data) > 0, nil
+	told = len(sections)+len(data)+len(messages)+len(changed)+len(left) > 0 || p.keysChanged
+	return body, told, nil
 }
 
 // reads tells whether the database is read.
 func (p *plan) reads() bool {
-	return p.readData || len(p.invited)+len(p.knocked)+len(p.left) > 0 ||
+	return p.readData || p.readMessages || p.readLists || len(p.invited)+len(p.knocked)+len(p.left) > 0 ||
 		slices.ContainsFunc(p.joined, func(x *part) bool { return !x.held })
 }
 

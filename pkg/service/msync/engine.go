@@ -13,6 +13,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -32,9 +33,12 @@ type Options struct {
 	Shards   shard.Map
 	Rooms    *readdb.Reader
 	Accounts *accountdb.Reader
-	Budget   *cache.Budget
-	Now      func() time.Time
-	Log      *slog.Logger
+	Keys     *e2eedb.Reader
+	// Acks has messages to devices removed that were received.
+	Acks   Acknowledger
+	Budget *cache.Budget
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // How much is kept, and for how long.
@@ -44,6 +48,7 @@ const (
 	maxTimeout    = 5 * time.Minute  // the longest that a sync waits
 	readers       = 8                // rooms that one sync reads at a time
 	maxReading    = 16               // syncs that read the database at a time
+	ackEvery      = 500 * time.Millisecond
 )
 
 // Engine is the window on the log of one process, and the syncs that are answered from it.
@@ -58,6 +63,8 @@ type Engine struct {
 	stopped sync.Once
 	// memories are what clients that load members lazily have been told, by the numbers in their tokens.
 	memories *cache.Cache[shard.Pos, *told]
+	acks     acks
+	heard    chan struct{} // something is to be resolved; capacity 1
 
 	mu          sync.Mutex // guards all below; never held across I/O
 	incarnation uint32
@@ -66,7 +73,11 @@ type Engine struct {
 	rooms       map[shard.Nid]*room
 	users       map[string]*user
 	typing      []typingState // by shard
-	owed        int64         // bytes that are held and not charged yet
+	// unresolved are notes of which it is not known yet whom they concern, as they were heard; resolved is closed and made anew when
+	// some of them are.
+	unresolved []*note
+	resolved   chan struct{}
+	owed       int64 // bytes that are held and not charged yet
 }
 
 // New makes an Engine, whose work carries the values of ctx. It must hear the log ([Engine.Wants], [Engine.Apply], [Engine.Reset]) before it is asked.
@@ -77,6 +88,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 	e := &Engine{
 		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), slots: make(chan struct{}, maxReading),
 		stop: make(chan struct{}), applied: make(chan struct{}), pos: make(shard.Vector, o.Shards.Count()),
+		resolved: make(chan struct{}), heard: make(chan struct{}, 1),
 		rooms: make(map[shard.Nid]*room), users: make(map[string]*user), typing: make([]typingState, o.Shards.Count()),
 	}
 	e.account = o.Budget.Account("sync_window", e.evict)
@@ -87,6 +99,8 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 // Start implements lifecycle.Service.
 func (e *Engine) Start(context.Context) error {
 	e.tasks.Every(time.Minute, func(context.Context) { e.letGo(e.Now()) })
+	e.tasks.Every(ackEvery, e.acknowledge)
+	e.tasks.Go(e.resolveAll)
 	return nil
 }
 
@@ -136,8 +150,16 @@ type user struct {
 	data     []accountData
 	complete shard.Pos
 	last     shard.Pos
-	waiters  map[*waiter]struct{}
-	used     time.Time
+	// messages to the user's devices after heldFrom.
+	messages []message
+	heldFrom shard.Pos
+	devices  map[string]*device
+	// notes are what was heard, after notesFrom, of the device lists of those who share a room with the user. No notesFrom: nothing is held.
+	notes     []*note
+	notesFrom shard.Vector
+	bytes     int64
+	waiters   map[*waiter]struct{}
+	used      time.Time
 }
 
 // membership is a user's latest membership of a room.
@@ -199,7 +221,8 @@ func (e *Engine) serve(ctx context.Context, userID string) (*user, error) {
 	}
 	if u == nil {
 		u = &user{
-			id: userID, shard: e.Shards.OfUser(userID), loaded: make(chan struct{}), complete: unsettled,
+			id: userID, shard: e.Shards.OfUser(userID), loaded: make(chan struct{}), complete: unsettled, heldFrom: unsettled,
+			devices:     make(map[string]*device),
 			memberships: make(map[shard.Nid]*membership), waiters: make(map[*waiter]struct{}), used: e.Now(),
 		}
 		e.users[userID] = u
@@ -240,7 +263,7 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 		return err
 	}
 	e.mu.Lock()
-	u.complete = e.pos[u.shard]
+	u.complete, u.heldFrom = e.pos[u.shard], e.pos[u.shard]
 	e.mu.Unlock()
 	rows, err := e.Rooms.Memberships(ctx, u.id)
 	if err != nil {
@@ -275,6 +298,7 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 			r.complete = e.pos[r.ref.Nid.Shard()]
 		}
 	}
+	u.notesFrom = e.pos.Clone()
 	for i := range u.pending {
 		e.changed(u, u.pending[i])
 	}
@@ -328,6 +352,7 @@ func (e *Engine) forget(u *user) {
 		}
 	}
 	delete(e.users, u.id)
+	e.account.Release(u.bytes)
 }
 
 // evict frees about n bytes: the older half of what rooms hold, until it is enough.
@@ -341,6 +366,12 @@ func (e *Engine) evict(n int64) int64 {
 		}
 		freed += e.trim(r, len(r.events)/2)
 		clear(r.senders)
+	}
+	for _, u := range e.users {
+		if freed >= n {
+			break
+		}
+		freed += e.trimMessages(u, len(u.messages)/2)
 	}
 	return freed
 }

@@ -19,7 +19,9 @@ import (
 func (e *Engine) Wants(k entry.Kind, nid shard.Nid, subject []byte) bool {
 	e.busy.Store(true)
 	switch k {
-	case entry.KindEvent, entry.KindReceipt, entry.KindAccountData:
+	case entry.KindEvent, entry.KindReceipt, entry.KindAccountData, entry.KindToDevice, entry.KindKeyCounts:
+	case entry.KindDeviceList:
+		return true // whom it concerns is found out
 	default:
 		return false
 	}
@@ -37,10 +39,14 @@ func (e *Engine) Reset(_ context.Context, at shard.Heads) error {
 	defer e.mu.Unlock()
 	for _, u := range e.users {
 		e.wake(u)
+		e.account.Release(u.bytes)
 	}
 	for _, r := range e.rooms {
 		e.account.Release(r.bytes)
 	}
+	e.unresolved = nil
+	close(e.resolved)
+	e.resolved = make(chan struct{})
 	clear(e.users)
 	clear(e.rooms)
 	e.incarnation, e.pos = at.Incarnation, at.Positions.Clone()
@@ -77,6 +83,12 @@ func (e *Engine) apply(b follow.Batch) (owed int64, _ error) {
 			err = e.hearReceipt(at, concerned)
 		case entry.KindAccountData:
 			err = e.hearAccountData(at, concerned)
+		case entry.KindToDevice:
+			err = e.hearToDevice(at, concerned)
+		case entry.KindKeyCounts:
+			err = e.hearKeyCounts(at, concerned)
+		case entry.KindDeviceList:
+			err = e.hearDeviceList(at, b.Shard, concerned)
 		default:
 		}
 		if err != nil {
@@ -87,6 +99,12 @@ func (e *Engine) apply(b follow.Batch) (owed int64, _ error) {
 	e.done()
 	for u := range concerned {
 		e.wake(u)
+	}
+	if len(e.unresolved) > 0 {
+		select {
+		case e.heard <- struct{}{}:
+		default:
+		}
 	}
 	return e.settleUp(), nil
 }
@@ -123,6 +141,7 @@ func (e *Engine) hearEvent(at *entry.At, batchEnd shard.Pos, concerned map[*user
 			return err
 		}
 		e.keep(r, item, body)
+		e.hearMoves(r, at, body)
 		for m := range r.members {
 			concerned[m] = struct{}{}
 		}
@@ -163,6 +182,9 @@ func (e *Engine) changedAt(u *user, m membership, complete shard.Pos) {
 	}
 	u.memberships[m.ref.Nid] = &m
 	if m.membership == roomdb.MembershipJoin {
+		if s := m.ref.Nid.Shard(); e.rooms[m.ref.Nid] == nil && u.notesFrom != nil {
+			u.notesFrom[s] = max(u.notesFrom[s], complete) // who else moved in the same batch was not heard
+		}
 		e.enter(u, m.ref, complete)
 	}
 }

@@ -16,17 +16,31 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
+
+// received has what was received removed by the world's master.
+type received struct{ w *roomtest.World }
+
+func (r received) Acknowledge(ctx context.Context, list []msync.Received) error {
+	front, _ := r.w.E2EE()
+	var out []e2ee.Received
+	for _, x := range list {
+		out = append(out, e2ee.Received{UserID: x.User, DeviceID: x.Device, Upto: int64(x.Upto)})
+	}
+	return front.Acknowledge(ctx, out)
+}
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
@@ -50,6 +64,7 @@ func start(t testing.TB, w *roomtest.World, memory int64) *worker {
 	x.index = follow.NewIndex(x.source)
 	x.Engine = msync.New(context.Background(), msync.Options{
 		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
+		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w},
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
 	}, x)
 	x.follower = follow.New(follow.Config{Poll: 5 * time.Millisecond, Grace: time.Millisecond}, follow.Options{

@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -91,12 +92,15 @@ func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error)
 	if since, err = e.trust(ctx, since); err != nil {
 		return nil, nil, err
 	}
+	if err := e.hearReceived(ctx, &q, u, since); err != nil {
+		return nil, nil, err
+	}
 	timeout := min(q.Timeout, maxTimeout)
 	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1)}, since: since, until: time.Now().Add(timeout)}
 	e.await(u, p.w) // before the first look, so that nothing slips in between
 	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState)
 	if err != nil || done {
-		e.leave(u, p.w)
+		e.leave(p.u, p.w)
 		return body, nil, err
 	}
 	return nil, p, nil
@@ -104,7 +108,7 @@ func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error)
 
 // Wait answers when there is something to tell, or when the time is up.
 func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
-	defer p.e.leave(p.u, p.w)
+	defer func() { p.e.leave(p.u, p.w) }()
 	timer := time.NewTimer(time.Until(p.until))
 	defer timer.Stop()
 	for over := false; ; {
@@ -125,6 +129,9 @@ func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
 
 // look answers if there is something to tell, or in any case when it is over.
 func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, err error) {
+	if err := p.served(ctx); err != nil {
+		return nil, false, err
+	}
 	v := p.e.look(&p.q, p.u, p.since)
 	plan := v.plan()
 	if !over && plan.empty() {
@@ -171,6 +178,36 @@ func (e *Engine) trust(ctx context.Context, since *token.Sync) (*token.Sync, err
 		return nil, err
 	}
 	return since, nil
+}
+
+// hearReceived takes in what a sync says of the messages that its device has received.
+func (e *Engine) hearReceived(ctx context.Context, q *Request, u *user, since *token.Sync) error {
+	upto := (&view{Request: q, u: u, since: since}).messagesAfter()
+	if err := e.knowDevice(ctx, u, string(q.Device), upto); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.received(u, string(q.Device), upto)
+	return nil
+}
+
+// served sees to it that what is held of the user is still kept up: everything may have been forgotten since.
+func (p *Pending) served(ctx context.Context) error {
+	p.e.mu.Lock()
+	served := p.e.users[p.u.id] == p.u
+	p.e.mu.Unlock()
+	if served {
+		return nil
+	}
+	u, err := p.e.serve(ctx, p.u.id)
+	if err != nil {
+		return err
+	}
+	p.e.leave(p.u, p.w)
+	p.u = u
+	p.e.await(u, p.w)
+	return p.e.knowDevice(ctx, u, string(p.q.Device), 0)
 }
 
 func (e *Engine) await(u *user, w *waiter) {
@@ -221,10 +258,19 @@ type plan struct {
 	data                           []accountData
 	// readData says that the user's account data after since is not held.
 	readData bool
+
+	// messages are those to the device, if they are held; else readMessages.
+	messages     []e2eedb.Message
+	readMessages bool
+	keyCounts    keyCounts
+	keysChanged  bool
+	// lists says that there may be news of device lists, and readLists that not all of them is held.
+	lists, readLists bool
 }
 
 func (p *plan) empty() bool {
-	return len(p.joined)+len(p.invited)+len(p.knocked)+len(p.left)+len(p.data) == 0 && !p.readData
+	return len(p.joined)+len(p.invited)+len(p.knocked)+len(p.left)+len(p.data)+len(p.messages) == 0 && !p.readData &&
+		!p.readMessages && !p.keysChanged && !p.lists && !p.readLists
 }
 
 // plan looks at what is held, under the lock, and copies what an answer needs of it.
@@ -265,6 +311,8 @@ func (v *view) plan() *plan {
 		}
 	}
 	v.planData(p, rooms)
+	v.planDevice(p)
+	v.planLists(p)
 	return p
 }
 

@@ -350,11 +350,12 @@ func (l *Launcher) command(dir, bin, name string, args ...string) (_ *exec.Cmd, 
 // makeSocketDir makes a directory that only the owner can enter: the same at
 // each start, if nobody took the name meanwhile, so that clients can connect
 // again. A socket's path is limited to about 100 bytes, hence not inside the
-// data directory.
+// data directory, and not below a temporary directory that is long or that not
+// everybody can enter.
 func (l *Launcher) makeSocketDir() (string, error) {
 	if l.socketDir == "" || os.Mkdir(l.socketDir, 0o700) != nil {
 		base := os.TempDir()
-		if len(base) > 60 {
+		if len(base) > 60 || (l.owner.switchUser && !entered(base)) {
 			base = "/tmp"
 		}
 		sweepSocketDirs(base)
@@ -365,6 +366,21 @@ func (l *Launcher) makeSocketDir() (string, error) {
 		l.socketDir = dir
 	}
 	return l.socketDir, l.owner.chown(l.socketDir)
+}
+
+// entered tells whether everybody may pass through a directory and all above it: the server may run as another user.
+func entered(dir string) bool {
+	for {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode()&0o001 == 0 {
+			return false
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			return true
+		}
+		dir = above
+	}
 }
 
 // awaitReady returns when the database can be used, the server has ended, or

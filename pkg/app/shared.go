@@ -7,6 +7,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
+	"github.com/heddle-im/heddle/pkg/remote/authservice"
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/remote/keyring"
 	"github.com/heddle-im/heddle/pkg/service/account"
@@ -36,6 +37,8 @@ type shared struct {
 	keyring  *keyring.Ring
 	fed      *feddb.DB
 	oldKeys  []signing.OldKey
+	// authService keeps the accounts; nil: they are our own.
+	authService *authservice.Service
 	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
 	to caller
 
@@ -77,6 +80,9 @@ func newShared(b *base) (*shared, error) {
 		_, err := accountDoer{to: s.to, shards: s.shards}.Do(ctx, nil, cmd)
 		return err
 	})
+	if err := s.openAuthService(); err != nil {
+		return nil, err
+	}
 	s.follower = follow.New(follow.Config{}, follow.Options{
 		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})

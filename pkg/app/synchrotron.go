@@ -36,7 +36,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	// Those who wait are told to come again before anything else stops.
 	p.drain = engine.Drain
-	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL()}).Handlers()
+	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil}).Handlers()
 	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
 	keys := e2ee.NewReader(e2ee.ReaderOptions{Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms})
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())

@@ -98,6 +98,7 @@ var table = []row{
 	{"fleet/rpc", layerFleet, []string{"service/room/roomrpc", "app"}},
 	{"remote/fedclient", layerFleet, []string{"remote/keyring", "api/auth", "app"}},
 	{"remote/keyring", layerFleet, []string{"api/auth", "app"}},
+	{"remote/authservice", layerFleet, []string{"app"}},
 
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
 	{"service/room", layerService, append([]string{"service/room/roomrpc"}, handlers...)},

@@ -54,6 +54,8 @@ type Config struct {
 	Registration Registration `koanf:"registration"`
 	// Sessions say how long a login lasts.
 	Sessions Sessions `koanf:"sessions"`
+	// OAuth is an outside OAuth 2.0 service that keeps the accounts. Without one they are this server's own.
+	OAuth OAuth `koanf:"oauth"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
 	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
@@ -117,6 +119,15 @@ type Sessions struct {
 	RefreshTokenLifetime time.Duration `koanf:"refresh_token_lifetime"`
 	// LoginTokenLifetime is how long a token for one login on another device is good.
 	LoginTokenLifetime time.Duration `koanf:"login_token_lifetime"`
+}
+
+// OAuth is an outside OAuth 2.0 service that keeps the accounts.
+type OAuth struct {
+	// Endpoint is the base URL under which the workers reach the service. Empty: there is none. With one, clients log in there, and what
+	// belongs to this server's own login (`/login`, `/register`, `/logout`, `/refresh`, passwords) answers 404 M_UNRECOGNIZED.
+	Endpoint string `koanf:"endpoint"`
+	// Secret is what the service and this server show each other.
+	Secret string `koanf:"secret" secret:"true"`
 }
 
 // RateLimits bound what one client may ask for.
@@ -341,6 +352,20 @@ func (c Config) Validate() error {
 		if slices.Contains(c.Roles[:i], r) {
 			return fmt.Errorf("roles: %q is named twice", r)
 		}
+	}
+	return nil
+}
+
+// Validate implements the loader's check of a section.
+func (o OAuth) Validate() error {
+	if o.Endpoint == "" {
+		return nil
+	}
+	if err := checkURL(o.Endpoint, "http", "https"); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	if o.Secret == "" {
+		return errors.New("secret: the service at the endpoint needs one")
 	}
 	return nil
 }

@@ -107,6 +107,9 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.getRoomComplexity", "federation.getExtremities",
 		"adminSharedSecretRegister", "adminServerVersion", "admin",
+		"provisionQueryUser", "provisionUser", "provisionAvailable", "provisionDeleteUser", "provisionReactivateUser",
+		"provisionSetDisplayName", "provisionUnsetDisplayName", "provisionAllowReset", "provisionUpsertDevice", "provisionDeleteDevice",
+		"provisionRenameDevice", "provisionSyncDevices",
 	}, extra)
 }
 

@@ -20,13 +20,14 @@ func Table() []Row {
 }
 
 const (
-	clientPrefix   = "/_matrix/client"
-	unstable       = clientPrefix + "/unstable"
-	mediaPrefix    = "/_matrix/media"
-	fedPrefix      = "/_matrix/federation"
-	keyPrefix      = "/_matrix/key/v2"
-	synapsePrefix  = "/_synapse/admin"
-	absoluteMarker = "/_matrix/"
+	clientPrefix    = "/_matrix/client"
+	unstable        = clientPrefix + "/unstable"
+	mediaPrefix     = "/_matrix/media"
+	fedPrefix       = "/_matrix/federation"
+	keyPrefix       = "/_matrix/key/v2"
+	synapsePrefix   = "/_synapse/admin"
+	provisionPrefix = "/_synapse/mas"
+	absoluteMarker  = "/_matrix/"
 )
 
 // row is one line of the table; methods are separated by spaces.

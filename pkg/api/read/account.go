@@ -18,6 +18,8 @@ type AccountsOptions struct {
 	Accounts *account.Reader
 	// BaseURL is where clients reach the homeserver; empty: it is not announced.
 	BaseURL string
+	// Delegated tells that an outside service keeps the accounts, so that clients can change little of them here.
+	Delegated bool
 }
 
 // Accounts answers what is read of accounts, and what the server says of itself.
@@ -30,7 +32,7 @@ func NewAccounts(o AccountsOptions) *Accounts { return &Accounts{o} }
 func (a *Accounts) Handlers() httpx.Handlers {
 	return httpx.Handlers{
 		"getVersions":           versions,
-		"getCapabilities":       capabilities,
+		"getCapabilities":       a.capabilities,
 		"getWellknown":          a.wellKnown,
 		"getTokenOwner":         a.whoami,
 		"getWhoIs":              a.whoIs,

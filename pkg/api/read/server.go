@@ -33,7 +33,7 @@ func versions(w http.ResponseWriter, _ *http.Request) error {
 	})
 }
 
-func capabilities(w http.ResponseWriter, _ *http.Request) error {
+func (a *Accounts) capabilities(w http.ResponseWriter, _ *http.Request) error {
 	available := make(map[string]string)
 	for _, v := range roomver.All() {
 		available[string(v.Version)] = "stable"
@@ -43,7 +43,7 @@ func capabilities(w http.ResponseWriter, _ *http.Request) error {
 	}
 	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"capabilities": map[string]any{
 		"m.room_versions":   map[string]any{"default": roomver.Default, "available": available},
-		"m.change_password": enabled{true}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
-		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{true}, "m.profile_fields": enabled{true},
+		"m.change_password": enabled{!a.o.Delegated}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
+		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{!a.o.Delegated}, "m.profile_fields": enabled{true},
 	}})
 }

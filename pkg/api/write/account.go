@@ -1,6 +1,7 @@
 package write
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 
@@ -15,14 +16,19 @@ import (
 )
 
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
-type Accounts struct{ front *account.Front }
+type Accounts struct {
+	front     *account.Front
+	delegated *Delegated // nil: the accounts are this server's own
+}
 
-// NewAccounts makes the handlers.
-func NewAccounts(front *account.Front) *Accounts { return &Accounts{front: front} }
+// NewAccounts makes the handlers. delegated is nil unless an outside service keeps the accounts.
+func NewAccounts(front *account.Front, delegated *Delegated) *Accounts {
+	return &Accounts{front: front, delegated: delegated}
+}
 
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {
-	return httpx.Handlers{
+	h := httpx.Handlers{
 		"getLoginFlows":             a.loginFlows,
 		"login":                     a.login,
 		"generateLoginToken":        a.generateLoginToken,
@@ -54,6 +60,10 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"setAccountDataPerRoom":     a.setAccountData,
 		"defineFilter":              a.defineFilter,
 	}
+	if a.delegated != nil {
+		maps.Copy(h, a.delegated.Handlers())
+	}
+	return h
 }
 
 func device(r *http.Request, deviceID, name string) account.NewDevice {

@@ -181,6 +181,9 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 
 // confirm has a user confirm with the password what the parts stand for.
 func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, parts ...string) (bool, error) {
+	if a.delegated != nil {
+		return a.delegated.Confirm(w, r)
+	}
 	c := auth.Must(r.Context())
 	s, err := a.run(w, d, interactive{
 		flows: [][]string{{stagePassword}},

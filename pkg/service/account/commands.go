@@ -248,6 +248,7 @@ func all() []Command {
 		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &SetTag{},
 		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{}, &Refresh{}, &ConfirmRefresh{}, &PutLoginToken{}, &LoginByToken{},
 		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{},
+		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{},
 	}
 }
 

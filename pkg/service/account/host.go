@@ -169,6 +169,14 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.changePushRule(ctx, s, c)
 	case *SetPusher:
 		return h.setPusher(ctx, s, c)
+	case *PutDevice:
+		return h.putDevice(ctx, s, c)
+	case *SyncDevices:
+		return h.syncDevices(ctx, s, c)
+	case *AllowReset:
+		return h.allowReset(ctx, s, c)
+	case *Reactivate:
+		return h.reactivate(ctx, s, c)
 	case *SetTag:
 		return h.setTag(ctx, s, c)
 	case *PutFilter:

@@ -73,6 +73,15 @@ func (c *sessionCache) get(hash [32]byte) (accountdb.Session, bool) {
 	return el.Value.(*cachedSession).session, true //nolint:errcheck // insert puts nothing else
 }
 
+// expire forgets one session.
+func (c *sessionCache) expire(hash [32]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el, ok := c.byHash[hash]; ok {
+		c.remove(el)
+	}
+}
+
 func (c *sessionCache) knows(user string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,6 +21,9 @@ type Sessions struct {
 	now    func() time.Time
 	// confirm has what a refreshed token's first use revokes revoked; nil: nobody does.
 	confirm func(ctx context.Context, cmd *ConfirmRefresh) error
+	// outside is asked about tokens, if this server does not have them itself; put makes devices it speaks of.
+	outside Introspector
+	put     func(ctx context.Context, cmd *PutDevice) error
 }
 
 // NewSessions makes a Sessions whose memory is charged to the budget. Its [Sessions.Apply] must be fed with the log of all
@@ -40,6 +43,9 @@ func (s *Sessions) OnFirstUse(confirm func(ctx context.Context, cmd *ConfirmRefr
 func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error) {
 	unknown := mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", false)
 	hash := HashToken(token)
+	if s.outside != nil {
+		return s.delegated(ctx, token, hash)
+	}
 	localpart, err := TokenLocalpart(token)
 	if err != nil {
 		return accountdb.Session{}, hash, unknown.WithCause(err)

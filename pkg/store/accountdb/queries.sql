@@ -1,5 +1,5 @@
 -- name: GetAccount :one
-SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created
+SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created
 FROM account WHERE shard = $1 AND user_id = $2;
 
 -- name: AccountExists :one

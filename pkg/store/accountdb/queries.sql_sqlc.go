@@ -26,7 +26,7 @@ func (q *Queries) AccountExists(ctx context.Context, arg AccountExistsParams) (b
 }
 
 const getAccount = `-- name: GetAccount :one
-SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created
+SELECT user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created
 FROM account WHERE shard = $1 AND user_id = $2
 `
 
@@ -44,6 +44,7 @@ type GetAccountRow struct {
 	Suspended    bool
 	Deactivated  bool
 	Erased       bool
+	ResetUntil   int64
 	Created      int64
 }
 
@@ -59,6 +60,7 @@ func (q *Queries) GetAccount(ctx context.Context, arg GetAccountParams) (GetAcco
 		&i.Suspended,
 		&i.Deactivated,
 		&i.Erased,
+		&i.ResetUntil,
 		&i.Created,
 	)
 	return i, err

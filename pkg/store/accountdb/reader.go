@@ -50,7 +50,8 @@ func (r *Reader) Account(ctx context.Context, s shard.ID, userID string) (a Acco
 	}
 	return Account{
 		UserID: g.UserID, PasswordHash: g.PasswordHash, Kind: Kind(g.Kind), Admin: g.Admin, Locked: g.Locked,
-		Suspended: g.Suspended, Deactivated: g.Deactivated, Erased: g.Erased, Created: g.Created,
+		Suspended: g.Suspended, Deactivated: g.Deactivated, Erased: g.Erased, ResetUntil: g.ResetUntil,
+		Created: g.Created,
 	}, true, nil
 }
 

@@ -22,7 +22,9 @@ type Account struct {
 	Suspended    bool
 	Deactivated  bool
 	Erased       bool
-	Created      int64 // ms
+	// ResetUntil is until when the cross-signing keys may be replaced without further proof; ms, 0: not at all.
+	ResetUntil int64
+	Created    int64 // ms
 	// New says that the account must not exist: if it does, the proposal fails.
 	New   bool
 	Entry int

@@ -43,6 +43,7 @@ func queueAccounts(b *pgx.Batch, sql string, rows []entry.Placed[*Account]) {
 		entry.Column(rows, func(p placed) bool { return p.Row.Suspended }),
 		entry.Column(rows, func(p placed) bool { return p.Row.Deactivated }),
 		entry.Column(rows, func(p placed) bool { return p.Row.Erased }),
+		entry.Column(rows, func(p placed) int64 { return p.Row.ResetUntil }),
 		entry.Column(rows, func(p placed) int64 { return p.Row.Created }),
 		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }

@@ -1,19 +1,20 @@
 -- The multi-row writers. Each array holds one column; the arrays of a statement have the same length.
 
 -- name: InsertAccounts :exec
-INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created, pos)
 SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@password_hash::text[]), unnest(@kind::smallint[]),
        unnest(@admin::boolean[]), unnest(@locked::boolean[]), unnest(@suspended::boolean[]), unnest(@deactivated::boolean[]),
-       unnest(@erased::boolean[]), unnest(@created::bigint[]), unnest(@pos::bigint[]);
+       unnest(@erased::boolean[]), unnest(@reset_until::bigint[]), unnest(@created::bigint[]), unnest(@pos::bigint[]);
 
 -- name: UpsertAccounts :exec
-INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created, pos)
 SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@password_hash::text[]), unnest(@kind::smallint[]),
        unnest(@admin::boolean[]), unnest(@locked::boolean[]), unnest(@suspended::boolean[]), unnest(@deactivated::boolean[]),
-       unnest(@erased::boolean[]), unnest(@created::bigint[]), unnest(@pos::bigint[])
+       unnest(@erased::boolean[]), unnest(@reset_until::bigint[]), unnest(@created::bigint[]), unnest(@pos::bigint[])
 ON CONFLICT (shard, user_id) DO UPDATE SET
     password_hash = excluded.password_hash, kind = excluded.kind, admin = excluded.admin, locked = excluded.locked,
-    suspended = excluded.suspended, deactivated = excluded.deactivated, erased = excluded.erased, pos = excluded.pos;
+    suspended = excluded.suspended, deactivated = excluded.deactivated, erased = excluded.erased,
+    reset_until = excluded.reset_until, pos = excluded.pos;
 
 -- name: UpsertDevices :exec
 INSERT INTO device (shard, user_id, device_id, display_name, last_seen, last_seen_ip, user_agent, created, pos)

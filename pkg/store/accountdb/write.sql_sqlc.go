@@ -330,10 +330,10 @@ func (q *Queries) InsertAccessTokens(ctx context.Context, arg InsertAccessTokens
 
 const insertAccounts = `-- name: InsertAccounts :exec
 
-INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created, pos)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::smallint[]),
        unnest($5::boolean[]), unnest($6::boolean[]), unnest($7::boolean[]), unnest($8::boolean[]),
-       unnest($9::boolean[]), unnest($10::bigint[]), unnest($11::bigint[])
+       unnest($9::boolean[]), unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::bigint[])
 `
 
 type InsertAccountsParams struct {
@@ -346,6 +346,7 @@ type InsertAccountsParams struct {
 	Suspended    []bool
 	Deactivated  []bool
 	Erased       []bool
+	ResetUntil   []int64
 	Created      []int64
 	Pos          []int64
 }
@@ -362,6 +363,7 @@ func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) 
 		arg.Suspended,
 		arg.Deactivated,
 		arg.Erased,
+		arg.ResetUntil,
 		arg.Created,
 		arg.Pos,
 	)
@@ -471,13 +473,14 @@ func (q *Queries) UpsertAccountData(ctx context.Context, arg UpsertAccountDataPa
 }
 
 const upsertAccounts = `-- name: UpsertAccounts :exec
-INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, created, pos)
+INSERT INTO account (shard, user_id, password_hash, kind, admin, locked, suspended, deactivated, erased, reset_until, created, pos)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::smallint[]),
        unnest($5::boolean[]), unnest($6::boolean[]), unnest($7::boolean[]), unnest($8::boolean[]),
-       unnest($9::boolean[]), unnest($10::bigint[]), unnest($11::bigint[])
+       unnest($9::boolean[]), unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::bigint[])
 ON CONFLICT (shard, user_id) DO UPDATE SET
     password_hash = excluded.password_hash, kind = excluded.kind, admin = excluded.admin, locked = excluded.locked,
-    suspended = excluded.suspended, deactivated = excluded.deactivated, erased = excluded.erased, pos = excluded.pos
+    suspended = excluded.suspended, deactivated = excluded.deactivated, erased = excluded.erased,
+    reset_until = excluded.reset_until, pos = excluded.pos
 `
 
 type UpsertAccountsParams struct {
@@ -490,6 +493,7 @@ type UpsertAccountsParams struct {
 	Suspended    []bool
 	Deactivated  []bool
 	Erased       []bool
+	ResetUntil   []int64
 	Created      []int64
 	Pos          []int64
 }
@@ -505,6 +509,7 @@ func (q *Queries) UpsertAccounts(ctx context.Context, arg UpsertAccountsParams) 
 		arg.Suspended,
 		arg.Deactivated,
 		arg.Erased,
+		arg.ResetUntil,
 		arg.Created,
 		arg.Pos,
 	)

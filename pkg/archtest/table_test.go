@@ -81,6 +81,7 @@ var table = []row{
 	{"store/roomdb", layerStore, append([]string{"store/readdb"}, readers...)},
 	{"store/accountdb", layerStore, readers},
 	{"store/e2eedb", layerStore, readers},
+	{"store/pushdb", layerStore, readers},
 	{"store/feddb", layerStore, append([]string{"remote/keyring"}, readers...)},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},

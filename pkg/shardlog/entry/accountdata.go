@@ -3,6 +3,7 @@ package entry
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -19,4 +20,26 @@ func AccountData(userID string, body *AccountDataBody) (Entry, error) {
 func DecodeAccountData(e *Entry) (*AccountDataBody, error) {
 	b := new(AccountDataBody)
 	return b, decode(e, KindAccountData, b)
+}
+
+// AccountDataType gives the type that such an entry is of, without decoding the rest; empty if it cannot be read.
+func AccountDataType(e *Entry) []byte {
+	const field = 2
+	var typ []byte
+	for b := e.Body; len(b) > 0; {
+		num, wireType, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil
+		}
+		b = b[n:]
+		if num == field && wireType == protowire.BytesType {
+			if typ, n = protowire.ConsumeBytes(b); n < 0 {
+				return nil
+			}
+		} else if n = protowire.ConsumeFieldValue(num, wireType, b); n < 0 {
+			return nil
+		}
+		b = b[n:]
+	}
+	return typ
 }

@@ -73,4 +73,8 @@ type (
 	KeyCount        = wire.KeyCount
 	ToDeviceBody    = wire.ToDeviceBody
 	ToDeviceMessage = wire.ToDeviceMessage
+	PushOutcome     = wire.PushOutcome
+	PushException   = wire.PushException
+	PushClass       = wire.PushClass
+	PushCorrection  = wire.PushCorrection
 )

@@ -77,7 +77,7 @@ func (x SessionBody_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionBody_Change.Descriptor instead.
 func (SessionBody_Change) EnumDescriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{7, 0}
+	return file_log_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Batch is one message of the stream, on the subject log.<shard>: entries of one shard at consecutive positions,
@@ -299,6 +299,8 @@ type EventBody struct {
 	Flags     int32  `protobuf:"varint,24,opt,name=flags,proto3" json:"flags,omitempty"`
 	// Members who were told of the event but not by the room's membership: the stripped state of an invite or knock.
 	StrippedState []byte `protobuf:"bytes,25,opt,name=stripped_state,json=strippedState,proto3" json:"stripped_state,omitempty"`
+	// What the push rules of this server's users say of the event; unset: nothing changes for anybody.
+	Push          *PushOutcome `protobuf:"bytes,26,opt,name=push,proto3" json:"push,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,6 +510,294 @@ func (x *EventBody) GetStrippedState() []byte {
 	return nil
 }
 
+func (x *EventBody) GetPush() *PushOutcome {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+// PushOutcome is what an event changes of unread counts, see package pushdb.
+type PushOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The root of the thread that is concerned; "" for the main timeline.
+	Thread string `protobuf:"bytes,1,opt,name=thread,proto3" json:"thread,omitempty"`
+	// What the event counts for in each class (pushdb.Flags).
+	Flags int32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
+	// The sender, a user of this server, has read the thread up to here.
+	Sent       bool             `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
+	Exceptions []*PushException `protobuf:"bytes,4,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
+	// Users whose class is another from this event on.
+	Classes []*PushClass `protobuf:"bytes,5,rep,name=classes,proto3" json:"classes,omitempty"`
+	// What is not counted any more.
+	Corrected     *PushCorrection `protobuf:"bytes,6,opt,name=corrected,proto3" json:"corrected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushOutcome) Reset() {
+	*x = PushOutcome{}
+	mi := &file_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushOutcome) ProtoMessage() {}
+
+func (x *PushOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushOutcome.ProtoReflect.Descriptor instead.
+func (*PushOutcome) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PushOutcome) GetThread() string {
+	if x != nil {
+		return x.Thread
+	}
+	return ""
+}
+
+func (x *PushOutcome) GetFlags() int32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *PushOutcome) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
+func (x *PushOutcome) GetExceptions() []*PushException {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
+func (x *PushOutcome) GetClasses() []*PushClass {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *PushOutcome) GetCorrected() *PushCorrection {
+	if x != nil {
+		return x.Corrected
+	}
+	return nil
+}
+
+// PushException is what an event counts for a user beyond what it does for the user's class.
+type PushException struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Notify        int32                  `protobuf:"zigzag32,2,opt,name=notify,proto3" json:"notify,omitempty"`
+	Highlight     int32                  `protobuf:"zigzag32,3,opt,name=highlight,proto3" json:"highlight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushException) Reset() {
+	*x = PushException{}
+	mi := &file_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushException) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushException) ProtoMessage() {}
+
+func (x *PushException) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushException.ProtoReflect.Descriptor instead.
+func (*PushException) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PushException) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PushException) GetNotify() int32 {
+	if x != nil {
+		return x.Notify
+	}
+	return 0
+}
+
+func (x *PushException) GetHighlight() int32 {
+	if x != nil {
+		return x.Highlight
+	}
+	return 0
+}
+
+type PushClass struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Class         int32                  `protobuf:"varint,2,opt,name=class,proto3" json:"class,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushClass) Reset() {
+	*x = PushClass{}
+	mi := &file_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushClass) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushClass) ProtoMessage() {}
+
+func (x *PushClass) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushClass.ProtoReflect.Descriptor instead.
+func (*PushClass) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PushClass) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PushClass) GetClass() int32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
+// PushCorrection takes back what a redacted event counted for.
+type PushCorrection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event's order key, or, if it was committed together with the correction, how many entries before it stands.
+	Ord           int64            `protobuf:"varint,1,opt,name=ord,proto3" json:"ord,omitempty"`
+	Back          int64            `protobuf:"varint,2,opt,name=back,proto3" json:"back,omitempty"`
+	Thread        string           `protobuf:"bytes,3,opt,name=thread,proto3" json:"thread,omitempty"`
+	Flags         int32            `protobuf:"varint,4,opt,name=flags,proto3" json:"flags,omitempty"`
+	Exceptions    []*PushException `protobuf:"bytes,5,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushCorrection) Reset() {
+	*x = PushCorrection{}
+	mi := &file_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushCorrection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushCorrection) ProtoMessage() {}
+
+func (x *PushCorrection) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushCorrection.ProtoReflect.Descriptor instead.
+func (*PushCorrection) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PushCorrection) GetOrd() int64 {
+	if x != nil {
+		return x.Ord
+	}
+	return 0
+}
+
+func (x *PushCorrection) GetBack() int64 {
+	if x != nil {
+		return x.Back
+	}
+	return 0
+}
+
+func (x *PushCorrection) GetThread() string {
+	if x != nil {
+		return x.Thread
+	}
+	return ""
+}
+
+func (x *PushCorrection) GetFlags() int32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *PushCorrection) GetExceptions() []*PushException {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 // StateChange sets one entry of a room's current state; an event_nid of 0 removes it.
 type StateChange struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -524,7 +814,7 @@ type StateChange struct {
 
 func (x *StateChange) Reset() {
 	*x = StateChange{}
-	mi := &file_log_proto_msgTypes[3]
+	mi := &file_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +826,7 @@ func (x *StateChange) String() string {
 func (*StateChange) ProtoMessage() {}
 
 func (x *StateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[3]
+	mi := &file_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +839,7 @@ func (x *StateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
 func (*StateChange) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{3}
+	return file_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StateChange) GetType() string {
@@ -610,7 +900,7 @@ type ReceiptBody struct {
 
 func (x *ReceiptBody) Reset() {
 	*x = ReceiptBody{}
-	mi := &file_log_proto_msgTypes[4]
+	mi := &file_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +912,7 @@ func (x *ReceiptBody) String() string {
 func (*ReceiptBody) ProtoMessage() {}
 
 func (x *ReceiptBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[4]
+	mi := &file_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +925,7 @@ func (x *ReceiptBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptBody.ProtoReflect.Descriptor instead.
 func (*ReceiptBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{4}
+	return file_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReceiptBody) GetRoomId() string {
@@ -699,7 +989,7 @@ type AccountDataBody struct {
 
 func (x *AccountDataBody) Reset() {
 	*x = AccountDataBody{}
-	mi := &file_log_proto_msgTypes[5]
+	mi := &file_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +1001,7 @@ func (x *AccountDataBody) String() string {
 func (*AccountDataBody) ProtoMessage() {}
 
 func (x *AccountDataBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[5]
+	mi := &file_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +1014,7 @@ func (x *AccountDataBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountDataBody.ProtoReflect.Descriptor instead.
 func (*AccountDataBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{5}
+	return file_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AccountDataBody) GetRoomId() string {
@@ -760,7 +1050,7 @@ type ProfileBody struct {
 
 func (x *ProfileBody) Reset() {
 	*x = ProfileBody{}
-	mi := &file_log_proto_msgTypes[6]
+	mi := &file_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +1062,7 @@ func (x *ProfileBody) String() string {
 func (*ProfileBody) ProtoMessage() {}
 
 func (x *ProfileBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[6]
+	mi := &file_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +1075,7 @@ func (x *ProfileBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileBody.ProtoReflect.Descriptor instead.
 func (*ProfileBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{6}
+	return file_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProfileBody) GetField() string {
@@ -817,7 +1107,7 @@ type SessionBody struct {
 
 func (x *SessionBody) Reset() {
 	*x = SessionBody{}
-	mi := &file_log_proto_msgTypes[7]
+	mi := &file_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1119,7 @@ func (x *SessionBody) String() string {
 func (*SessionBody) ProtoMessage() {}
 
 func (x *SessionBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[7]
+	mi := &file_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1132,7 @@ func (x *SessionBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionBody.ProtoReflect.Descriptor instead.
 func (*SessionBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{7}
+	return file_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionBody) GetChange() SessionBody_Change {
@@ -880,7 +1170,7 @@ type DeviceListBody struct {
 
 func (x *DeviceListBody) Reset() {
 	*x = DeviceListBody{}
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1182,7 @@ func (x *DeviceListBody) String() string {
 func (*DeviceListBody) ProtoMessage() {}
 
 func (x *DeviceListBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1195,7 @@ func (x *DeviceListBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceListBody.ProtoReflect.Descriptor instead.
 func (*DeviceListBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{8}
+	return file_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeviceListBody) GetChanged() []string {
@@ -942,7 +1232,7 @@ type KeyCountsBody struct {
 
 func (x *KeyCountsBody) Reset() {
 	*x = KeyCountsBody{}
-	mi := &file_log_proto_msgTypes[9]
+	mi := &file_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1244,7 @@ func (x *KeyCountsBody) String() string {
 func (*KeyCountsBody) ProtoMessage() {}
 
 func (x *KeyCountsBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[9]
+	mi := &file_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1257,7 @@ func (x *KeyCountsBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyCountsBody.ProtoReflect.Descriptor instead.
 func (*KeyCountsBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{9}
+	return file_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyCountsBody) GetDeviceId() string {
@@ -1001,7 +1291,7 @@ type KeyCount struct {
 
 func (x *KeyCount) Reset() {
 	*x = KeyCount{}
-	mi := &file_log_proto_msgTypes[10]
+	mi := &file_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1303,7 @@ func (x *KeyCount) String() string {
 func (*KeyCount) ProtoMessage() {}
 
 func (x *KeyCount) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[10]
+	mi := &file_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1316,7 @@ func (x *KeyCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyCount.ProtoReflect.Descriptor instead.
 func (*KeyCount) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{10}
+	return file_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeyCount) GetAlgorithm() string {
@@ -1053,7 +1343,7 @@ type ToDeviceBody struct {
 
 func (x *ToDeviceBody) Reset() {
 	*x = ToDeviceBody{}
-	mi := &file_log_proto_msgTypes[11]
+	mi := &file_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1355,7 @@ func (x *ToDeviceBody) String() string {
 func (*ToDeviceBody) ProtoMessage() {}
 
 func (x *ToDeviceBody) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[11]
+	mi := &file_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1368,7 @@ func (x *ToDeviceBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToDeviceBody.ProtoReflect.Descriptor instead.
 func (*ToDeviceBody) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{11}
+	return file_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ToDeviceBody) GetMessages() []*ToDeviceMessage {
@@ -1099,7 +1389,7 @@ type ToDeviceMessage struct {
 
 func (x *ToDeviceMessage) Reset() {
 	*x = ToDeviceMessage{}
-	mi := &file_log_proto_msgTypes[12]
+	mi := &file_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1401,7 @@ func (x *ToDeviceMessage) String() string {
 func (*ToDeviceMessage) ProtoMessage() {}
 
 func (x *ToDeviceMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[12]
+	mi := &file_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1414,7 @@ func (x *ToDeviceMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToDeviceMessage.ProtoReflect.Descriptor instead.
 func (*ToDeviceMessage) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{12}
+	return file_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ToDeviceMessage) GetDeviceId() string {
@@ -1158,7 +1448,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_log_proto_msgTypes[13]
+	mi := &file_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1460,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[13]
+	mi := &file_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1473,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{13}
+	return file_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Typing) GetIncarnation() uint32 {
@@ -1254,7 +1544,7 @@ const file_log_proto_rawDesc = "" +
 	"\asubject\x18\x04 \x01(\tR\asubject\x12\x1b\n" +
 	"\tevent_nid\x18\x05 \x01(\x03R\beventNid\x12\x12\n" +
 	"\x04body\x18\x06 \x01(\fR\x04body\x12\x12\n" +
-	"\x04json\x18\a \x01(\fR\x04json\"\xbc\x06\n" +
+	"\x04json\x18\a \x01(\fR\x04json\"\xed\x06\n" +
 	"\tEventBody\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12!\n" +
 	"\froom_version\x18\x02 \x01(\tR\vroomVersion\x12\x19\n" +
@@ -1286,9 +1576,34 @@ const file_log_proto_rawDesc = "" +
 	"relates_to\x18\x16 \x01(\tR\trelatesTo\x12\x19\n" +
 	"\brel_type\x18\x17 \x01(\tR\arelType\x12\x14\n" +
 	"\x05flags\x18\x18 \x01(\x05R\x05flags\x12%\n" +
-	"\x0estripped_state\x18\x19 \x01(\fR\rstrippedStateB\f\n" +
+	"\x0estripped_state\x18\x19 \x01(\fR\rstrippedState\x12/\n" +
+	"\x04push\x18\x1a \x01(\v2\x1b.heddle.wire.v1.PushOutcomeR\x04pushB\f\n" +
 	"\n" +
-	"_state_key\"\xbf\x01\n" +
+	"_state_key\"\x81\x02\n" +
+	"\vPushOutcome\x12\x16\n" +
+	"\x06thread\x18\x01 \x01(\tR\x06thread\x12\x14\n" +
+	"\x05flags\x18\x02 \x01(\x05R\x05flags\x12\x12\n" +
+	"\x04sent\x18\x03 \x01(\bR\x04sent\x12=\n" +
+	"\n" +
+	"exceptions\x18\x04 \x03(\v2\x1d.heddle.wire.v1.PushExceptionR\n" +
+	"exceptions\x123\n" +
+	"\aclasses\x18\x05 \x03(\v2\x19.heddle.wire.v1.PushClassR\aclasses\x12<\n" +
+	"\tcorrected\x18\x06 \x01(\v2\x1e.heddle.wire.v1.PushCorrectionR\tcorrected\"^\n" +
+	"\rPushException\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06notify\x18\x02 \x01(\x11R\x06notify\x12\x1c\n" +
+	"\thighlight\x18\x03 \x01(\x11R\thighlight\":\n" +
+	"\tPushClass\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\x05R\x05class\"\xa3\x01\n" +
+	"\x0ePushCorrection\x12\x10\n" +
+	"\x03ord\x18\x01 \x01(\x03R\x03ord\x12\x12\n" +
+	"\x04back\x18\x02 \x01(\x03R\x04back\x12\x16\n" +
+	"\x06thread\x18\x03 \x01(\tR\x06thread\x12\x14\n" +
+	"\x05flags\x18\x04 \x01(\x05R\x05flags\x12=\n" +
+	"\n" +
+	"exceptions\x18\x05 \x03(\v2\x1d.heddle.wire.v1.PushExceptionR\n" +
+	"exceptions\"\xbf\x01\n" +
 	"\vStateChange\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1b\n" +
 	"\tstate_key\x18\x02 \x01(\tR\bstateKey\x12\x1b\n" +
@@ -1363,35 +1678,44 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_log_proto_goTypes = []any{
 	(SessionBody_Change)(0), // 0: heddle.wire.v1.SessionBody.Change
 	(*Batch)(nil),           // 1: heddle.wire.v1.Batch
 	(*Entry)(nil),           // 2: heddle.wire.v1.Entry
 	(*EventBody)(nil),       // 3: heddle.wire.v1.EventBody
-	(*StateChange)(nil),     // 4: heddle.wire.v1.StateChange
-	(*ReceiptBody)(nil),     // 5: heddle.wire.v1.ReceiptBody
-	(*AccountDataBody)(nil), // 6: heddle.wire.v1.AccountDataBody
-	(*ProfileBody)(nil),     // 7: heddle.wire.v1.ProfileBody
-	(*SessionBody)(nil),     // 8: heddle.wire.v1.SessionBody
-	(*DeviceListBody)(nil),  // 9: heddle.wire.v1.DeviceListBody
-	(*KeyCountsBody)(nil),   // 10: heddle.wire.v1.KeyCountsBody
-	(*KeyCount)(nil),        // 11: heddle.wire.v1.KeyCount
-	(*ToDeviceBody)(nil),    // 12: heddle.wire.v1.ToDeviceBody
-	(*ToDeviceMessage)(nil), // 13: heddle.wire.v1.ToDeviceMessage
-	(*Typing)(nil),          // 14: heddle.wire.v1.Typing
+	(*PushOutcome)(nil),     // 4: heddle.wire.v1.PushOutcome
+	(*PushException)(nil),   // 5: heddle.wire.v1.PushException
+	(*PushClass)(nil),       // 6: heddle.wire.v1.PushClass
+	(*PushCorrection)(nil),  // 7: heddle.wire.v1.PushCorrection
+	(*StateChange)(nil),     // 8: heddle.wire.v1.StateChange
+	(*ReceiptBody)(nil),     // 9: heddle.wire.v1.ReceiptBody
+	(*AccountDataBody)(nil), // 10: heddle.wire.v1.AccountDataBody
+	(*ProfileBody)(nil),     // 11: heddle.wire.v1.ProfileBody
+	(*SessionBody)(nil),     // 12: heddle.wire.v1.SessionBody
+	(*DeviceListBody)(nil),  // 13: heddle.wire.v1.DeviceListBody
+	(*KeyCountsBody)(nil),   // 14: heddle.wire.v1.KeyCountsBody
+	(*KeyCount)(nil),        // 15: heddle.wire.v1.KeyCount
+	(*ToDeviceBody)(nil),    // 16: heddle.wire.v1.ToDeviceBody
+	(*ToDeviceMessage)(nil), // 17: heddle.wire.v1.ToDeviceMessage
+	(*Typing)(nil),          // 18: heddle.wire.v1.Typing
 }
 var file_log_proto_depIdxs = []int32{
 	2,  // 0: heddle.wire.v1.Batch.entries:type_name -> heddle.wire.v1.Entry
-	4,  // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
-	0,  // 2: heddle.wire.v1.SessionBody.change:type_name -> heddle.wire.v1.SessionBody.Change
-	11, // 3: heddle.wire.v1.KeyCountsBody.counts:type_name -> heddle.wire.v1.KeyCount
-	13, // 4: heddle.wire.v1.ToDeviceBody.messages:type_name -> heddle.wire.v1.ToDeviceMessage
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	8,  // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
+	4,  // 2: heddle.wire.v1.EventBody.push:type_name -> heddle.wire.v1.PushOutcome
+	5,  // 3: heddle.wire.v1.PushOutcome.exceptions:type_name -> heddle.wire.v1.PushException
+	6,  // 4: heddle.wire.v1.PushOutcome.classes:type_name -> heddle.wire.v1.PushClass
+	7,  // 5: heddle.wire.v1.PushOutcome.corrected:type_name -> heddle.wire.v1.PushCorrection
+	5,  // 6: heddle.wire.v1.PushCorrection.exceptions:type_name -> heddle.wire.v1.PushException
+	0,  // 7: heddle.wire.v1.SessionBody.change:type_name -> heddle.wire.v1.SessionBody.Change
+	15, // 8: heddle.wire.v1.KeyCountsBody.counts:type_name -> heddle.wire.v1.KeyCount
+	17, // 9: heddle.wire.v1.ToDeviceBody.messages:type_name -> heddle.wire.v1.ToDeviceMessage
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -1406,7 +1730,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

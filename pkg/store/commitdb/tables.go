@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/feddb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
@@ -33,6 +34,12 @@ func newSets() []*set {
 		newSet(step(table(roomdb.QueueStateLoads)), step(table(roomdb.QueueCurrentState))),
 		newSet(step(table(roomdb.QueueMemberLoads)), step(table(roomdb.QueueMembers)), step(table(roomdb.QueueMembersForgotten))),
 		newSet(step(table(roomdb.QueueReceipts))),
+		newSet(step(table(pushdb.QueueTallies))),
+		newSet(step(table(pushdb.QueueThreads))),
+		newSet(step(table(pushdb.QueueExceptions))),
+		newSet(step(table(pushdb.QueueCorrections))),
+		newSet(step(table(pushdb.QueueClasses))),
+		newSet(step(table(pushdb.QueueSent))),
 		newSet(step(table(roomdb.QueueAliases)), step(table(roomdb.QueueAliasesGone))),
 		newSet(step(table(roomdb.QueuePublishedRooms)), step(table(roomdb.QueuePublishedRoomsGone))),
 

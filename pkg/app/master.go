@@ -25,6 +25,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/commitdb"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 )
 
 // buildMaster builds what changes things: leases on shards, the committer over them, the hosts of rooms and accounts, and the
@@ -99,7 +100,7 @@ func newWriting(s *shared) (*writing, error) {
 		Tracer: s.tel.Tracer,
 	})
 	w.rooms = room.NewHost(room.Options{
-		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Sets: s.fed,
+		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Push: pushdb.NewReader(s.db.Primary), Sets: s.fed,
 		Ephemeral: (*typing)(w), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
 	})
 	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)

@@ -36,6 +36,14 @@ func ReadEvent(event []byte) (*Event, error) {
 	return e, nil
 }
 
+// flattenValue flattens what is an object.
+func (e *Event) flattenValue(prefix string, v jsontext.Value, depth int) {
+	var inner map[string]jsontext.Value
+	if depth < maxDepth && json.Unmarshal(v, &inner, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) == nil {
+		e.flatten(prefix, inner, depth+1)
+	}
+}
+
 func (e *Event) flatten(prefix string, object map[string]jsontext.Value, depth int) {
 	for name, v := range object {
 		path := prefix + name
@@ -43,10 +51,7 @@ func (e *Event) flatten(prefix string, object map[string]jsontext.Value, depth i
 			e.fields[path] = v
 			continue
 		}
-		var inner map[string]jsontext.Value
-		if depth < maxDepth && json.Unmarshal(v, &inner, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) == nil {
-			e.flatten(path+"\x00", inner, depth+1)
-		}
+		e.flattenValue(path+"\x00", v, depth)
 	}
 }
 
@@ -64,6 +69,8 @@ func (e *Event) text(path string) (string, bool) {
 
 // Circumstances are what a rule can ask of beside the event.
 type Circumstances struct {
+	// UserID is the reader, for rules that have [Me] in that place; empty is nobody in particular.
+	UserID string
 	// Members is how many are joined to the room.
 	Members int
 	// SenderLevel is the sender's power level, and NotificationLevel gives the level that a kind of notification needs.
@@ -144,6 +151,12 @@ func (c *Condition) compile() (test, bool) {
 		if c.Pattern == nil {
 			return nil, false
 		}
+		if *c.Pattern == Me {
+			return func(e *Event, a *Circumstances) bool {
+				s, ok := e.text(path)
+				return ok && s == a.UserID && s != ""
+			}, true
+		}
 		g := newGlob(*c.Pattern)
 		if path == "content\x00body" {
 			return func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inWords(e.body) }, true
@@ -157,10 +170,19 @@ func (c *Condition) compile() (test, bool) {
 		return func(e *Event, _ *Circumstances) bool { return same(e.fields[path], want) }, true
 	case "event_property_contains":
 		want := c.Value
+		if string(want) == quotedMe {
+			return func(e *Event, a *Circumstances) bool {
+				if a.UserID == "" || e.fields[path].Kind() != '[' {
+					return false
+				}
+				quoted, err := jsontext.AppendQuote(nil, a.UserID)
+				return err == nil && contains(e.fields[path], quoted)
+			}, true
+		}
 		return func(e *Event, _ *Circumstances) bool { return contains(e.fields[path], want) }, true
 	case "contains_display_name":
 		return func(e *Event, a *Circumstances) bool {
-			return a.DisplayName != "" && e.body != "" && literal(a.DisplayName).inWords(e.body)
+			return e.Names(a.DisplayName)
 		}, true
 	case "room_member_count":
 		count, ok := parseCount(c.Is)

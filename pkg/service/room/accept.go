@@ -494,6 +494,10 @@ func (a *acceptor) advance(h *held, prev []*node, before, after snapshots, row *
 	if a.lacks() {
 		return errLacks
 	}
+	a.count(h.ev, body)
+	if a.lacks() {
+		return errLacks
+	}
 	a.head = head{state: state, snaps: after, tips: tips}
 	logged, err := entry.Event(a.r.nid, h.nid, body, h.ev.JSON())
 	if err != nil {

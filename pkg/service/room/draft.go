@@ -30,6 +30,7 @@ type draft struct {
 	// unrelated are the same events, which lose their relations; note is of the annotation that is the draft's only event.
 	unrelated []id.EventID
 	note      *note
+	counts    counts
 }
 
 func newDraft(r *live, facts map[fact]any) *draft {
@@ -118,6 +119,7 @@ func (d *draft) add(w *want) error {
 		body.Redacts = string(w.redacts.id)
 		d.redact(w.redacts, row.Nid)
 	}
+	d.count(e, body)
 	if d.lacks() {
 		return errLacks
 	}
@@ -167,7 +169,7 @@ func (d *draft) rowOf(nid shard.Nid, e *event.Event) (*roomdb.Event, *entry.Even
 // noteMade notes an event that has an entry.
 func (d *draft) noteMade(e *event.Event) {
 	rel, _ := relation.Of(e)
-	d.made = append(d.made, madeEvent{e.EventID(), rel})
+	d.made = append(d.made, madeEvent{e.EventID(), rel, d.r.hearing})
 }
 
 // build makes the event itself, with its auth events.

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -55,8 +56,12 @@ type Options struct {
 	Key       signing.Key // signs the events
 	Committer Committer
 	// DB reads the primary.
-	DB        *roomdb.Reader
-	Ephemeral Ephemeral
+	DB *roomdb.Reader
+	// Push reads the primary.
+	Push PushReader
+	// Preferences are those of this server's users; nil: nobody has any.
+	Preferences Preferences
+	Ephemeral   Ephemeral
 	// Sets reads events that were staged for this. It is *feddb.DB.
 	Sets   Sets
 	Budget *cache.Budget
@@ -72,7 +77,8 @@ type Host struct {
 	Options
 	account *cache.Account
 	metrics hostMetrics
-	clock   atomic.Int64 // counts uses of rooms, to know the least recent
+	clock   atomic.Int64       // counts uses of rooms, to know the least recent
+	rules   *pushrule.Compiled // as they are predefined, for nobody in particular
 
 	mu    sync.RWMutex // guards terms; no I/O under it
 	terms map[shard.ID]*term
@@ -83,7 +89,10 @@ func NewHost(o Options) *Host {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{Options: o, metrics: newHostMetrics(o.Metrics), terms: map[shard.ID]*term{}}
+	h := &Host{
+		Options: o, metrics: newHostMetrics(o.Metrics), terms: map[shard.ID]*term{},
+		rules: pushrule.Compile(pushrule.Defaults(pushrule.Me)),
+	}
 	h.account = o.Budget.Account("rooms", h.evict)
 	return h
 }

@@ -290,6 +290,8 @@ type recentEvent struct {
 type madeEvent struct {
 	id  id.EventID
 	rel relation.Relation
+	// hearing is that of the room when the event was made: while it is the same, all that counts since is known.
+	hearing uint64
 }
 
 func (q *recent) add(e madeEvent, pos shard.Pos) {

@@ -48,6 +48,9 @@ type live struct {
 	receipts map[id.UserID][]roomdb.ReceiptRow
 	recent   recent
 	kin      kin
+	// audience is who hears the room, nil until the first event since it was loaded; hearing grows when what was read of it before is void.
+	audience *audience
+	hearing  uint64
 	// graph resolves forks; nil until there was one.
 	graph *stateres.Graph
 	// redacted are events whose redaction may not be committed: what is read of them is not what they are.
@@ -212,6 +215,7 @@ func (r *live) adopt(d *draft, ticket *commit.Ticket) {
 		r.put(k, h)
 	}
 	r.adoptKin(d)
+	r.adoptCounts(d)
 	for user, rows := range d.receipts {
 		if _, ok := r.receipts[user]; !ok {
 			r.size += sizeReceipt

@@ -26,6 +26,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/commitdb"
 	"github.com/heddle-im/heddle/pkg/store/feddb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -143,7 +144,7 @@ func (w *World) start() {
 	master.committer, w.Committer = committer, committer
 	require.NoError(w.T, committer.Start(w.Ctx()))
 	w.Host = room.NewHost(room.Options{
-		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
+		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Push: pushdb.NewReader(w.DB.Pool), Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
 	})
 	host := w.Host

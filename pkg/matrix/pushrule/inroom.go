@@ -1,0 +1,122 @@
+package pushrule
+
+import (
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Me stands in a rule set for whoever is asked about, so that users who have set the same share one compiled set: see
+// [Custom.InRoom] and Circumstances.UserID. It is no user id, and what a rule compares with can be it only on purpose.
+const Me = "\x00"
+
+// quotedMe is Me as JSON.
+const quotedMe = `"\u0000"`
+
+// InRoom gives the rules as far as they can matter in a room, with [Me] in the place of the user. Sets with the same key are the same;
+// the key of the predefined rules is empty.
+func (c *Custom) InRoom(roomID string) (rules *Ruleset, key string) {
+	left := Custom{Defaults: c.Defaults}
+	for kind, own := range c.Own.kinds() {
+		kept := left.Own.kinds()[kind]
+		for i := range *own {
+			if r := &(*own)[i]; r.Enabled && r.possibleIn(kind, roomID) {
+				*kept = append(*kept, *r)
+			}
+		}
+	}
+	if !left.empty() {
+		b, err := json.Marshal(&left, json.Deterministic(true))
+		if err != nil { // what was read can be written
+			return Defaults(Me), ""
+		}
+		key = string(b)
+	}
+	return left.Rules(Me), key
+}
+
+func (c *Custom) empty() bool {
+	for _, rules := range c.Own.kinds() {
+		if len(*rules) > 0 {
+			return false
+		}
+	}
+	return len(c.Defaults) == 0
+}
+
+// possibleIn tells whether a rule of a kind can match in a room.
+func (r *Rule) possibleIn(kind, roomID string) bool {
+	if kind == KindRoom {
+		return r.ID == roomID
+	}
+	return !slices.ContainsFunc(r.Conditions, func(c Condition) bool {
+		return c.Kind == "event_match" && c.Key == "room_id" && c.Pattern != nil && !newGlob(*c.Pattern).whole(roomID)
+	})
+}
+
+// LooksAtName tells whether a rule looks at the user's display name.
+func (s *Ruleset) LooksAtName() bool {
+	for _, rules := range s.kinds() {
+		for i := range *rules {
+			if slices.ContainsFunc((*rules)[i].Conditions, func(c Condition) bool { return c.Kind == "contains_display_name" }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Parts is an event in parts, as conditions can look at it.
+type Parts struct {
+	EventID, RoomID, Sender, Type string
+	StateKey                      *string
+	Content                       []byte
+}
+
+// FromParts is ReadEvent for one who has the event in parts.
+func FromParts(p Parts) *Event {
+	e := &Event{fields: make(map[string]jsontext.Value, 16), RoomID: p.RoomID, Sender: p.Sender}
+	put := func(name, s string) {
+		if q, err := jsontext.AppendQuote(nil, s); err == nil {
+			e.fields[name] = q
+		}
+	}
+	put("event_id", p.EventID)
+	put("room_id", p.RoomID)
+	put("sender", p.Sender)
+	put("type", p.Type)
+	if p.StateKey != nil {
+		put("state_key", *p.StateKey)
+	}
+	e.flattenValue("content\x00", p.Content, 1)
+	e.body, _ = e.text("content\x00body")
+	return e
+}
+
+// Mentions gives the users that m.mentions names.
+func (e *Event) Mentions() []string {
+	list := e.fields["content\x00m.mentions\x00user_ids"]
+	if list.Kind() != '[' {
+		return nil
+	}
+	var items []jsontext.Value
+	if json.Unmarshal(list, &items, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+		return nil
+	}
+	var users []string
+	for _, v := range items {
+		if v.Kind() != '"' {
+			continue
+		}
+		if u, err := jsontext.AppendUnquote(nil, v); err == nil && !slices.Contains(users, string(u)) {
+			users = append(users, string(u))
+		}
+	}
+	return users
+}
+
+// Names tells whether the body has a name in it, as contains_display_name looks for it.
+func (e *Event) Names(name string) bool {
+	return name != "" && e.body != "" && literal(name).inWords(e.body)
+}

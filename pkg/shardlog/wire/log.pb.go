@@ -80,6 +80,58 @@ func (SessionBody_Change) EnumDescriptor() ([]byte, []int) {
 	return file_log_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type PresenceState_Presence int32
+
+const (
+	PresenceState_PRESENCE_UNSPECIFIED PresenceState_Presence = 0
+	PresenceState_PRESENCE_ONLINE      PresenceState_Presence = 1
+	PresenceState_PRESENCE_UNAVAILABLE PresenceState_Presence = 2
+	PresenceState_PRESENCE_OFFLINE     PresenceState_Presence = 3
+)
+
+// Enum value maps for PresenceState_Presence.
+var (
+	PresenceState_Presence_name = map[int32]string{
+		0: "PRESENCE_UNSPECIFIED",
+		1: "PRESENCE_ONLINE",
+		2: "PRESENCE_UNAVAILABLE",
+		3: "PRESENCE_OFFLINE",
+	}
+	PresenceState_Presence_value = map[string]int32{
+		"PRESENCE_UNSPECIFIED": 0,
+		"PRESENCE_ONLINE":      1,
+		"PRESENCE_UNAVAILABLE": 2,
+		"PRESENCE_OFFLINE":     3,
+	}
+)
+
+func (x PresenceState_Presence) Enum() *PresenceState_Presence {
+	p := new(PresenceState_Presence)
+	*p = x
+	return p
+}
+
+func (x PresenceState_Presence) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PresenceState_Presence) Descriptor() protoreflect.EnumDescriptor {
+	return file_log_proto_enumTypes[1].Descriptor()
+}
+
+func (PresenceState_Presence) Type() protoreflect.EnumType {
+	return &file_log_proto_enumTypes[1]
+}
+
+func (x PresenceState_Presence) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PresenceState_Presence.Descriptor instead.
+func (PresenceState_Presence) EnumDescriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{19, 0}
+}
+
 // Batch is one message of the stream, on the subject log.<shard>: entries of one shard at consecutive positions,
 // committed together or in part of a longer commit.
 type Batch struct {
@@ -1525,6 +1577,174 @@ func (x *Typing) GetUserIds() []string {
 	return nil
 }
 
+// PresenceBatch is sent on the subject presence, outside the log: who is online, as the worker says where these users sync. A
+// later `at` of the same user voids an earlier one.
+type PresenceBatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process that sends it, anew at each start.
+	Origin string           `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	States []*PresenceState `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty"`
+	// A process that has begun to listen and asks the others for all that they know to be online.
+	Hello         bool `protobuf:"varint,3,opt,name=hello,proto3" json:"hello,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresenceBatch) Reset() {
+	*x = PresenceBatch{}
+	mi := &file_log_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresenceBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresenceBatch) ProtoMessage() {}
+
+func (x *PresenceBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresenceBatch.ProtoReflect.Descriptor instead.
+func (*PresenceBatch) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PresenceBatch) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *PresenceBatch) GetStates() []*PresenceState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *PresenceBatch) GetHello() bool {
+	if x != nil {
+		return x.Hello
+	}
+	return false
+}
+
+// PresenceState is one user's.
+type PresenceState struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	UserId    string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Presence  PresenceState_Presence `protobuf:"varint,2,opt,name=presence,proto3,enum=heddle.wire.v1.PresenceState_Presence" json:"presence,omitempty"`
+	StatusMsg string                 `protobuf:"bytes,3,opt,name=status_msg,json=statusMsg,proto3" json:"status_msg,omitempty"`
+	// When the user last did something, and when this was said; ms.
+	LastActive int64 `protobuf:"varint,4,opt,name=last_active,json=lastActive,proto3" json:"last_active,omitempty"`
+	At         int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	// The rooms that the user is in (nids, ascending), if they are told; if not, they are as they were.
+	WithRooms bool    `protobuf:"varint,6,opt,name=with_rooms,json=withRooms,proto3" json:"with_rooms,omitempty"`
+	Rooms     []int64 `protobuf:"varint,7,rep,packed,name=rooms,proto3" json:"rooms,omitempty"`
+	// Nothing has changed: it is said again so that it does not expire.
+	Again         bool `protobuf:"varint,8,opt,name=again,proto3" json:"again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresenceState) Reset() {
+	*x = PresenceState{}
+	mi := &file_log_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresenceState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresenceState) ProtoMessage() {}
+
+func (x *PresenceState) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresenceState.ProtoReflect.Descriptor instead.
+func (*PresenceState) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PresenceState) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PresenceState) GetPresence() PresenceState_Presence {
+	if x != nil {
+		return x.Presence
+	}
+	return PresenceState_PRESENCE_UNSPECIFIED
+}
+
+func (x *PresenceState) GetStatusMsg() string {
+	if x != nil {
+		return x.StatusMsg
+	}
+	return ""
+}
+
+func (x *PresenceState) GetLastActive() int64 {
+	if x != nil {
+		return x.LastActive
+	}
+	return 0
+}
+
+func (x *PresenceState) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *PresenceState) GetWithRooms() bool {
+	if x != nil {
+		return x.WithRooms
+	}
+	return false
+}
+
+func (x *PresenceState) GetRooms() []int64 {
+	if x != nil {
+		return x.Rooms
+	}
+	return nil
+}
+
+func (x *PresenceState) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 var File_log_proto protoreflect.FileDescriptor
 
 const file_log_proto_rawDesc = "" +
@@ -1663,7 +1883,28 @@ const file_log_proto_rawDesc = "" +
 	"\x01n\x18\x04 \x01(\x03R\x01n\x12\x19\n" +
 	"\broom_nid\x18\x05 \x01(\x03R\aroomNid\x12\x17\n" +
 	"\aroom_id\x18\x06 \x01(\tR\x06roomId\x12\x19\n" +
-	"\buser_ids\x18\a \x03(\tR\auserIdsB/Z-github.com/heddle-im/heddle/pkg/shardlog/wireb\x06proto3"
+	"\buser_ids\x18\a \x03(\tR\auserIds\"t\n" +
+	"\rPresenceBatch\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x125\n" +
+	"\x06states\x18\x02 \x03(\v2\x1d.heddle.wire.v1.PresenceStateR\x06states\x12\x14\n" +
+	"\x05hello\x18\x03 \x01(\bR\x05hello\"\xf2\x02\n" +
+	"\rPresenceState\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12B\n" +
+	"\bpresence\x18\x02 \x01(\x0e2&.heddle.wire.v1.PresenceState.PresenceR\bpresence\x12\x1d\n" +
+	"\n" +
+	"status_msg\x18\x03 \x01(\tR\tstatusMsg\x12\x1f\n" +
+	"\vlast_active\x18\x04 \x01(\x03R\n" +
+	"lastActive\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x1d\n" +
+	"\n" +
+	"with_rooms\x18\x06 \x01(\bR\twithRooms\x12\x14\n" +
+	"\x05rooms\x18\a \x03(\x03R\x05rooms\x12\x14\n" +
+	"\x05again\x18\b \x01(\bR\x05again\"i\n" +
+	"\bPresence\x12\x18\n" +
+	"\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fPRESENCE_ONLINE\x10\x01\x12\x18\n" +
+	"\x14PRESENCE_UNAVAILABLE\x10\x02\x12\x14\n" +
+	"\x10PRESENCE_OFFLINE\x10\x03B/Z-github.com/heddle-im/heddle/pkg/shardlog/wireb\x06proto3"
 
 var (
 	file_log_proto_rawDescOnce sync.Once
@@ -1677,45 +1918,50 @@ func file_log_proto_rawDescGZIP() []byte {
 	return file_log_proto_rawDescData
 }
 
-var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_log_proto_goTypes = []any{
-	(SessionBody_Change)(0), // 0: heddle.wire.v1.SessionBody.Change
-	(*Batch)(nil),           // 1: heddle.wire.v1.Batch
-	(*Entry)(nil),           // 2: heddle.wire.v1.Entry
-	(*EventBody)(nil),       // 3: heddle.wire.v1.EventBody
-	(*PushOutcome)(nil),     // 4: heddle.wire.v1.PushOutcome
-	(*PushException)(nil),   // 5: heddle.wire.v1.PushException
-	(*PushClass)(nil),       // 6: heddle.wire.v1.PushClass
-	(*PushCorrection)(nil),  // 7: heddle.wire.v1.PushCorrection
-	(*StateChange)(nil),     // 8: heddle.wire.v1.StateChange
-	(*ReceiptBody)(nil),     // 9: heddle.wire.v1.ReceiptBody
-	(*AccountDataBody)(nil), // 10: heddle.wire.v1.AccountDataBody
-	(*ProfileBody)(nil),     // 11: heddle.wire.v1.ProfileBody
-	(*SessionBody)(nil),     // 12: heddle.wire.v1.SessionBody
-	(*DeviceListBody)(nil),  // 13: heddle.wire.v1.DeviceListBody
-	(*KeyCountsBody)(nil),   // 14: heddle.wire.v1.KeyCountsBody
-	(*KeyCount)(nil),        // 15: heddle.wire.v1.KeyCount
-	(*ToDeviceBody)(nil),    // 16: heddle.wire.v1.ToDeviceBody
-	(*ToDeviceMessage)(nil), // 17: heddle.wire.v1.ToDeviceMessage
-	(*Typing)(nil),          // 18: heddle.wire.v1.Typing
+	(SessionBody_Change)(0),     // 0: heddle.wire.v1.SessionBody.Change
+	(PresenceState_Presence)(0), // 1: heddle.wire.v1.PresenceState.Presence
+	(*Batch)(nil),               // 2: heddle.wire.v1.Batch
+	(*Entry)(nil),               // 3: heddle.wire.v1.Entry
+	(*EventBody)(nil),           // 4: heddle.wire.v1.EventBody
+	(*PushOutcome)(nil),         // 5: heddle.wire.v1.PushOutcome
+	(*PushException)(nil),       // 6: heddle.wire.v1.PushException
+	(*PushClass)(nil),           // 7: heddle.wire.v1.PushClass
+	(*PushCorrection)(nil),      // 8: heddle.wire.v1.PushCorrection
+	(*StateChange)(nil),         // 9: heddle.wire.v1.StateChange
+	(*ReceiptBody)(nil),         // 10: heddle.wire.v1.ReceiptBody
+	(*AccountDataBody)(nil),     // 11: heddle.wire.v1.AccountDataBody
+	(*ProfileBody)(nil),         // 12: heddle.wire.v1.ProfileBody
+	(*SessionBody)(nil),         // 13: heddle.wire.v1.SessionBody
+	(*DeviceListBody)(nil),      // 14: heddle.wire.v1.DeviceListBody
+	(*KeyCountsBody)(nil),       // 15: heddle.wire.v1.KeyCountsBody
+	(*KeyCount)(nil),            // 16: heddle.wire.v1.KeyCount
+	(*ToDeviceBody)(nil),        // 17: heddle.wire.v1.ToDeviceBody
+	(*ToDeviceMessage)(nil),     // 18: heddle.wire.v1.ToDeviceMessage
+	(*Typing)(nil),              // 19: heddle.wire.v1.Typing
+	(*PresenceBatch)(nil),       // 20: heddle.wire.v1.PresenceBatch
+	(*PresenceState)(nil),       // 21: heddle.wire.v1.PresenceState
 }
 var file_log_proto_depIdxs = []int32{
-	2,  // 0: heddle.wire.v1.Batch.entries:type_name -> heddle.wire.v1.Entry
-	8,  // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
-	4,  // 2: heddle.wire.v1.EventBody.push:type_name -> heddle.wire.v1.PushOutcome
-	5,  // 3: heddle.wire.v1.PushOutcome.exceptions:type_name -> heddle.wire.v1.PushException
-	6,  // 4: heddle.wire.v1.PushOutcome.classes:type_name -> heddle.wire.v1.PushClass
-	7,  // 5: heddle.wire.v1.PushOutcome.corrected:type_name -> heddle.wire.v1.PushCorrection
-	5,  // 6: heddle.wire.v1.PushCorrection.exceptions:type_name -> heddle.wire.v1.PushException
+	3,  // 0: heddle.wire.v1.Batch.entries:type_name -> heddle.wire.v1.Entry
+	9,  // 1: heddle.wire.v1.EventBody.state_changes:type_name -> heddle.wire.v1.StateChange
+	5,  // 2: heddle.wire.v1.EventBody.push:type_name -> heddle.wire.v1.PushOutcome
+	6,  // 3: heddle.wire.v1.PushOutcome.exceptions:type_name -> heddle.wire.v1.PushException
+	7,  // 4: heddle.wire.v1.PushOutcome.classes:type_name -> heddle.wire.v1.PushClass
+	8,  // 5: heddle.wire.v1.PushOutcome.corrected:type_name -> heddle.wire.v1.PushCorrection
+	6,  // 6: heddle.wire.v1.PushCorrection.exceptions:type_name -> heddle.wire.v1.PushException
 	0,  // 7: heddle.wire.v1.SessionBody.change:type_name -> heddle.wire.v1.SessionBody.Change
-	15, // 8: heddle.wire.v1.KeyCountsBody.counts:type_name -> heddle.wire.v1.KeyCount
-	17, // 9: heddle.wire.v1.ToDeviceBody.messages:type_name -> heddle.wire.v1.ToDeviceMessage
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 8: heddle.wire.v1.KeyCountsBody.counts:type_name -> heddle.wire.v1.KeyCount
+	18, // 9: heddle.wire.v1.ToDeviceBody.messages:type_name -> heddle.wire.v1.ToDeviceMessage
+	21, // 10: heddle.wire.v1.PresenceBatch.states:type_name -> heddle.wire.v1.PresenceState
+	1,  // 11: heddle.wire.v1.PresenceState.presence:type_name -> heddle.wire.v1.PresenceState.Presence
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -1729,8 +1975,8 @@ func file_log_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

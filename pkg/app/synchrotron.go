@@ -25,21 +25,26 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Synchrotron}
 	accounts := account.NewReader(s.shards, s.accounts)
 	rooms := readdb.NewReader(s.rooms, s.shards)
+	who := newPresence(s)
 	engine := msync.New(context.Background(), msync.Options{
 		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Keys: s.e2ee,
-		Acks: acks{e2eeFront(s)}, Budget: s.budget, Now: s.now, Log: s.log,
+		Acks: acks{e2eeFront(s)}, Budget: s.budget, Presence: who, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})
 	group.Add("sync", engine)
 	if err := hearTyping(s, engine); err != nil {
 		return part{}, err
 	}
+	if err := announcePresence(s, group, who, engine); err != nil {
+		return part{}, err
+	}
 	// Those who wait are told to come again before anything else stops.
 	p.drain = engine.Drain
 	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil}).Handlers()
-	maps.Copy(p.handlers, read.NewSync(engine, accounts).Handlers())
 	keys := e2ee.NewReader(e2ee.ReaderOptions{Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms})
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
+	maps.Copy(p.handlers, read.NewSync(engine, accounts, who).Handlers())
+	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now)).Handlers())
 	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
 	return p, nil

@@ -103,6 +103,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"getThreadSubscription", "setThreadSubscription", "deleteThreadSubscription", "getThreadSubscriptions",
 		"sendDelayedEvent", "getDelayedEvents", "updateDelayedEvent", "actOnDelayedEvent",
 		"getDehydratedDevice", "putDehydratedDevice", "deleteDehydratedDevice", "getDehydratedDeviceEvents",
+		"setPresence", // which is soft: it is known where the user syncs
 		"deleteAccountData", "deleteAccountDataPerRoom", "getRtcTransports", "getAuthIssuer",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.getRoomComplexity", "federation.getExtremities",

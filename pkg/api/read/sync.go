@@ -1,6 +1,7 @@
 package read
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/presence"
 )
 
 // maxSyncTimeout is the longest that a sync waits for something to happen.
@@ -20,10 +22,13 @@ const maxSyncTimeout = 5 * time.Minute
 type Sync struct {
 	engine   *msync.Engine
 	accounts *account.Reader
+	presence *presence.Hub
 }
 
 // NewSync makes the handlers.
-func NewSync(engine *msync.Engine, accounts *account.Reader) *Sync { return &Sync{engine, accounts} }
+func NewSync(engine *msync.Engine, accounts *account.Reader, who *presence.Hub) *Sync {
+	return &Sync{engine, accounts, who}
+}
 
 // Handlers gives the handlers by the names of their rows.
 func (s *Sync) Handlers() httpx.Handlers { return httpx.Handlers{"sync": s.sync} }
@@ -45,20 +50,27 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	switch presence := p.Get("set_presence"); presence {
-	case "", "offline", "online", "unavailable":
-	default:
+	shown, ok := presence.Online, true
+	if s := p.Get("set_presence"); s != "" {
+		shown, ok = presence.Parse(s)
+	}
+	if !ok {
 		return mxerr.New(mxerr.InvalidParam, "set_presence is none of offline, online and unavailable")
 	}
 	if q.Filter, err = s.filter(r, c, p.Get("filter")); err != nil {
 		return err
 	}
+	ended := s.presence.Sync(r.Context(), string(c.UserID), string(c.DeviceID), shown)
 	body, pending, err := s.engine.Begin(r.Context(), q)
+	if pending != nil {
+		return httpx.Later(w, r, func(ctx context.Context) ([]byte, error) {
+			defer ended()
+			return pending.Wait(ctx)
+		})
+	}
+	ended()
 	if err != nil {
 		return err
-	}
-	if pending != nil {
-		return httpx.Later(w, r, pending.Wait)
 	}
 	httpx.WriteRaw(w, http.StatusOK, body)
 	return nil

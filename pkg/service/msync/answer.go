@@ -62,7 +62,9 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 	data := v.globalData(p)
 	body = append(body, `,"account_data":{"events":[`...)
 	body = append(body, data...)
-	body = append(body, `]},"presence":{"events":[]},"to_device":{"events":[`...)
+	body = append(body, `]},"presence":{"events":[`...)
+	body = append(body, p.presence...)
+	body = append(body, `]},"to_device":{"events":[`...)
 	body = append(body, messages...)
 	body = append(body, `]},"device_lists":{"changed":`...)
 	body = appendUsers(body, changed)
@@ -87,7 +89,7 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		body = append(body, '}')
 	}
 	body = append(body, `}}`...)
-	told = len(sections)+len(data)+len(messages)+len(changed)+len(left) > 0 || p.keysChanged
+	told = len(sections)+len(data)+len(messages)+len(changed)+len(left)+len(p.presence) > 0 || p.keysChanged
 	return body, told, nil
 }
 

@@ -28,17 +28,30 @@ type Log interface {
 	History(ctx context.Context) (shard.History, error)
 }
 
-// Options are what an Engine needs. Log may be nil.
+// Presence is who is online. *presence.Hub is one. It may be called with the engine's lock held, and calls nobody.
+type Presence interface {
+	// Active is told that a user did something in a room, Moved that a user came into a room or left one.
+	Active(user string)
+	Moved(user string)
+	// Mark stands for all that is known now.
+	Mark() int64
+	// News tells each user, of those who share rooms with the reader, whose presence the holder of a mark has not been told; of
+	// those in rooms that the reader has entered, everybody.
+	News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte))
+}
+
+// Options are what an Engine needs. Presence and Log may be nil.
 type Options struct {
 	Shards   shard.Map
 	Rooms    *readdb.Reader
 	Accounts *accountdb.Reader
 	Keys     *e2eedb.Reader
 	// Acks has messages to devices removed that were received.
-	Acks   Acknowledger
-	Budget *cache.Budget
-	Now    func() time.Time
-	Log    *slog.Logger
+	Acks     Acknowledger
+	Budget   *cache.Budget
+	Presence Presence
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // How much is kept, and for how long.

@@ -142,6 +142,7 @@ func (e *Engine) hearEvent(at *entry.At, batchEnd shard.Pos, concerned map[*user
 		}
 		e.keep(r, item, body)
 		e.hearMoves(r, at, body)
+		e.active(body.Sender)
 		for m := range r.members {
 			concerned[m] = struct{}{}
 		}
@@ -150,6 +151,9 @@ func (e *Engine) hearEvent(at *entry.At, batchEnd shard.Pos, concerned map[*user
 		return nil
 	}
 	concerned[u] = struct{}{}
+	if e.Presence != nil {
+		e.Presence.Moved(u.id)
+	}
 	ref := roomdb.RoomRef{Nid: at.Room, RoomID: body.RoomId, Version: body.RoomVersion}
 	m := membership{ref: ref, membership: roomdb.ParseMembership(body.Membership), event: at.Event, pos: at.Pos}
 	if body.PrevMembership == body.Membership {
@@ -287,6 +291,7 @@ func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
 		Pos: at.Pos,
 	}})
 	r.last = max(r.last, at.Pos)
+	e.active(body.UserId)
 	if at.Subject != "" { // private: it concerns its user alone
 		if u := e.users[at.Subject]; u != nil {
 			concerned[u] = struct{}{}

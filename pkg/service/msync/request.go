@@ -234,6 +234,7 @@ func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
 		v.upper.Positions = v.upper.Positions.Max(since.Positions) // a token never goes backward
 		v.upper.Places = since.Places
 	}
+	v.markPresence()
 	return v
 }
 
@@ -256,6 +257,8 @@ type part struct {
 type plan struct {
 	joined, invited, knocked, left []*part
 	data                           []accountData
+	// presence are events, with commas between them.
+	presence []byte
 	// readData says that the user's account data after since is not held.
 	readData bool
 
@@ -313,6 +316,7 @@ func (v *view) plan() *plan {
 	v.planData(p, rooms)
 	v.planDevice(p)
 	v.planLists(p)
+	v.planPresence(p)
 	return p
 }
 

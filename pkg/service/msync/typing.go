@@ -41,6 +41,9 @@ func (e *Engine) HearTyping(t *entry.Typing) {
 	*s = now
 	if r := e.rooms[shard.Nid(t.RoomNid)]; r != nil {
 		r.typing = roomTyping{typingState: now, users: t.UserIds}
+		for _, u := range t.UserIds {
+			e.active(u)
+		}
 		e.wakeRoom(r)
 	}
 }

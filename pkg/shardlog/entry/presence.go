@@ -14,6 +14,9 @@ type PresenceBatch = wire.PresenceBatch
 // PresenceState is one user's part of it.
 type PresenceState = wire.PresenceState
 
+// PresenceValue is what a user's presence can be.
+type PresenceValue = wire.PresenceState_Presence
+
 // What a user's presence can be. The zero value says nothing.
 const (
 	PresenceOnline      = wire.PresenceState_PRESENCE_ONLINE

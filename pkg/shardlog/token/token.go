@@ -66,6 +66,8 @@ const (
 	SectionToDevice Section = 1
 	// SectionMembers is no position: it is the number of the answer by which the client was last told of members that it loads lazily.
 	SectionMembers Section = 2
+	// SectionPresence's place is what one process knew of who is online.
+	SectionPresence Section = 3
 )
 
 // Place says how far a section that was cut short has been read.

@@ -1654,7 +1654,9 @@ type PresenceState struct {
 	WithRooms bool    `protobuf:"varint,6,opt,name=with_rooms,json=withRooms,proto3" json:"with_rooms,omitempty"`
 	Rooms     []int64 `protobuf:"varint,7,rep,packed,name=rooms,proto3" json:"rooms,omitempty"`
 	// Nothing has changed: it is said again so that it does not expire.
-	Again         bool `protobuf:"varint,8,opt,name=again,proto3" json:"again,omitempty"`
+	Again bool `protobuf:"varint,8,opt,name=again,proto3" json:"again,omitempty"`
+	// The user has set it: it is for all of the user's devices.
+	Asked         bool `protobuf:"varint,9,opt,name=asked,proto3" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1741,6 +1743,13 @@ func (x *PresenceState) GetRooms() []int64 {
 func (x *PresenceState) GetAgain() bool {
 	if x != nil {
 		return x.Again
+	}
+	return false
+}
+
+func (x *PresenceState) GetAsked() bool {
+	if x != nil {
+		return x.Asked
 	}
 	return false
 }
@@ -1887,7 +1896,7 @@ const file_log_proto_rawDesc = "" +
 	"\rPresenceBatch\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x125\n" +
 	"\x06states\x18\x02 \x03(\v2\x1d.heddle.wire.v1.PresenceStateR\x06states\x12\x14\n" +
-	"\x05hello\x18\x03 \x01(\bR\x05hello\"\xf2\x02\n" +
+	"\x05hello\x18\x03 \x01(\bR\x05hello\"\x88\x03\n" +
 	"\rPresenceState\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12B\n" +
 	"\bpresence\x18\x02 \x01(\x0e2&.heddle.wire.v1.PresenceState.PresenceR\bpresence\x12\x1d\n" +
@@ -1899,7 +1908,8 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"with_rooms\x18\x06 \x01(\bR\twithRooms\x12\x14\n" +
 	"\x05rooms\x18\a \x03(\x03R\x05rooms\x12\x14\n" +
-	"\x05again\x18\b \x01(\bR\x05again\"i\n" +
+	"\x05again\x18\b \x01(\bR\x05again\x12\x14\n" +
+	"\x05asked\x18\t \x01(\bR\x05asked\"i\n" +
 	"\bPresence\x12\x18\n" +
 	"\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPRESENCE_ONLINE\x10\x01\x12\x18\n" +

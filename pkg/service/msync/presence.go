@@ -1,0 +1,118 @@
+package msync
+
+import (
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+)
+
+const typePresence = "m.presence"
+
+// active notes that a user did something. Under mu.
+func (e *Engine) active(userID string) {
+	if e.Presence != nil && e.users[userID] != nil {
+		e.Presence.Active(userID)
+	}
+}
+
+// RoomsOf gives the rooms that a user is in; ok is false if the user does not sync here.
+func (e *Engine) RoomsOf(userID string) (rooms []shard.Nid, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	u := e.users[userID]
+	if u == nil || !u.ready || u.err != nil {
+		return nil, false
+	}
+	for nid, m := range u.memberships {
+		if m.membership == roomdb.MembershipJoin {
+			rooms = append(rooms, nid)
+		}
+	}
+	return rooms, true
+}
+
+// WakeIn has the waiting syncs of those who are in any of the rooms, and of a user, look again.
+func (e *Engine) WakeIn(rooms []shard.Nid, userID string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if u := e.users[userID]; u != nil {
+		e.wake(u)
+	}
+	for _, nid := range rooms {
+		if r := e.rooms[nid]; r != nil {
+			e.wakeRoom(r)
+		}
+	}
+}
+
+// markPresence puts what is known of presence into the answer's token: before it is looked at, so that nothing slips in
+// between.
+func (v *view) markPresence() {
+	if v.e.Presence == nil {
+		return
+	}
+	places := slices.DeleteFunc(slices.Clone(v.upper.Places), func(p token.Place) bool { return p.Section == token.SectionPresence })
+	places = append(places, token.Place{Section: token.SectionPresence, Position: shard.Pos(v.e.Presence.Mark())})
+	slices.SortFunc(places, func(a, b token.Place) int { return int(a.Section) - int(b.Section) })
+	v.upper.Places = places
+}
+
+// planPresence takes in whose presence is new to the client. Under mu.
+func (v *view) planPresence(p *plan) {
+	if v.e.Presence == nil {
+		return
+	}
+	var mark int64
+	var entered func([]shard.Nid) bool
+	if v.since != nil {
+		at, ok := v.since.Place(token.SectionPresence)
+		mark = int64(at)
+		if !ok {
+			mark = 1 // of nobody: everything is news, also that somebody is not online any more
+		}
+		fresh := make(map[shard.Nid]bool)
+		for _, x := range p.joined {
+			if x.fresh {
+				fresh[x.ref.Nid] = true
+			}
+		}
+		if len(fresh) > 0 {
+			entered = func(rooms []shard.Nid) bool {
+				return slices.ContainsFunc(rooms, func(n shard.Nid) bool { return fresh[n] })
+			}
+		}
+	}
+	f := &v.Filter.Presence
+	v.e.Presence.News(v.u.id, mark, v.shares, entered, func(user string, content []byte) {
+		if v.ignored[user] || !f.Pass(typePresence, user) {
+			return
+		}
+		b := p.presence
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = canonjson.AppendString(append(b, `{"type":"m.presence","sender":`...), user)
+		b = append(append(b, `,"content":`...), content...)
+		p.presence = append(b, '}')
+	})
+}
+
+// shares tells whether the user is in one of the rooms, which ascend. Under mu.
+func (v *view) shares(rooms []shard.Nid) bool {
+	is := func(nid shard.Nid) bool {
+		m := v.u.memberships[nid]
+		return m != nil && m.membership == roomdb.MembershipJoin
+	}
+	if len(rooms) <= len(v.u.memberships) {
+		return slices.ContainsFunc(rooms, is)
+	}
+	for nid := range v.u.memberships {
+		if _, in := slices.BinarySearch(rooms, nid); in && is(nid) {
+			return true
+		}
+	}
+	return false
+}

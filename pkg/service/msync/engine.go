@@ -36,8 +36,8 @@ type Presence interface {
 	// Mark stands for all that is known now.
 	Mark() int64
 	// News tells each user, of those who share rooms with the reader, whose presence the holder of a mark has not been told; of
-	// those in rooms that the reader has entered, everybody.
-	News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte))
+	// those in rooms that the reader has entered, everybody. It tells whether that is worth an answer for its own sake.
+	News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) bool
 }
 
 // Options are what an Engine needs. Presence and Log may be nil.

@@ -71,7 +71,7 @@ func (v *view) planPresence(p *plan) {
 		at, ok := v.since.Place(token.SectionPresence)
 		mark = int64(at)
 		if !ok {
-			mark = 1 // of nobody: everything is news, also that somebody is not online any more
+			mark = 1 // long ago: everything is news, also that somebody is not online any more
 		}
 		fresh := make(map[shard.Nid]bool)
 		for _, x := range p.joined {
@@ -86,7 +86,7 @@ func (v *view) planPresence(p *plan) {
 		}
 	}
 	f := &v.Filter.Presence
-	v.e.Presence.News(v.u.id, mark, v.shares, entered, func(user string, content []byte) {
+	worth := v.e.Presence.News(v.u.id, mark, v.shares, entered, func(user string, content []byte) {
 		if v.ignored[user] || !f.Pass(typePresence, user) {
 			return
 		}
@@ -98,6 +98,7 @@ func (v *view) planPresence(p *plan) {
 		b = append(append(b, `,"content":`...), content...)
 		p.presence = append(b, '}')
 	})
+	p.online = worth && len(p.presence) > 0
 }
 
 // shares tells whether the user is in one of the rooms, which ascend. Under mu.

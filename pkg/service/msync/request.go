@@ -259,6 +259,8 @@ type plan struct {
 	data                           []accountData
 	// presence are events, with commas between them.
 	presence []byte
+	// online says that they are worth an answer for their own sake.
+	online bool
 	// readData says that the user's account data after since is not held.
 	readData bool
 
@@ -273,7 +275,7 @@ type plan struct {
 
 func (p *plan) empty() bool {
 	return len(p.joined)+len(p.invited)+len(p.knocked)+len(p.left)+len(p.data)+len(p.messages) == 0 && !p.readData &&
-		!p.readMessages && !p.keysChanged && !p.lists && !p.readLists
+		!p.readMessages && !p.keysChanged && !p.lists && !p.readLists && !p.online
 }
 
 // plan looks at what is held, under the lock, and copies what an answer needs of it.

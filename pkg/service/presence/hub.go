@@ -81,8 +81,8 @@ type Options struct {
 type Hub struct {
 	Options
 	kick  chan struct{} // capacity 1: there is something to tell, or somebody to watch
-	epoch int64         // of the marks, 31 bits
-	n     atomic.Int64  // of the last change; written under mu
+	epoch int64         // of the marks, epochBits
+	n     atomic.Int64  // of the last change: its time in ms, or more if there are several in one; written under mu
 
 	mu      sync.Mutex        // guards all below
 	known   map[string]*state // by user
@@ -119,54 +119,61 @@ func New(o Options) *Hub {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		Options: o, kick: make(chan struct{}, 1), epoch: 1 + rand.Int64N(1<<31-1),
+		Options: o, kick: make(chan struct{}, 1), epoch: 1 + rand.Int64N(1<<epochBits-1),
 		known: make(map[string]*state), here: make(map[string]*local), dirty: make(map[string]bool),
 	}
+	h.trimmed = h.Now().UnixMilli()
+	h.n.Store(h.trimmed)
 	return h
 }
 
-// Mark stands for all that is known now, for a token. Marks of another process, or from before this one began, are of another
-// epoch, and everything is news to their holders.
-func (h *Hub) Mark() int64 { return h.epoch<<32 | h.n.Load() }
+// A mark is the number of a change and, above that, the epoch of the process that numbered it.
+const (
+	epochBits = 20
+	timeBits  = 42 // until 2109
+	// skew is by how much clocks of processes, and what they hear, may differ.
+	skew = int64(10 * time.Second / time.Millisecond)
+)
 
-// since gives the number of the last change that a mark's holder was told; ok is false if the mark is not of this process.
-func (h *Hub) since(mark int64) (int64, bool) { return mark & (1<<32 - 1), mark>>32 == h.epoch }
+// Mark stands for all that is known now, for a token. Changes are numbered by time, so that a mark of another process says much.
+func (h *Hub) Mark() int64 { return h.epoch<<timeBits | h.n.Load() }
+
+// since gives the number of the last change that a mark's holder was told, and whether this process has numbered it.
+func (h *Hub) since(mark int64) (n int64, ours bool) {
+	return mark & (1<<timeBits - 1), mark>>timeBits == h.epoch
+}
 
 // maxWhole bounds what one answer tells at once.
 const maxWhole = 2000
 
-// News tells each whose presence is new to a reader: to one who was told nothing, those who are not offline; to one who was told by
-// another process, everybody who is known. shares says whether the reader shares one of some rooms; entered, which may be nil,
-// whether the reader is new in one of them, and so wants to hear of everybody there. No user is told twice.
-func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) {
+// News tells each whose presence is new to a reader who was told up to a mark; to one who was told nothing (0), those who are not
+// offline. What the clocks of two processes make doubtful is told again, but only what is new is worth an answer for its own
+// sake: worth says that there is such. shares says whether the reader shares one of some rooms; entered, which may be nil, whether the
+// reader is new in one of them, and so wants to hear of everybody there. No user is told twice.
+func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) (worth bool) {
 	if h.Disabled {
-		return
+		return false
 	}
 	since, ours := h.since(mark)
-	if ours && entered == nil && since >= h.n.Load() {
-		return
+	from := since
+	if !ours {
+		from = max(0, since-skew)
+	}
+	if entered == nil && from >= h.n.Load() {
+		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := h.Now()
-	told := make(map[string]bool)
-	tell := func(who string, s *state) {
-		if !told[who] && len(told) < maxWhole {
-			told[who] = true
-			each(who, s.content(now))
-		}
-	}
-	if !ours || since < h.trimmed {
+	t := telling{each: each, now: h.Now(), told: make(map[string]bool)}
+	if from < h.trimmed {
 		for who, s := range h.known {
-			if ours && s.n <= since || mark == 0 && s.presence == Offline || who == user {
+			if s.n <= from || mark == 0 && s.presence == Offline || who == user || !shares(s.rooms) {
 				continue
 			}
-			if shares(s.rooms) {
-				tell(who, s)
-			}
+			worth = t.tell(who, s) && s.n > since || worth
 		}
 	} else {
-		i, _ := slices.BinarySearchFunc(h.changes, since+1, func(c change, n int64) int { return cmp.Compare(c.n, n) })
+		i, _ := slices.BinarySearchFunc(h.changes, from+1, func(c change, n int64) int { return cmp.Compare(c.n, n) })
 		for _, c := range h.changes[i:] {
 			s := h.known[c.user]
 			if s == nil || c.user == user && !c.asked {
@@ -177,23 +184,41 @@ func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bo
 				rooms = s.rooms
 			}
 			if c.user == user || shares(rooms) {
-				tell(c.user, s)
+				worth = c.n > since || worth
+				t.tell(c.user, s)
 			}
 		}
 	}
 	if entered == nil {
-		return
+		return worth
 	}
 	for who, s := range h.known {
 		if s.presence != Offline && who != user && entered(s.rooms) {
-			tell(who, s)
+			worth = t.tell(who, s) || worth
 		}
 	}
+	return worth
+}
+
+// telling tells of each user once, and of so many in one answer.
+type telling struct {
+	each func(user string, content []byte)
+	now  time.Time
+	told map[string]bool
+}
+
+func (t *telling) tell(who string, s *state) bool {
+	if t.told[who] || len(t.told) >= maxWhole {
+		return false
+	}
+	t.told[who] = true
+	t.each(who, s.content(t.now))
+	return true
 }
 
 // changed notes a change of a known user. Under mu.
 func (h *Hub) changed(user string, s *state, rooms []shard.Nid, asked bool) {
-	n := h.n.Load() + 1
+	n := max(h.n.Load()+1, h.Now().UnixMilli())
 	if rooms == nil {
 		s.n = n
 	}

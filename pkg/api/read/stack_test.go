@@ -2,9 +2,11 @@ package read_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,9 +45,11 @@ func newStack(t *testing.T) *stack {
 	rooms := timeline.New(readdb.NewReader(w.Reader, w.Shards), accounts, time.Now)
 	sessions := account.NewSessions(string(roomtest.Server), w.Shards, accounts,
 		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
+	handlers := read.NewRooms(roomtest.Server, rooms).Handlers()
+	maps.Copy(handlers, presenceHandlers(w))
 	var err error
 	s.router, err = httpx.New(httpx.Options{
-		Kinds: route.Kinds(), Handlers: read.NewRooms(roomtest.Server, rooms).Handlers(),
+		Kinds: route.Kinds(), Handlers: handlers,
 		Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 	})
 	require.NoError(t, err)
@@ -77,8 +81,14 @@ func (s *stack) ignore(user id.UserID, others ...id.UserID) {
 // get asks as a user, "" as nobody. queries is how many statements the answer took, authentication aside.
 func (s *stack) get(user id.UserID, path string) (status int, body json.RawMessage, queries int64) {
 	s.T.Helper()
+	return s.send(user, http.MethodGet, path, "")
+}
+
+// send is get with another method, and a body.
+func (s *stack) send(user id.UserID, method, path, sent string) (status int, body json.RawMessage, queries int64) {
+	s.T.Helper()
 	ctx, tally := pg.WithTally(s.Ctx())
-	r := httptest.NewRequest(http.MethodGet, "/_matrix/client"+path, nil).WithContext(ctx)
+	r := httptest.NewRequest(method, "/_matrix/client"+path, strings.NewReader(sent)).WithContext(ctx)
 	if user != "" {
 		require.Contains(s.T, s.tokens, user)
 		r.Header.Set("Authorization", "Bearer "+s.tokens[user])
@@ -100,7 +110,13 @@ func ok[T any](s *stack, user id.UserID, path string) (answer T) {
 // refused demands an error.
 func (s *stack) refused(user id.UserID, path string, status int, code string) {
 	s.T.Helper()
-	got, body, _ := s.get(user, path)
+	s.denied(user, http.MethodGet, path, "", status, code)
+}
+
+// denied is refused with another method, and a body.
+func (s *stack) denied(user id.UserID, method, path, sent string, status int, code string) {
+	s.T.Helper()
+	got, body, _ := s.send(user, method, path, sent)
 	var e struct {
 		Code string `json:"errcode"`
 		Text string `json:"error"`

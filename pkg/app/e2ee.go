@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
 
 // e2eeDoer has commands on keys, messages to devices and backups done by whoever holds their shard.
@@ -38,7 +42,56 @@ func (d e2eeDoer) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.An
 // e2eeFront is encryption as a worker sees it that has commands done.
 func e2eeFront(s *shared) *e2ee.Front {
 	return e2ee.NewFront(e2ee.FrontOptions{
-		Server: s.base.server, Shards: s.shards, Do: e2eeDoer{to: s.to, shards: s.shards}, DB: s.e2ee,
+		Server: s.base.server, Shards: s.shards, Do: e2eeDoer{to: s.to, shards: s.shards}, DB: s.e2ee, Remote: e2eeRemote{s.remote},
+	})
+}
+
+// e2eeRemote asks other servers about keys of their users.
+type e2eeRemote struct{ client *fedclient.Client }
+
+const (
+	userKeysPath  = "/_matrix/federation/v1/user/keys/"
+	userKeysLimit = 16 << 20
+	// userKeysTimeout is how long a client waits for another server's keys; its failure is part of the answer.
+	userKeysTimeout = 10 * time.Second
+)
+
+// QueryKeys implements e2ee.Remote.
+func (r e2eeRemote) QueryKeys(ctx context.Context, server id.ServerName, devices map[string][]string) (keys e2ee.RemoteKeys, err error) {
+	err = r.ask(ctx, server, "query", map[string]any{"device_keys": devices}, &keys)
+	return keys, err
+}
+
+// ClaimKeys implements e2ee.Remote.
+func (r e2eeRemote) ClaimKeys(ctx context.Context, server id.ServerName, wanted map[string]map[string]string) (map[string]map[string]map[string]json.RawMessage, error) {
+	var a struct {
+		Keys map[string]map[string]map[string]json.RawMessage `json:"one_time_keys"`
+	}
+	err := r.ask(ctx, server, "claim", map[string]any{"one_time_keys": wanted}, &a)
+	return a.Keys, err
+}
+
+func (r e2eeRemote) ask(ctx context.Context, server id.ServerName, what string, q, a any) error {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return fmt.Errorf("encode %s of keys: %w", what, err)
+	}
+	b, err := r.client.Do(ctx, server, fedclient.Request{
+		Method: "POST", Path: userKeysPath + what, Body: body, Timeout: userKeysTimeout, Limit: userKeysLimit,
+	})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, a); err != nil {
+		return fmt.Errorf("%w: %s: keys of users: %w", fedclient.ErrMalformed, server, err)
+	}
+	return nil
+}
+
+// e2eeReader reads keys and backups.
+func e2eeReader(s *shared, rooms *readdb.Reader) *e2ee.Reader {
+	return e2ee.NewReader(e2ee.ReaderOptions{
+		Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms, Remote: e2eeRemote{s.remote},
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
-	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
@@ -41,7 +40,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	// Those who wait are told to come again before anything else stops.
 	p.drain = engine.Drain
 	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil}).Handlers()
-	keys := e2ee.NewReader(e2ee.ReaderOptions{Server: s.base.server, Shards: s.shards, DB: s.e2ee, Rooms: rooms})
+	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewSync(engine, accounts, who).Handlers())
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())

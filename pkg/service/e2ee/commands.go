@@ -89,10 +89,17 @@ type SendToDevice struct {
 	Messages []ToDevice `json:"messages"`
 }
 
-// SendAway queues messages for devices of another server, as the content of an m.direct_to_device.
+// SendAway queues an EDU for another server.
 type SendAway struct {
-	Server  string          `json:"server"`
+	Server string `json:"server"`
+	// Type is m.direct_to_device if it is empty.
+	Type    string          `json:"type,omitempty"`
 	Content json.RawMessage `json:"content"`
+}
+
+// ListsChanged notes that device lists of users of one other server changed.
+type ListsChanged struct {
+	Users []string `json:"users"`
 }
 
 // Received says up to where a device has received its messages.
@@ -217,6 +224,9 @@ func (c *SendToDevice) Method() string { return "e2ee.send_to_device" }
 func (c *SendAway) Method() string { return "e2ee.send_away" }
 
 // Method implements [Command].
+func (c *ListsChanged) Method() string { return "e2ee.lists_changed" }
+
+// Method implements [Command].
 func (c *Acknowledge) Method() string { return "e2ee.acknowledge" }
 
 // Method implements [Command].
@@ -259,6 +269,9 @@ func (c *SendToDevice) Shard(m shard.Map) shard.ID { return m.OfUser(c.Messages[
 func (c *SendAway) Shard(m shard.Map) shard.ID { return m.Of(c.Server) }
 
 // Shard implements [Command].
+func (c *ListsChanged) Shard(m shard.Map) shard.ID { return m.OfUser(c.Users[0]) }
+
+// Shard implements [Command].
 func (c *Acknowledge) Shard(m shard.Map) shard.ID { return m.OfUser(c.Received[0].UserID) }
 
 // Shard implements [Command].
@@ -285,7 +298,7 @@ func (c *DropBackedUp) Shard(m shard.Map) shard.ID { return m.OfUser(c.UserID) }
 // all gives an empty command of each kind.
 func all() []Command {
 	return []Command{
-		&UploadKeys{}, &Claim{}, &PutCrossSigning{}, &PutSignatures{}, &SendToDevice{}, &SendAway{}, &Acknowledge{}, &NoteSeen{},
+		&UploadKeys{}, &Claim{}, &PutCrossSigning{}, &PutSignatures{}, &SendToDevice{}, &SendAway{}, &ListsChanged{}, &Acknowledge{}, &NoteSeen{},
 		&Dehydrate{}, &Rehydrated{}, &PutBackup{}, &DeleteBackup{}, &BackUp{}, &DropBackedUp{},
 	}
 }

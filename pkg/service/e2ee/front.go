@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -196,8 +197,8 @@ func errNoFederation() error {
 
 // failure is how a server's failure is told.
 func failure(err error) any {
-	e := mxerr.From(err)
-	if e.HTTPStatus >= 500 && e.Code == "" {
+	e, ok := errors.AsType[*mxerr.Error](err)
+	if !ok {
 		return map[string]any{"status": 503, "message": "The server could not be reached"}
 	}
 	return map[string]any{"status": e.HTTPStatus, "errcode": e.Code, "error": e.Message, "message": e.Message}

@@ -191,6 +191,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.sendToDevice(ctx, s, c)
 	case *SendAway:
 		return h.sendAway(c)
+	case *ListsChanged:
+		return h.listsChangedAbroad(c)
 	case *Acknowledge:
 		return h.acknowledge(c)
 	case *NoteSeen:

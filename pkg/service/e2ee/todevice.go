@@ -123,9 +123,13 @@ func (h *Host) trimQueues(ctx context.Context, s shard.ID, c *change) error {
 	return nil
 }
 
-// sendAway queues messages for another server, whose shard has them with everything else that it is owed.
+// sendAway queues an EDU for another server, whose shard has them with everything else that it is owed.
 func (h *Host) sendAway(q *SendAway) (change, error) {
-	return change{rows: []entry.Row{&feddb.EDU{Destination: q.Server, Type: "m.direct_to_device", Content: q.Content}}}, nil
+	typ := q.Type
+	if typ == "" {
+		typ = "m.direct_to_device"
+	}
+	return change{rows: []entry.Row{&feddb.EDU{Destination: q.Server, Type: typ, Content: q.Content}}}, nil
 }
 
 func (h *Host) acknowledge(q *Acknowledge) (change, error) {

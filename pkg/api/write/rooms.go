@@ -52,6 +52,7 @@ type RoomOptions struct {
 	Accounts  AccountDoer
 	Profiles  Profiles
 	Directory Directory
+	Upgrades  Upgrades
 	Limits    RoomLimiter
 	Now       func() time.Time
 	// Random makes room ids.
@@ -86,6 +87,7 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"setRoomAlias":                 h.setAlias,
 		"deleteRoomAlias":              h.deleteAlias,
 		"setRoomVisibilityOnDirectory": h.setVisibility,
+		"upgradeRoom":                  h.upgrade,
 		"setRoomTag":                   h.setTag,
 		"deleteRoomTag":                h.deleteTag,
 		"deleteAccountData":            h.deleteAccountData,

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -59,6 +60,11 @@ func (d *Directory) Sender(ctx context.Context, room id.RoomID, eventID id.Event
 
 // MayManage tells whether a user is joined to a room and has the power to change its canonical alias, and so how it is found.
 func (d *Directory) MayManage(ctx context.Context, room id.RoomID, user id.UserID) (bool, error) {
+	return d.maySet(ctx, room, user, event.TypeCanonicalAlias)
+}
+
+// maySet tells whether a user is joined to a room and has the power to send state events of a type.
+func (d *Directory) maySet(ctx context.Context, room id.RoomID, user id.UserID, typ string) (bool, error) {
 	joined, err := d.Joined(ctx, room, user)
 	if err != nil || !joined {
 		return false, err
@@ -85,29 +91,48 @@ func (d *Directory) MayManage(ctx context.Context, room id.RoomID, user id.UserI
 			st.Power = reduced.PowerLevels()
 		}
 	}
-	return st.CanSend(user, event.TypeCanonicalAlias, true), nil
+	return st.CanSend(user, typ, true), nil
 }
 
 // CanonicalAlias gives the content of a room's m.room.canonical_alias; ok is false if it has none.
 func (d *Directory) CanonicalAlias(ctx context.Context, room id.RoomID) (content []byte, ok bool, err error) {
+	content, err = d.content(ctx, room, event.TypeCanonicalAlias)
+	return content, content != nil, err
+}
+
+// content gives the content of a room's state event of a type with an empty key, nil if there is none.
+func (d *Directory) content(ctx context.Context, room id.RoomID, typ string) ([]byte, error) {
 	ref, rules, ok, err := d.room(ctx, room)
 	if err != nil || !ok {
-		return nil, false, err
+		return nil, err
 	}
-	name := roomdb.StateName{Type: event.TypeCanonicalAlias}
+	name := roomdb.StateName{Type: typ}
 	at, err := d.db.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{name})
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	e, ok := at[name]
 	if !ok {
-		return nil, false, nil
+		return nil, nil
 	}
 	parsed, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
 	if err != nil {
-		return nil, false, fmt.Errorf("read event %s: %w", e.EventID, err)
+		return nil, fmt.Errorf("read event %s: %w", e.EventID, err)
 	}
-	return parsed.Content(), true, nil
+	if e.RedactedBy != 0 {
+		parsed = parsed.Redact()
+	}
+	return parsed.Content(), nil
+}
+
+// named gives the text at a path in such a content, "" if there is none.
+func (d *Directory) named(ctx context.Context, room id.RoomID, typ string, path ...string) (string, error) {
+	value, err := d.content(ctx, room, typ)
+	for _, name := range path {
+		value, _ = canonjson.Get(value, name)
+	}
+	s, _ := canonjson.String(value)
+	return s, err
 }
 
 func (d *Directory) room(ctx context.Context, room id.RoomID) (roomdb.RoomRef, *roomver.Rules, bool, error) {

@@ -17,6 +17,9 @@ func (t *term) setAlias(ctx context.Context, key []byte, c *SetAlias) (work, err
 	if c.Alias.Server() != t.host.Server {
 		return work{}, mxerr.New(mxerr.InvalidParam, "the alias is of another server")
 	}
+	if c.From != "" {
+		return t.moveAlias(ctx, key, c)
+	}
 	w := t.submit(ctx, key, Answer{Room: c.Room}, &roomdb.Alias{
 		Alias: string(c.Alias), RoomID: string(c.Room), Creator: string(c.By),
 	})
@@ -29,6 +32,19 @@ func (t *term) setAlias(ctx context.Context, key []byte, c *SetAlias) (work, err
 		return a, err
 	}
 	return w, nil
+}
+
+func (t *term) moveAlias(ctx context.Context, key []byte, c *SetAlias) (work, error) {
+	row, ok, err := t.host.DB.Alias(ctx, t.shard, string(c.Alias))
+	switch {
+	case err != nil:
+		return work{}, err
+	case !ok || row.RoomID != string(c.From):
+		return work{}, mxerr.New(mxerr.NotFound, "the room has no such alias")
+	}
+	return t.submit(ctx, key, Answer{Room: c.Room}, &roomdb.AliasMoved{
+		Alias: string(c.Alias), From: string(c.From), RoomID: string(c.Room),
+	}), nil
 }
 
 func (t *term) deleteAlias(ctx context.Context, key []byte, c *DeleteAlias) (work, error) {

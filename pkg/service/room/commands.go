@@ -198,11 +198,13 @@ type Typing struct {
 }
 
 // SetAlias makes an alias of this server. Refused with M_ROOM_IN_USE if it is taken. It is done by the alias's shard, which does not
-// know the room: the caller has checked that the user may.
+// know the room: the caller has checked that the user may. With From it moves the alias from that room, and is refused with M_NOT_FOUND if
+// it is not there; By then is left alone.
 type SetAlias struct {
 	Alias id.RoomAlias
 	Room  id.RoomID
 	By    id.UserID
+	From  id.RoomID
 }
 
 // DeleteAlias removes an alias. Refused with M_NOT_FOUND; and with M_FORBIDDEN unless By made it or Force is set, by a caller

@@ -1505,6 +1505,7 @@ type RoomSetAlias struct {
 	Alias         string                 `protobuf:"bytes,1,opt,name=alias,proto3" json:"alias,omitempty"`
 	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1556,6 +1557,13 @@ func (x *RoomSetAlias) GetRoom() string {
 func (x *RoomSetAlias) GetBy() string {
 	if x != nil {
 		return x.By
+	}
+	return ""
+}
+
+func (x *RoomSetAlias) GetFrom() string {
+	if x != nil {
+		return x.From
 	}
 	return ""
 }
@@ -1814,11 +1822,12 @@ const file_room_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\"L\n" +
 	"\x0fRoomInviteDraft\x129\n" +
-	"\x06invite\x18\x01 \x01(\v2!.heddle.wire.v1.RoomSetMembershipR\x06invite\"H\n" +
+	"\x06invite\x18\x01 \x01(\v2!.heddle.wire.v1.RoomSetMembershipR\x06invite\"\\\n" +
 	"\fRoomSetAlias\x12\x14\n" +
 	"\x05alias\x18\x01 \x01(\tR\x05alias\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"M\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\"M\n" +
 	"\x0fRoomDeleteAlias\x12\x14\n" +
 	"\x05alias\x18\x01 \x01(\tR\x05alias\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x14\n" +

@@ -40,7 +40,7 @@ func newSets() []*set {
 		newSet(step(table(pushdb.QueueCorrections))),
 		newSet(step(table(pushdb.QueueClasses))),
 		newSet(step(table(pushdb.QueueSent))),
-		newSet(step(table(roomdb.QueueAliases)), step(table(roomdb.QueueAliasesGone))),
+		newSet(step(table(roomdb.QueueAliases)), step(table(roomdb.QueueAliasesMoved)), step(table(roomdb.QueueAliasesGone))),
 		newSet(step(table(roomdb.QueuePublishedRooms)), step(table(roomdb.QueuePublishedRoomsGone))),
 
 		newSet(step(table(accountdb.QueueAccounts))),

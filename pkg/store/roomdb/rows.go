@@ -265,6 +265,15 @@ type Alias struct {
 // Cost implements entry.Row.
 func (r *Alias) Cost() int { return 64 + len(r.Alias) + len(r.RoomID) + len(r.Creator) }
 
+// AliasMoved has an alias lead to another room than before, if it led to that.
+type AliasMoved struct {
+	Alias, From, RoomID string
+	Entry               int
+}
+
+// Cost implements entry.Row.
+func (r *AliasMoved) Cost() int { return 64 + len(r.Alias) + len(r.From) + len(r.RoomID) }
+
 // AliasGone removes an alias.
 type AliasGone struct{ Alias string }
 

@@ -208,6 +208,17 @@ func QueueAliases(b *pgx.Batch, rows []entry.Placed[*Alias]) {
 		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }
 
+// QueueAliasesMoved has aliases lead to other rooms.
+func QueueAliasesMoved(b *pgx.Batch, rows []entry.Placed[*AliasMoved]) {
+	type placed = *entry.Placed[*AliasMoved]
+	b.Queue(moveAliases,
+		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }),
+		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
+		entry.Column(rows, func(p placed) string { return p.Row.Alias }),
+		entry.Column(rows, func(p placed) string { return p.Row.From }),
+		entry.Column(rows, func(p placed) string { return p.Row.RoomID }))
+}
+
 // QueueAliasesGone removes aliases.
 func QueueAliasesGone(b *pgx.Batch, rows []entry.Placed[*AliasGone]) {
 	type placed = *entry.Placed[*AliasGone]

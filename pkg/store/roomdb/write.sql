@@ -103,6 +103,12 @@ INSERT INTO alias (shard, alias, room_id, creator, pos)
 SELECT unnest(@shard::smallint[]), unnest(@alias::text[]), unnest(@room_id::text[]), unnest(@creator::text[]),
        unnest(@pos::bigint[]);
 
+-- name: MoveAliases :exec
+UPDATE alias a SET room_id = u.room_id, pos = u.pos
+FROM (SELECT unnest(@pos::bigint[]) AS pos, unnest(@shard::smallint[]) AS shard, unnest(@alias::text[]) AS alias,
+             unnest(@old_room::text[]) AS old_room, unnest(@room_id::text[]) AS room_id) u
+WHERE a.shard = u.shard AND a.alias = u.alias AND a.room_id = u.old_room;
+
 -- name: DeleteAliases :exec
 DELETE FROM alias a
 USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@alias::text[]) AS alias) u

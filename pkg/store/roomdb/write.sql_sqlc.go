@@ -248,6 +248,32 @@ func (q *Queries) MarkRedacted(ctx context.Context, arg MarkRedactedParams) erro
 	return err
 }
 
+const moveAliases = `-- name: MoveAliases :exec
+UPDATE alias a SET room_id = u.room_id, pos = u.pos
+FROM (SELECT unnest($1::bigint[]) AS pos, unnest($2::smallint[]) AS shard, unnest($3::text[]) AS alias,
+             unnest($4::text[]) AS old_room, unnest($5::text[]) AS room_id) u
+WHERE a.shard = u.shard AND a.alias = u.alias AND a.room_id = u.old_room
+`
+
+type MoveAliasesParams struct {
+	Pos     []int64
+	Shard   []int16
+	Alias   []string
+	OldRoom []string
+	RoomID  []string
+}
+
+func (q *Queries) MoveAliases(ctx context.Context, arg MoveAliasesParams) error {
+	_, err := q.db.Exec(ctx, moveAliases,
+		arg.Pos,
+		arg.Shard,
+		arg.Alias,
+		arg.OldRoom,
+		arg.RoomID,
+	)
+	return err
+}
+
 const placeEvents = `-- name: PlaceEvents :exec
 UPDATE event SET ord = u.ord, flags = u.flags, state_before = u.state_before, state_after = u.state_after,
                  extremities = u.extremities, prev = u.prev

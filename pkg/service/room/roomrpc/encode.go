@@ -56,7 +56,7 @@ func encode(cmd room.Command) (proto.Message, error) {
 	case *room.InviteDraft:
 		return &wire.RoomInviteDraft{Invite: encodeMembership(&c.Invite)}, nil
 	case *room.SetAlias:
-		return &wire.RoomSetAlias{Alias: string(c.Alias), Room: string(c.Room), By: string(c.By)}, nil
+		return &wire.RoomSetAlias{Alias: string(c.Alias), Room: string(c.Room), By: string(c.By), From: string(c.From)}, nil
 	case *room.DeleteAlias:
 		return &wire.RoomDeleteAlias{Alias: string(c.Alias), By: string(c.By), Force: c.Force}, nil
 	case *room.SetVisibility:
@@ -163,7 +163,9 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			return &room.InviteDraft{Invite: *decodeMembership(m.GetInvite())}
 		}),
 		(*room.SetAlias)(nil).Method(): decoder(func(m *wire.RoomSetAlias) room.Command {
-			return &room.SetAlias{Alias: id.RoomAlias(m.Alias), Room: id.RoomID(m.Room), By: id.UserID(m.By)}
+			return &room.SetAlias{
+				Alias: id.RoomAlias(m.Alias), Room: id.RoomID(m.Room), By: id.UserID(m.By), From: id.RoomID(m.From),
+			}
 		}),
 		(*room.DeleteAlias)(nil).Method(): decoder(func(m *wire.RoomDeleteAlias) room.Command {
 			return &room.DeleteAlias{Alias: id.RoomAlias(m.Alias), By: id.UserID(m.By), Force: m.Force}

@@ -158,11 +158,11 @@ func BenchmarkIdle(b *testing.B) {
 }
 
 // rss gives the resident memory of a process, in bytes, and peak the most that it ever was.
-func rss(b *testing.B, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmRSS:") }
+func rss(b testing.TB, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmRSS:") }
 
-func peak(b *testing.B, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmHWM:") }
+func peak(b testing.TB, p *fleettest.Process) int64 { b.Helper(); return memory(b, p, "VmHWM:") }
 
-func memory(b *testing.B, p *fleettest.Process, what string) int64 {
+func memory(b testing.TB, p *fleettest.Process, what string) int64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	require.NoError(b, err)

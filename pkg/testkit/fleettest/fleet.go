@@ -43,6 +43,8 @@ type Spec struct {
 	Masters, Synchrotrons, FederationReaders int
 	// Links puts a [Link] between each worker and whatever it reaches or is reached by.
 	Links bool
+	// Env is further settings of all workers: NAME=value.
+	Env []string
 }
 
 // Split is the deployment of the end-to-end tests.
@@ -141,6 +143,7 @@ func (f *Fleet) worker(kind route.Kind, name string) *Process {
 	f.t.Helper()
 	p := &Process{Name: name, kind: kind, Addr: FreeAddr(f.t), Ops: FreeAddr(f.t)}
 	env := []string{"HEDDLE_INSTANCE=" + name, "HEDDLE_LISTEN_HTTP=" + p.Addr, "HEDDLE_LISTEN_OPS=" + p.Ops}
+	env = append(env, f.spec.Env...)
 	if f.spec.Links {
 		env = append(env, f.behindLinks(p)...)
 	}

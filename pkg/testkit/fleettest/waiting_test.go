@@ -133,7 +133,7 @@ func BenchmarkFollow(b *testing.B) {
 type member struct{ id, token string }
 
 // crowd makes users as registration would, but without the time that their passwords take: straight in the database.
-func crowd(b *testing.B, f *fleettest.Fleet, n int) []member {
+func crowd(b testing.TB, f *fleettest.Fleet, n int) []member {
 	b.Helper()
 	shards := shard.NewMap("fleet.test", 16)
 	out := make([]member, n)
@@ -169,7 +169,7 @@ func accessToken(localpart string) string {
 }
 
 // gather puts users into rooms, so many into each, and gives the rooms.
-func gather(b *testing.B, f *fleettest.Fleet, users []member, ofRoom int) []string {
+func gather(b testing.TB, f *fleettest.Fleet, users []member, ofRoom int) []string {
 	b.Helper()
 	master := "http://" + f.Process("master-1").Addr
 	pool := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
@@ -186,7 +186,7 @@ func gather(b *testing.B, f *fleettest.Fleet, users []member, ofRoom int) []stri
 	return rooms
 }
 
-func create(b *testing.B, c *fleettest.Client) string {
+func create(b testing.TB, c *fleettest.Client) string {
 	b.Helper()
 	var a struct {
 		RoomID string `json:"room_id"`
@@ -196,7 +196,7 @@ func create(b *testing.B, c *fleettest.Client) string {
 }
 
 // together does do(0) to do(n-1), so many at a time.
-func together(b *testing.B, at, n int, do func(i int) error) {
+func together(b testing.TB, at, n int, do func(i int) error) {
 	b.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -218,7 +218,7 @@ func together(b *testing.B, at, n int, do func(i int) error) {
 }
 
 // say sends a message.
-func say(b *testing.B, f *fleettest.Fleet, by member, room, text string) {
+func say(b testing.TB, f *fleettest.Fleet, by member, room, text string) {
 	b.Helper()
 	s, err := newSender(f.Process("master-1").Addr, by.token)
 	require.NoError(b, err)

@@ -148,8 +148,8 @@ func (a *App) listen(s *shared, parts []part) error {
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), trustedProxies())
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
-		Parking: parking,
-		Kinds:   kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
+		Parking: parking, Gate: b.gate,
+		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
 		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,
 	})

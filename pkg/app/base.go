@@ -54,6 +54,7 @@ type base struct {
 	bus     *bus.Bus
 	soft    *soft.Store
 	budget  *cache.Budget
+	gate    *cache.Gate
 	leases  *leasedb.DB
 	renewer *lease.Renewer
 	members *members.Register
@@ -114,6 +115,7 @@ func (b *base) openTelemetry(ctx context.Context) error {
 		b.onClose(tasks.Stop)
 	}
 	b.budget = cache.NewBudget(cache.BudgetConfig{Memory: limit}, b.tel.Metrics)
+	b.gate = cache.NewGate(limit, b.tel.Metrics)
 	return nil
 }
 

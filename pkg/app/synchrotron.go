@@ -27,7 +27,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	who := newPresence(s)
 	engine := msync.New(context.Background(), msync.Options{
 		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Keys: s.e2ee,
-		Acks: acks{e2eeFront(s)}, Budget: s.budget, Presence: who, Now: s.now, Log: s.log,
+		Acks: acks{e2eeFront(s)}, Budget: s.budget, Gate: s.gate, Presence: who, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})
 	group.Add("sync", engine)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 )
@@ -116,6 +117,8 @@ func classify(err error) *mxerr.Error {
 		return e
 	case errors.As(err, &tooLarge):
 		return mxerr.New(mxerr.TooLarge, "The request is too large")
+	case errors.Is(err, cache.ErrBusy):
+		return mxerr.New(mxerr.LimitExceeded, "The server is busy").WithStatus(http.StatusServiceUnavailable).WithCause(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return mxerr.New(mxerr.Unknown, "The server took too long").WithStatus(http.StatusGatewayTimeout).WithCause(err)
 	default:

@@ -32,6 +32,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
@@ -64,6 +65,8 @@ type Options struct {
 	Internal func(r *http.Request) bool
 	// Parking, if not nil, keeps the connections of those who wait; the server must serve its Listener.
 	Parking *Parking
+	// Gate, if not nil, bounds what answers to GET requests take that are being made at a time.
+	Gate *cache.Gate
 	// MaxUpload is the body limit of media uploads in bytes.
 	MaxUpload int64
 	// BodyTime is how long a client may take to send a body, or, for streams, to send something; 1 minute by default.
@@ -261,6 +264,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 	if limit == route.BodyUpload {
 		limit = rt.opts.MaxUpload
 	}
+	h = rt.gated(row, h, forwarded)
 	timeLimit := row.Timeout.Limit()
 	if forwarded {
 		timeLimit = 0 // its worker keeps it
@@ -308,6 +312,31 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 			rt.fail(w, r, row.Name, err)
 		}
 	})
+}
+
+// gated has a handler wait until there is memory for its answer. Who waits for something to happen passes a gate of his own when it
+// has; what is streamed or passed on is never held as a whole.
+func (rt *Router) gated(row *route.Row, h Handler, forwarded bool) Handler {
+	if forwarded || rt.opts.Gate == nil || row.Timeout == route.LongPoll || row.Timeout == route.Stream || !slices.Contains(row.Methods, http.MethodGet) {
+		return h
+	}
+	weight := new(cache.Weight)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method != http.MethodGet {
+			return h(w, r)
+		}
+		leave, err := rt.opts.Gate.Enter(r.Context(), weight)
+		if err != nil {
+			return err
+		}
+		length := int64(-1)
+		defer func() { leave(length) }()
+		err = h(w, r)
+		if rw, ok := w.(*response); ok && err == nil {
+			length = rw.written
+		}
+		return err
+	}
 }
 
 // answeredLater is what becomes of a request that is answered after its handler has returned.

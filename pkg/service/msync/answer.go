@@ -22,6 +22,21 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
 		}
+		weight := &v.e.reading
+		if v.since == nil {
+			weight = &v.e.beginning
+		}
+		leave, err := v.e.Gate.Enter(ctx, weight)
+		if err != nil {
+			return nil, false, err
+		}
+		defer func() {
+			if err != nil {
+				leave(-1)
+				return
+			}
+			leave(int64(len(body)))
+		}()
 	}
 	if p.readData {
 		if err := v.readData(ctx, p); err != nil {

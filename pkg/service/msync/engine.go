@@ -49,6 +49,7 @@ type Options struct {
 	// Acks has messages to devices removed that were received.
 	Acks     Acknowledger
 	Budget   *cache.Budget
+	Gate     *cache.Gate // nil: none
 	Presence Presence
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -71,9 +72,11 @@ type Engine struct {
 	account *cache.Account
 	tasks   *lifecycle.Tasks
 	slots   chan struct{} // syncs that read the database
-	busy    atomic.Bool   // the filter has been asked about a batch that is not applied yet
-	stop    chan struct{} // closed when waiting syncs are to be answered at once
-	stopped sync.Once
+	// What their answers take: of those that begin, and of the others.
+	beginning, reading cache.Weight
+	busy               atomic.Bool   // the filter has been asked about a batch that is not applied yet
+	stop               chan struct{} // closed when waiting syncs are to be answered at once
+	stopped            sync.Once
 	// memories are what clients that load members lazily have been told, by the numbers in their tokens.
 	memories *cache.Cache[shard.Pos, *told]
 	acks     acks

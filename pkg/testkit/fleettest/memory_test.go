@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,11 +29,28 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		ofRoom  = 40
 		events  = 120
 		size    = 40 << 10
-		clients = 48
+		clients = 160
 	)
 	spec := one()
 	spec.Env = []string{fmt.Sprintf("HEDDLE_MEMORY_BUDGET=%d", budget)}
 	f := fleettest.Start(t, binaries(t), nats, spec)
+	// What is mapped from the program's file is the system's to take back, and no part of the budget.
+	most := map[string]*atomic.Int64{}
+	watching, stop := context.WithCancel(t.Context())
+	var watchers sync.WaitGroup
+	for _, w := range f.Workers() {
+		top := new(atomic.Int64)
+		most[w.Name] = top
+		watchers.Go(func() {
+			for watching.Err() == nil {
+				top.Store(max(top.Load(), memory(t, w, "RssAnon:")))
+				time.Sleep(20 * time.Millisecond) //nolint:forbidigo // between two looks
+			}
+		})
+	}
+	defer watchers.Wait()
+	defer stop()
+
 	users := crowd(t, f, members)
 	rooms := gather(t, f, users, ofRoom)
 	body, err := json.Marshal(map[string]string{"msgtype": "m.text", "body": strings.Repeat("warp and weft ", size/14)})
@@ -53,7 +71,7 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 
 	var asked, deferred atomic.Int64
 	pool := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
-	together(t, clients, 6*clients, func(int) error {
+	together(t, clients, 2*clients, func(int) error {
 		i := rand.IntN(members)
 		for _, w := range f.Workers() {
 			c := &fleettest.Client{URL: "http://" + w.Addr, Token: users[i].token, HTTP: pool}
@@ -77,11 +95,13 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		return nil
 	})
 	t.Logf("%d answers, %d times asked to wait", asked.Load(), deferred.Load())
+	stop()
+	watchers.Wait()
 	for _, w := range f.Workers() {
-		most := peak(t, w)
-		t.Logf("%s: at most %d MiB of %d MiB", w.Name, most>>20, budget>>20)
+		top := most[w.Name].Load()
+		t.Logf("%s: at most %d MiB of %d MiB", w.Name, top>>20, budget>>20)
 		require.False(t, w.Ended())
-		require.Less(t, most, int64(budget), w.Name)
+		require.Less(t, top, int64(budget), w.Name)
 	}
 }
 

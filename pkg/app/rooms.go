@@ -52,10 +52,11 @@ func (r retrying) Do(ctx context.Context, key []byte, cmd room.Command) (room.An
 
 // roomHandlers are the endpoints that change rooms.
 func roomHandlers(s *shared, front *account.Front, writer room.Writer) httpx.Handlers {
-	known := directory.New(s.shards, s.rooms)
+	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
-		Profiles: account.NewReader(s.shards, s.accounts), Directory: known, Upgrades: known,
-		Limits: s.limiter, Now: s.now, Random: randomSource(),
+		Profiles: people, Directory: known, Upgrades: known,
+		Reported: write.Reported{User: people.Exists, Room: known.Known},
+		Limits:   s.limiter, Now: s.now, Random: randomSource(),
 	}).Handlers()
 }

@@ -53,6 +53,7 @@ type RoomOptions struct {
 	Profiles  Profiles
 	Directory Directory
 	Upgrades  Upgrades
+	Reported  Reported
 	Limits    RoomLimiter
 	Now       func() time.Time
 	// Random makes room ids.
@@ -88,6 +89,9 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"deleteRoomAlias":              h.deleteAlias,
 		"setRoomVisibilityOnDirectory": h.setVisibility,
 		"upgradeRoom":                  h.upgrade,
+		"reportEvent":                  h.reportEvent,
+		"reportRoom":                   h.reportRoom,
+		"reportUser":                   h.reportUser,
 		"setRoomTag":                   h.setTag,
 		"deleteRoomTag":                h.deleteTag,
 		"deleteAccountData":            h.deleteAccountData,

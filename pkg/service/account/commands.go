@@ -247,7 +247,7 @@ func all() []Command {
 	return []Command{
 		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &SetTag{},
 		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{}, &Refresh{}, &ConfirmRefresh{}, &PutLoginToken{}, &LoginByToken{},
-		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{}, &FollowRoom{},
+		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{}, &FollowRoom{}, &Report{},
 		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{},
 	}
 }

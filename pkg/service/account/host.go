@@ -165,6 +165,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.setProfile(ctx, s, c)
 	case *SetAccountData:
 		return h.setAccountData(c)
+	case *Report:
+		return h.report(c)
 	case *FollowRoom:
 		return h.followRoom(ctx, s, c)
 	case *ChangePushRule:

@@ -41,6 +41,12 @@ func (d *Directory) Joined(ctx context.Context, room id.RoomID, user id.UserID) 
 	return d.db.Joined(ctx, d.shards.Of(string(room)), string(room), string(user))
 }
 
+// Known tells whether this server knows a room.
+func (d *Directory) Known(ctx context.Context, room id.RoomID) (bool, error) {
+	_, _, ok, err := d.room(ctx, room)
+	return ok, err
+}
+
 // Sender tells who sent an event of a room; ok is false if the room has no such event that a client could have seen.
 func (d *Directory) Sender(ctx context.Context, room id.RoomID, eventID id.EventID) (sender id.UserID, ok bool, err error) {
 	ref, rules, ok, err := d.room(ctx, room)

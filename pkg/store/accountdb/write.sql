@@ -171,3 +171,8 @@ UPDATE device d SET last_seen = u.seen, last_seen_ip = u.ip, user_agent = u.agen
 FROM (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id,
     unnest(@seen::bigint[]) AS seen, unnest(@ip::text[]) AS ip, unnest(@agent::text[]) AS agent) u
 WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id AND d.last_seen < u.seen;
+
+-- name: InsertReports :exec
+INSERT INTO report (shard, reporter, room_id, event_id, user_id, reason, at)
+SELECT unnest(@shard::smallint[]), unnest(@reporter::text[]), unnest(@room_id::text[]), unnest(@event_id::text[]),
+       unnest(@user_id::text[]), unnest(@reason::text[]), unnest(@at::bigint[]);

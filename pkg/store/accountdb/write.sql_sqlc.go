@@ -415,6 +415,35 @@ func (q *Queries) InsertLoginTokens(ctx context.Context, arg InsertLoginTokensPa
 	return err
 }
 
+const insertReports = `-- name: InsertReports :exec
+INSERT INTO report (shard, reporter, room_id, event_id, user_id, reason, at)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+       unnest($5::text[]), unnest($6::text[]), unnest($7::bigint[])
+`
+
+type InsertReportsParams struct {
+	Shard    []int16
+	Reporter []string
+	RoomID   []string
+	EventID  []string
+	UserID   []string
+	Reason   []string
+	At       []int64
+}
+
+func (q *Queries) InsertReports(ctx context.Context, arg InsertReportsParams) error {
+	_, err := q.db.Exec(ctx, insertReports,
+		arg.Shard,
+		arg.Reporter,
+		arg.RoomID,
+		arg.EventID,
+		arg.UserID,
+		arg.Reason,
+		arg.At,
+	)
+	return err
+}
+
 const seeDevices = `-- name: SeeDevices :exec
 UPDATE device d SET last_seen = u.seen, last_seen_ip = u.ip, user_agent = u.agent
 FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id,

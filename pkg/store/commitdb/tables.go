@@ -56,6 +56,7 @@ func newSets() []*set {
 			step(table(accountdb.QueueDataGone)),
 		),
 
+		newSet(step(table(accountdb.QueueReports))),
 		newSet(step(table(accountdb.QueueDeviceLists))),
 		newSet(step(table(accountdb.QueueDevicesSeen))),
 

@@ -27,16 +27,16 @@ func (e *E2EE) newBackup(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *E2EE) changeBackup(w http.ResponseWriter, r *http.Request) error {
-	version, err := e2ee.ParseVersion(httpx.Var(r, "version"))
-	if err != nil {
-		return err
-	}
 	var q struct {
 		Algorithm string          `json:"algorithm"`
 		AuthData  json.RawMessage `json:"auth_data"`
 		Version   *string         `json:"version"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	version, err := e2ee.ParseVersion(httpx.Var(r, "version"))
+	if err != nil {
 		return err
 	}
 	if q.Version != nil && *q.Version != httpx.Var(r, "version") {
@@ -69,25 +69,22 @@ func writeStored(w http.ResponseWriter, s e2ee.Stored) error {
 	return httpx.WriteJSON(w, http.StatusOK, stored{strconv.FormatInt(s.ETag, 10), s.Count})
 }
 
-// backupPlace gives what a request on keys of a backup names.
-func backupPlace(r *http.Request) (version int64, room, session string, err error) {
+// backupVersion gives the version that a request on keys of a backup names.
+func backupVersion(r *http.Request) (int64, error) {
 	p, err := httpx.Query(r)
 	if err != nil {
-		return 0, "", "", err
+		return 0, err
 	}
 	v, err := p.Required("version")
 	if err != nil {
-		return 0, "", "", err
+		return 0, err
 	}
-	version, err = e2ee.ParseVersion(v)
-	return version, httpx.Var(r, "roomId"), httpx.Var(r, "sessionId"), err
+	return e2ee.ParseVersion(v)
 }
 
 func (e *E2EE) putKeys(w http.ResponseWriter, r *http.Request) error {
-	version, room, session, err := backupPlace(r)
-	if err != nil {
-		return err
-	}
+	room, session := httpx.Var(r, "roomId"), httpx.Var(r, "sessionId")
+	var err error
 	keys := make(map[string]map[string]e2ee.SessionKey)
 	type sessions struct {
 		Sessions map[string]e2ee.SessionKey `json:"sessions"`
@@ -119,6 +116,10 @@ func (e *E2EE) putKeys(w http.ResponseWriter, r *http.Request) error {
 	if missing {
 		return mxerr.New(mxerr.BadJSON, "The request lacks rooms or sessions")
 	}
+	version, err := backupVersion(r)
+	if err != nil {
+		return err
+	}
 	s, err := e.front.BackUp(r.Context(), auth.Must(r.Context()).UserID, version, keys)
 	if err != nil {
 		return err
@@ -127,11 +128,11 @@ func (e *E2EE) putKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *E2EE) deleteKeys(w http.ResponseWriter, r *http.Request) error {
-	version, room, session, err := backupPlace(r)
+	version, err := backupVersion(r)
 	if err != nil {
 		return err
 	}
-	s, err := e.front.Drop(r.Context(), auth.Must(r.Context()).UserID, version, room, session)
+	s, err := e.front.Drop(r.Context(), auth.Must(r.Context()).UserID, version, httpx.Var(r, "roomId"), httpx.Var(r, "sessionId"))
 	if err != nil {
 		return err
 	}

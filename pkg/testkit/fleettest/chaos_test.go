@@ -305,7 +305,7 @@ func TestKillEachInTurn(t *testing.T) { killRounds(t, 1) }
 // TestRobustnessKill is the long form.
 func TestRobustnessKill(t *testing.T) {
 	long(t)
-	killRounds(t, 20)
+	killRounds(t, number(t, "HEDDLE_TEST_ROUNDS", 20))
 }
 
 func pause(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the load goes on meanwhile
@@ -314,7 +314,7 @@ func killRounds(t *testing.T, rounds int) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
 	l := startLoad(t, f.URL)
 	took := stalls{}
-	for range rounds {
+	for round := range rounds {
 		for _, v := range victims() {
 			l.stall()
 			switch v {
@@ -335,6 +335,7 @@ func killRounds(t *testing.T, rounds int) {
 			took[v] = append(took[v], l.stall())
 			require.False(t, t.Failed())
 		}
+		t.Logf("round %d: %d sends, %d of them not answered at once", round+1, l.writes.Load(), l.failed.Load())
 	}
 	l.finish(l.joined(f.URL))
 	took.log(t)
@@ -360,7 +361,7 @@ func TestStopEachInTurn(t *testing.T) { stopRounds(t, 1) }
 // TestRobustnessStop is the long form.
 func TestRobustnessStop(t *testing.T) {
 	long(t)
-	stopRounds(t, 10)
+	stopRounds(t, number(t, "HEDDLE_TEST_ROUNDS", 10))
 }
 
 func stopRounds(t *testing.T, rounds int) {

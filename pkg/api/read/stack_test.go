@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
@@ -47,6 +48,7 @@ func newStack(t *testing.T) *stack {
 		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
 	handlers := read.NewRooms(roomtest.Server, rooms).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
+	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
 	var err error
 	s.router, err = httpx.New(httpx.Options{
 		Kinds: route.Kinds(), Handlers: handlers,

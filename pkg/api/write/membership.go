@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
@@ -22,13 +23,40 @@ type reasonRequest struct {
 	ThirdPartySigned jsontext.Value `json:"third_party_signed"`
 }
 
+// decodeReason reads a reason, and what else the body has for the member event's content (nil for nothing): clients of old say more
+// of a joining than the specification knows. What only a server may say, and what the profile says, is left out.
+func decodeReason(r *http.Request) (q reasonRequest, extra []byte, err error) {
+	body, err := httpx.ReadBody(r)
+	if err != nil || len(body) == 0 {
+		return q, nil, err
+	}
+	if err := httpx.Unmarshal(body, &q); err != nil {
+		return q, nil, err
+	}
+	var all map[string]jsontext.Value
+	if err := httpx.Unmarshal(body, &all); err != nil {
+		return q, nil, err
+	}
+	for _, name := range []string{
+		"reason", "third_party_signed", "membership", "displayname", "avatar_url", "is_direct", "third_party_invite",
+		"join_authorised_via_users_server",
+	} {
+		delete(all, name)
+	}
+	if len(all) == 0 {
+		return q, nil, nil
+	}
+	extra, err = json.Marshal(all)
+	return q, extra, err
+}
+
 // own changes the caller's own membership.
-func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string) error {
+func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string, extra []byte) error {
 	by, err := origin(r, c)
 	if err != nil {
 		return err
 	}
-	cmd := &room.SetMembership{Room: target, By: by, Target: c.UserID, Action: action, Reason: reason}
+	cmd := &room.SetMembership{Room: target, By: by, Target: c.UserID, Action: action, Reason: reason, Content: extra}
 	if action != room.ActionLeave {
 		if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
 			return err
@@ -43,8 +71,8 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var q reasonRequest
-	if err := httpx.DecodeOptional(r, &q); err != nil {
+	q, extra, err := decodeReason(r)
+	if err != nil {
 		return err
 	}
 	if len(q.ThirdPartySigned) > 0 && !canonjson.IsNull(q.ThirdPartySigned) {
@@ -54,7 +82,7 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionJoin, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionJoin, q.Reason, extra); err != nil {
 		return err
 	}
 	if err := h.follow(r.Context(), c.UserID, target); err != nil {
@@ -68,15 +96,15 @@ func (h *Rooms) knock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var q reasonRequest
-	if err := httpx.DecodeOptional(r, &q); err != nil {
+	q, extra, err := decodeReason(r)
+	if err != nil {
 		return err
 	}
 	target, err := h.target(r)
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionKnock, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionKnock, q.Reason, extra); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
@@ -123,7 +151,7 @@ func (h *Rooms) leave(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionLeave, q.Reason); err != nil {
+	if err := h.own(r, c, target, room.ActionLeave, q.Reason, nil); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)

@@ -100,7 +100,7 @@ func newWriting(s *shared) (*writing, error) {
 		Tracer: s.tel.Tracer,
 	})
 	w.rooms = room.NewHost(room.Options{
-		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Push: pushdb.NewReader(s.db.Primary), Sets: s.fed,
+		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Push: pushdb.NewReader(s.db.Primary), Preferences: listeners(s), Sets: s.fed,
 		Ephemeral: (*typing)(w), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
 	})
 	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)

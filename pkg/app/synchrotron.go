@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
 
@@ -26,7 +27,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	rooms := readdb.NewReader(s.rooms, s.shards)
 	who := newPresence(s)
 	engine := msync.New(context.Background(), msync.Options{
-		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Keys: s.e2ee,
+		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Push: pushdb.NewReader(s.db.Primary), Keys: s.e2ee,
 		Acks: acks{e2eeFront(s)}, Budget: s.budget, Gate: s.gate, Presence: who, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})

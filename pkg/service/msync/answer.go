@@ -51,6 +51,9 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 	if err != nil {
 		return nil, false, err
 	}
+	if err := v.countUnread(ctx, p.joined); err != nil {
+		return nil, false, err
+	}
 	v.telling = v.recall()
 	sections := map[string][]roomBody{}
 	for _, s := range []struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -45,6 +46,7 @@ type Options struct {
 	Shards   shard.Map
 	Rooms    *readdb.Reader
 	Accounts *accountdb.Reader
+	Push     *pushdb.Reader
 	Keys     *e2eedb.Reader
 	// Acks has messages to devices removed that were received.
 	Acks     Acknowledger
@@ -144,6 +146,7 @@ type room struct {
 	// senders are current member events, for lazy loading; bounded, and only as far as they were asked for.
 	senders map[string]*readdb.Item
 	summary *summary
+	pushed  []*pushed // what the events change of unread counts
 	bytes   int64
 }
 
@@ -185,6 +188,8 @@ type membership struct {
 	event      shard.Nid
 	pos        shard.Pos // of its last change
 	forgotten  bool
+	// unread is what the user has not read, nil if it is to be read from the database; guarded by Engine.mu.
+	unread *pushdb.Unread
 }
 
 type accountData struct {

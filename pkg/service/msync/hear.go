@@ -222,6 +222,7 @@ func (e *Engine) keep(r *room, it *readdb.Item, body *entry.EventBody) {
 	r.events, r.last = append(r.events, it), shard.Pos(it.Ord)
 	n := sizeOf(it)
 	r.bytes += n
+	e.keepPush(r, it.Ord, body)
 	if body.Redacts != "" {
 		redact(r, it, id.EventID(body.Redacts))
 	}
@@ -264,6 +265,7 @@ func (e *Engine) trim(r *room, n int) int64 {
 		freed += sizeOf(it)
 	}
 	end := shard.Pos(r.events[n-1].Ord)
+	freed += r.trimPushed(int64(end))
 	r.events = slices.Clone(r.events[n:])
 	r.receipts = slices.DeleteFunc(r.receipts, func(x receipt) bool { return x.pos <= end })
 	if r.complete < end {

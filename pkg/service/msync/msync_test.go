@@ -24,6 +24,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -64,6 +65,7 @@ func start(t testing.TB, w *roomtest.World, memory int64) *worker {
 	x.index = follow.NewIndex(x.source)
 	x.Engine = msync.New(context.Background(), msync.Options{
 		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
+		Push: pushdb.NewReader(w.DB.Pool),
 		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w},
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
 	}, x)

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -249,6 +250,7 @@ type part struct {
 	receipts []receipt
 	typing   *roomTyping
 	data     []accountData
+	unread   map[string]pushdb.Count // by thread
 	// heroes are those whom the summary names; empty if they are not told.
 	heroes []string
 }

@@ -49,7 +49,8 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	ephemeral := v.appendEphemeral(nil, x, receipts)
 	data := v.roomData(x)
 	whole := x.fresh || v.FullState
-	if !whole && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` {
+	if !whole && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` &&
+		!x.readSomething(v.u.id) {
 		return nil, nil
 	}
 	if x.fresh && v.since != nil && !st.limited {
@@ -69,7 +70,8 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	b = append(b, ephemeral...)
 	b = append(b, `]},"account_data":{"events":[`...)
 	b = append(b, data...)
-	b = append(b, `]},"unread_notifications":{"highlight_count":0,"notification_count":0},"summary":`...)
+	b = v.appendUnread(append(b, `]},`...), x)
+	b = append(b, `,"summary":`...)
 	b = append(b, summary...)
 	return append(b, '}'), nil
 }

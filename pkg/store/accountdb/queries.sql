@@ -61,3 +61,15 @@ FROM pusher WHERE shard = $1 AND user_id = $2 ORDER BY app_id, pushkey;
 -- name: ListPusherOwners :many
 -- The users who have a pusher of this key. It looks into all shards: few have the same, and it is asked when one is set.
 SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2;
+
+-- name: ListDataOf :many
+-- The global account data of some types of many users.
+SELECT a.user_id, a.type, a.content
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN account_data a ON a.shard = u.shard AND a.user_id = u.user_id AND a.room_id = '' AND a.type = ANY(@types::text[]);
+
+-- name: ListPusherUsers :many
+-- Those of some users who have pushers.
+SELECT DISTINCT p.user_id
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;

@@ -363,6 +363,45 @@ func (q *Queries) ListAccountData(ctx context.Context, arg ListAccountDataParams
 	return items, nil
 }
 
+const listDataOf = `-- name: ListDataOf :many
+SELECT a.user_id, a.type, a.content
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN account_data a ON a.shard = u.shard AND a.user_id = u.user_id AND a.room_id = '' AND a.type = ANY($3::text[])
+`
+
+type ListDataOfParams struct {
+	Shards []int16
+	Users  []string
+	Types  []string
+}
+
+type ListDataOfRow struct {
+	UserID  string
+	Type    string
+	Content []byte
+}
+
+// The global account data of some types of many users.
+func (q *Queries) ListDataOf(ctx context.Context, arg ListDataOfParams) ([]ListDataOfRow, error) {
+	rows, err := q.db.Query(ctx, listDataOf, arg.Shards, arg.Users, arg.Types)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListDataOfRow
+	for rows.Next() {
+		var i ListDataOfRow
+		if err := rows.Scan(&i.UserID, &i.Type, &i.Content); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listDevices = `-- name: ListDevices :many
 SELECT device_id, display_name, last_seen, last_seen_ip, user_agent, created
 FROM device WHERE shard = $1 AND user_id = $2 ORDER BY device_id
@@ -421,6 +460,38 @@ type ListPusherOwnersParams struct {
 // The users who have a pusher of this key. It looks into all shards: few have the same, and it is asked when one is set.
 func (q *Queries) ListPusherOwners(ctx context.Context, arg ListPusherOwnersParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, listPusherOwners, arg.AppID, arg.Pushkey)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listPusherUsers = `-- name: ListPusherUsers :many
+SELECT DISTINCT p.user_id
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id
+`
+
+type ListPusherUsersParams struct {
+	Shards []int16
+	Users  []string
+}
+
+// Those of some users who have pushers.
+func (q *Queries) ListPusherUsers(ctx context.Context, arg ListPusherUsersParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listPusherUsers, arg.Shards, arg.Users)
 	if err != nil {
 		return nil, err
 	}

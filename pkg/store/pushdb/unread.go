@@ -25,7 +25,9 @@ type Unread struct {
 	Upto int64
 	// Counts are by thread, '' the main timeline; what is all read is left out.
 	Counts map[string]Count
-	Class  Class
+	// Class is the user's, since ClassFrom.
+	Class     Class
+	ClassFrom int64
 	// all is up to where everything is read, and read up to where a thread is, if that is further.
 	all  int64
 	read map[string]int64
@@ -96,6 +98,48 @@ func (u *Unread) Receipt(thread string, ord int64) (anew []string) {
 	return anew
 }
 
+// Heard is what the log tells of an event that changes counts.
+type Heard struct {
+	Ord     int64
+	Sender  string // if the sender has read up to here by it
+	Counted Counted
+	Classes map[string]Class
+	// Corrected is what an earlier event counted for, nil if that goes on counting.
+	Corrected    *Counted
+	CorrectedOrd int64
+}
+
+// Hear takes in an event that comes after Upto, in the order of the log; false if the counts must be read anew.
+func (u *Unread) Hear(userID string, h *Heard) bool {
+	if class, ok := h.Classes[userID]; ok {
+		u.Class, u.ClassFrom = class, h.Ord
+	}
+	c := &h.Counted
+	u.Upto = h.Ord
+	if h.Sender == userID {
+		u.say(c.Thread, h.Ord)
+	} else {
+		u.Add(c.Thread, h.Ord, c.Flags.In(u.Class).Plus(c.Exceptions[userID]))
+	}
+	old := h.Corrected
+	if old == nil || h.CorrectedOrd <= u.Read(old.Thread) {
+		return true
+	}
+	if h.CorrectedOrd < u.ClassFrom {
+		return false
+	}
+	u.Add(old.Thread, h.CorrectedOrd, Count{}.Minus(old.Flags.In(u.Class).Plus(old.Exceptions[userID])))
+	return true
+}
+
+// say moves up to where a thread is read to where the user has said something in it.
+func (u *Unread) say(thread string, ord int64) {
+	if thread == "" {
+		thread = threadMain
+	}
+	u.Receipt(thread, ord)
+}
+
 // Unread reads a user's unread counts in rooms, in a constant number of queries, in the order of the places.
 func (r *Reader) Unread(ctx context.Context, userID string, places []Place) ([]*Unread, error) {
 	c := &counting{index: make(map[int64]int, len(places)), out: make([]*Unread, len(places)), classes: make([][]ListClassesOfRow, len(places))}
@@ -152,7 +196,7 @@ func (c *counting) readClasses(ctx context.Context, r *Reader, userID string) er
 		i := c.index[g.RoomNid]
 		if g.Ord <= c.upto[i] {
 			c.classes[i] = append(c.classes[i], g)
-			c.out[i].Class = Class(g.Class)
+			c.out[i].Class, c.out[i].ClassFrom = Class(g.Class), g.Ord
 		}
 	}
 	return nil

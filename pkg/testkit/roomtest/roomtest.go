@@ -46,6 +46,8 @@ type World struct {
 	Committer *commit.Committer
 	// Typing receives what was published about typing; what does not fit is dropped.
 	Typing chan room.TypingUsers
+	// Preferences are what the host of rooms asks, from the next Restart on; nil: nobody has any.
+	Preferences room.Preferences
 
 	options  options
 	sessions *pg.DB
@@ -144,7 +146,7 @@ func (w *World) start() {
 	master.committer, w.Committer = committer, committer
 	require.NoError(w.T, committer.Start(w.Ctx()))
 	w.Host = room.NewHost(room.Options{
-		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Push: pushdb.NewReader(w.DB.Pool), Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
+		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Push: pushdb.NewReader(w.DB.Pool), Preferences: w.Preferences, Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
 	})
 	host := w.Host

@@ -1,0 +1,34 @@
+package accountdb
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+func shardNumbers(shards []shard.ID) []int16 {
+	out := make([]int16, len(shards))
+	for i, s := range shards {
+		out[i] = int16(s)
+	}
+	return out
+}
+
+// DataOf reads the global account data of some types of many users, whose shards are given in their order.
+func (r *Reader) DataOf(ctx context.Context, shards []shard.ID, users []string, types ...string) ([]ListDataOfRow, error) {
+	rows, err := r.q.ListDataOf(ctx, ListDataOfParams{Shards: shardNumbers(shards), Users: users, Types: types})
+	if err != nil {
+		return nil, fmt.Errorf("read account data: %w", err)
+	}
+	return rows, nil
+}
+
+// WithPushers gives those of many users who have pushers. Their shards are given in their order.
+func (r *Reader) WithPushers(ctx context.Context, shards []shard.ID, users []string) ([]string, error) {
+	out, err := r.q.ListPusherUsers(ctx, ListPusherUsersParams{Shards: shardNumbers(shards), Users: users})
+	if err != nil {
+		return nil, fmt.Errorf("read pushers: %w", err)
+	}
+	return out, nil
+}

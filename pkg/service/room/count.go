@@ -146,8 +146,10 @@ func (d *draft) runningIn(a *audience, thread string) (pushdb.Running, bool) {
 	if r, ok := a.running[thread]; ok {
 		return r, true
 	}
-	if root := d.r.recent.find(id.EventID(thread)); root != nil && root.hearing == d.r.hearing && a.age == 0 {
-		return pushdb.Running{}, true // a young thread in which nothing has counted
+	if thread != "" {
+		if root := d.r.recent.find(id.EventID(thread)); root != nil && root.hearing == d.r.hearing && a.age == 0 {
+			return pushdb.Running{}, true // a young thread in which nothing has counted
+		}
 	}
 	f := runningFact{thread}
 	l := ask[*loadedRunning](&d.view, f)

@@ -278,14 +278,32 @@ func (p *Process) AwaitReady() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	if !p.await(ctx) {
+		require.FailNow(p.t, p.Name+" has ended", "%s", tail(p.log.String(), 30))
+	}
+}
+
+// Revive does what a supervisor does: a process that has ended is started again, until it does its work.
+func (p *Process) Revive() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for !p.await(ctx) {
+		p.start()
+	}
+}
+
+// await waits until the process does its work; false if it has ended.
+func (p *Process) await(ctx context.Context) bool {
+	p.t.Helper()
 	for {
 		err := p.ready(ctx)
 		if err == nil {
-			return
+			return true
 		}
 		select {
 		case <-p.done:
-			require.FailNow(p.t, p.Name+" has ended", "%s", tail(p.log.String(), 30))
+			return false
 		case <-ctx.Done():
 			require.FailNow(p.t, p.Name+" does not get ready", "%v", err)
 		case <-time.After(30 * time.Millisecond):

@@ -29,7 +29,7 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		ofRoom  = 40
 		events  = 120
 		size    = 40 << 10
-		clients = 160
+		clients = 64
 	)
 	spec := one()
 	spec.Env = []string{fmt.Sprintf("HEDDLE_MEMORY_BUDGET=%d", budget)}

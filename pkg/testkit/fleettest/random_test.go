@@ -110,8 +110,8 @@ func randomFaults(t *testing.T, rounds int) {
 			in.end()
 			pause(time.Duration(rng.IntN(500)) * time.Millisecond)
 		}
-		for _, w := range f.Workers() {
-			w.AwaitReady()
+		for _, p := range f.Processes() { // a worker that finds no database when it starts ends, and says so
+			p.Revive()
 		}
 		what := strings.Join(names, "; ")
 		l.recovered(what)

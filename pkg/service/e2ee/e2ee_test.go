@@ -282,7 +282,7 @@ func TestCrossSigning(t *testing.T) {
 	require.Error(t, err)
 
 	// Bob signs his device; Alice signs Bob's master key, which she alone is shown.
-	device := bk.self.sign(t, bob, "ed25519:"+bk.self.public, json.RawMessage(deviceKeys(t, bob, "B")))
+	device := bk.self.sign(t, bob, "ed25519:"+bk.self.public, deviceKeys(t, bob, "B"))
 	fails, err := b.front.PutSignatures(b.Ctx(), bob, map[string]map[string]json.RawMessage{string(bob): {"B": device}})
 	require.NoError(t, err)
 	require.Empty(t, fails)
@@ -298,7 +298,7 @@ func TestCrossSigning(t *testing.T) {
 		require.Equal(t, viewer == alice, strings.Contains(string(k.Master[string(bob)]), ak.user.public), viewer)
 	}
 	// A signature by somebody else's key, and one under a key that is not stored, are refused.
-	bad := ak.self.sign(t, bob, "ed25519:"+bk.self.public, json.RawMessage(deviceKeys(t, bob, "B")))
+	bad := ak.self.sign(t, bob, "ed25519:"+bk.self.public, deviceKeys(t, bob, "B"))
 	fails, err = b.front.PutSignatures(b.Ctx(), bob, map[string]map[string]json.RawMessage{string(bob): {"B": bad, "NONE": device}})
 	require.NoError(t, err)
 	require.Len(t, fails[string(bob)], 2)

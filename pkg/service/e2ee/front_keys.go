@@ -88,9 +88,7 @@ func (f *Front) PutSignatures(ctx context.Context, user id.UserID, q map[string]
 			s.devices[d.DeviceID] = d.JSON
 		}
 	}
-	if err := f.awayMasters(ctx, s, q); err != nil {
-		return nil, err
-	}
+	f.awayMasters(ctx, s, q)
 	for u, keys := range q {
 		for name, raw := range keys {
 			b, err := object(raw, "A key")
@@ -115,9 +113,9 @@ func (f *Front) PutSignatures(ctx context.Context, user id.UserID, q map[string]
 }
 
 // awayMasters asks other servers for the master keys that are signed.
-func (f *Front) awayMasters(ctx context.Context, s *signatures, q map[string]map[string]json.RawMessage) error {
+func (f *Front) awayMasters(ctx context.Context, s *signatures, q map[string]map[string]json.RawMessage) {
 	if f.Remote == nil {
-		return nil
+		return
 	}
 	for u := range q {
 		server := id.UserID(u).Server()
@@ -132,7 +130,6 @@ func (f *Front) awayMasters(ctx context.Context, s *signatures, q map[string]map
 			s.cross[u] = map[string]crossKey{e2eedb.Master: c}
 		}
 	}
-	return nil
 }
 
 // signatures is one upload of signatures.

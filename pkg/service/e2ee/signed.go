@@ -60,10 +60,10 @@ func canonical(v any) []byte {
 	return out
 }
 
-// mergeSignatures gives new with the signatures of old and new; same is false if they are not the same object otherwise.
-func mergeSignatures(old, new []byte) (merged []byte, same bool) {
+// mergeSignatures gives next with the signatures of old and next; same is false if they are not the same object otherwise.
+func mergeSignatures(old, next []byte) (merged []byte, same bool) {
 	a, ok := parseSigned(old)
-	b, ok2 := parseSigned(new)
+	b, ok2 := parseSigned(next)
 	if !ok || !ok2 || !bytes.Equal(a.body(), b.body()) {
 		return nil, false
 	}

@@ -29,7 +29,10 @@ func TestGateBoundsWhatIsUnderWay(t *testing.T) {
 				return
 			}
 			n := now.Add(4 * large)
-			for old := most.Load(); old < n && !most.CompareAndSwap(old, n); old = most.Load() {
+			for old := most.Load(); old < n; old = most.Load() {
+				if most.CompareAndSwap(old, n) {
+					break
+				}
 			}
 			now.Add(-4 * large)
 			leave(large)

@@ -186,7 +186,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 func pass(d time.Duration) {
-	time.Sleep(d) // of the bubble
+	time.Sleep(d) //nolint:forbidigo // the bubble's clock, on which nothing is waited for
 	synctest.Wait()
 }
 

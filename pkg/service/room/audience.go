@@ -107,7 +107,7 @@ func (audienceFact) load(ctx context.Context, r *live) (any, error) {
 		}
 	}
 	for _, u := range users {
-		a.hear(h, r.id, id.UserID(u), preferences[u])
+		a.hear(r.id, id.UserID(u), preferences[u])
 	}
 	a.size = sizeOfAudience + sizeHearer*int64(len(users)) + sizeRuleSet*int64(len(a.sets))
 	return &loadedAudience{hearing, a}, nil
@@ -133,7 +133,7 @@ func (r *live) quiet(ctx context.Context) (hearing uint64, _ error) {
 }
 
 // hear puts a user who is joined where the user's preferences belong.
-func (a *audience) hear(h *Host, room id.RoomID, user id.UserID, p Preference) {
+func (a *audience) hear(room id.RoomID, user id.UserID, p Preference) {
 	a.forget(user)
 	var set *ruleSet
 	if p.Rules != nil {
@@ -254,7 +254,7 @@ func (d *draft) hearers() *audience {
 		return nil
 	}
 	for u, p := range changed {
-		a.hear(r.term.host, r.id, u, *p)
+		a.hear(r.id, u, *p)
 	}
 	a.edition = now
 	return a

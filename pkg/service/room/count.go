@@ -58,8 +58,8 @@ func (d *draft) count(e *event.Event, body *entry.EventBody) {
 	if push.Sent {
 		delete(c.Exceptions, string(sender)) // whoever says something has read up to there
 	}
-	any := c.Flags != 0 || len(c.Exceptions) > 0
-	if (any || push.Sent) && !state {
+	counted := c.Flags != 0 || len(c.Exceptions) > 0
+	if (counted || push.Sent) && !state {
 		c.Thread = d.threadOf(rel)
 	}
 	var correct *pushdb.Correction
@@ -71,7 +71,7 @@ func (d *draft) count(e *event.Event, body *entry.EventBody) {
 	}
 	d.counts.events++
 	push.Thread = c.Thread
-	if any && !d.addCounted(a, e.EventID(), &c, push) {
+	if counted && !d.addCounted(a, e.EventID(), &c, push) {
 		return
 	}
 	if push.Sent {
@@ -80,7 +80,7 @@ func (d *draft) count(e *event.Event, body *entry.EventBody) {
 	if correct != nil {
 		d.rows = append(d.rows, correct)
 	}
-	if any || push.Sent || correct != nil {
+	if counted || push.Sent || correct != nil {
 		body.Push = push
 	}
 }
@@ -399,7 +399,7 @@ func (r *live) adoptCounts(d *draft) {
 	a.joined += d.counts.joined
 	for _, m := range d.counts.members {
 		if m.joins {
-			a.hear(r.term.host, r.id, m.user, *m.preference)
+			a.hear(r.id, m.user, *m.preference)
 		} else {
 			a.forget(m.user)
 		}

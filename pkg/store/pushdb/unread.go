@@ -88,7 +88,7 @@ func (u *Unread) Receipt(thread string, ord int64) (anew []string) {
 		return nil
 	}
 	u.read[thread] = ord
-	if _, any := u.Counts[thread]; !any {
+	if _, unread := u.Counts[thread]; !unread {
 		return nil
 	}
 	delete(u.Counts, thread)

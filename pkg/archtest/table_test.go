@@ -83,6 +83,7 @@ var table = []row{
 	{"store/e2eedb", layerStore, readers},
 	{"store/pushdb", layerStore, readers},
 	{"store/feddb", layerStore, append([]string{"remote/keyring"}, readers...)},
+	{"store/senderdb", layerStore, []string{"service/sender", "app"}},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
@@ -120,7 +121,7 @@ var table = []row{
 	{"service/timeline", layerService, handlers},
 	{"service/resident", layerService, handlers}, // rooms, as other servers are told of them
 	{"service/inbound", layerService, handlers},
-	{"service/outbound", layerService, handlers},
+	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
 	{"service/appservice", layerService, handlers},
 	{"service/janitor", layerService, handlers},

@@ -129,7 +129,10 @@ func (h *Host) sendAway(q *SendAway) (change, error) {
 	if typ == "" {
 		typ = "m.direct_to_device"
 	}
-	return change{rows: []entry.Row{&feddb.EDU{Destination: q.Server, Type: typ, Content: q.Content}}}, nil
+	return change{
+		entries: []entry.Entry{entry.Outgoing(q.Server)},
+		rows:    []entry.Row{&feddb.EDU{Destination: q.Server, Type: typ, Content: q.Content}},
+	}, nil
 }
 
 func (h *Host) acknowledge(q *Acknowledge) (change, error) {

@@ -327,6 +327,7 @@ func (a *acceptor) join(h *held, before snapshots, given *entered, stored bool) 
 		}
 	}
 	body.StateBefore, body.StateAfter, body.Membership = int64(row.StateBefore), int64(row.StateAfter), h.ev.Membership()
+	body.Flags |= entry.FlagPassedOn // by the server that let us in
 	if was := a.held(shard.Nid(replaced)); was != nil {
 		body.PrevMembership, body.ReplacesNid, body.ReplacesEventId = was.ev.Membership(), int64(was.nid), string(was.ev.EventID())
 		body.ReplacesSender, body.ReplacesContent = string(was.ev.Sender()), was.ev.Content()

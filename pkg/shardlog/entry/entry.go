@@ -27,10 +27,11 @@ const (
 	KindDeviceList  Kind = 6 // what others see of a user's devices and keys changed
 	KindKeyCounts   Kind = 7 // how many keys of a local user's device are left to be claimed
 	KindToDevice    Kind = 8 // messages to a local user's devices
+	KindOutgoing    Kind = 9 // EDUs for another server, the subject, were queued
 )
 
 // Known tells whether this binary can read entries of the kind.
-func (k Kind) Known() bool { return k >= KindEvent && k <= KindToDevice }
+func (k Kind) Known() bool { return k >= KindEvent && k <= KindOutgoing }
 
 // ErrWrongKind is the error of decoding an entry as another kind than it is.
 var ErrWrongKind = errors.New("entry is of another kind")

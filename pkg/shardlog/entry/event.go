@@ -11,6 +11,9 @@ import (
 // FlagRelay, of an event body, says that another server gave us the event for us to send it on to the rest of the room.
 const FlagRelay int32 = 1
 
+// FlagPassedOn, of an event body, says that another server has been given this event of ours and sends it on to the rest of the room.
+const FlagPassedOn int32 = 2
+
 // Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical. An event that
 // changes a membership concerns, besides the room's members, the user whose it is: that user is the entry's subject.
 func Event(room, event shard.Nid, body *EventBody, json []byte) (Entry, error) {

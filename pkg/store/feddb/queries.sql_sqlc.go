@@ -13,15 +13,21 @@ const behind = `-- name: Behind :many
 SELECT destination, shard, pos FROM fed_behind
 `
 
-func (q *Queries) Behind(ctx context.Context) ([]FedBehind, error) {
+type BehindRow struct {
+	Destination string
+	Shard       int16
+	Pos         int64
+}
+
+func (q *Queries) Behind(ctx context.Context) ([]BehindRow, error) {
 	rows, err := q.db.Query(ctx, behind)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FedBehind
+	var items []BehindRow
 	for rows.Next() {
-		var i FedBehind
+		var i BehindRow
 		if err := rows.Scan(&i.Destination, &i.Shard, &i.Pos); err != nil {
 			return nil, err
 		}

@@ -4,12 +4,6 @@
 
 package feddb
 
-type FedBehind struct {
-	Destination string
-	Shard       int16
-	Pos         int64
-}
-
 type ServerKey struct {
 	Server     string
 	KeyID      string

@@ -80,7 +80,8 @@ func Unmarshal(b []byte, v any, opts ...json.Options) error {
 		return nil
 	}
 	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
+	// A wrong type is found before what follows it is read.
+	if errors.As(err, &semantic) && jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true)) {
 		return mxerr.New(mxerr.BadJSON, "Bad value"+at(semantic.JSONPointer)).WithCause(err)
 	}
 	var syntactic *jsontext.SyntacticError

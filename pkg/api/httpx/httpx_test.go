@@ -452,6 +452,7 @@ func TestDecode(t *testing.T) {
 		`{"a":}`:                   mxerr.NotJSON,
 		`{"a":"x"} x`:              mxerr.NotJSON,
 		`{"a":"x",}`:               mxerr.NotJSON,
+		`{"a":1,}`:                 mxerr.NotJSON, // also where the type is found wrong first
 		`{'a':1}`:                  mxerr.NotJSON,
 		"{\"a\":\"\xff\"}":         mxerr.NotJSON,
 		"{\"u\":{\"\xff\":1}}":     mxerr.NotJSON,

@@ -3,6 +3,7 @@ package write
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -38,7 +39,8 @@ func reason(r *http.Request, required bool) (string, error) {
 	case len(*q.Reason) > maxReason:
 		return "", mxerr.Newf(mxerr.InvalidParam, "A reason may be %d bytes long", maxReason)
 	}
-	return *q.Reason, nil
+	// PostgreSQL's text holds no NUL, and no report shall be lost for it.
+	return strings.ReplaceAll(*q.Reason, "\x00", "\uFFFD"), nil
 }
 
 func (h *Rooms) report(w http.ResponseWriter, r *http.Request, c account.Report) error {

@@ -24,6 +24,7 @@ func TestReports(t *testing.T) {
 	s.call("alice", "POST", "/rooms/"+r+"/report/"+e, `{"score":-100}`).ok("")
 	s.call("bob", "POST", "/rooms/"+r+"/report", why).ok("") // who is not in the room may
 	s.call("bob", "POST", eve, `{"reason":""}`).ok("")
+	s.call("bob", "POST", "/rooms/"+r+"/report", `{"reason":"a\u0000b"}`).ok("") // what PostgreSQL would not take
 	s.call("bob", "POST", "/users/@somebody:elsewhere.example/report", why).ok("")
 	s.raw("bob", "POST", "/_matrix/client/unstable/org.matrix.msc4260"+eve, why).ok("")
 	s.raw("bob", "POST", "/_matrix/client/unstable/org.matrix.msc4151/rooms/"+r+"/report", why).ok("")
@@ -41,6 +42,7 @@ func TestReports(t *testing.T) {
 	require.ElementsMatch(t, []string{
 		"@alice|t|t|@eve|it makes me sad", "@alice|t|t|@eve|", "@bob|t|f||it makes me sad", "@bob|f|f|@eve|",
 		"@bob|f|f|@somebody|it makes me sad", "@bob|f|f|@eve|it makes me sad", "@bob|t|f||it makes me sad",
+		"@bob|t|f||a\uFFFDb",
 	}, got)
 
 	nobody := "/users/" + url.PathEscape(string(roomtest.User("nobody"))) + "/report"

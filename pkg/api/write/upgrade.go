@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -83,6 +85,24 @@ func takeOld(u *room.Upgrade, old *directory.Old) {
 	for _, a := range old.Aliases {
 		u.Aliases = append(u.Aliases, room.Alias{Alias: id.RoomAlias(a.Alias), Creator: id.UserID(a.Creator)})
 	}
+}
+
+// followTombstone does for one who replaces a room by hand, and so was in the new one before that had replaced anything, what joining does
+// for the others.
+func (h *Rooms) followTombstone(ctx context.Context, t *room.SendState) error {
+	var content struct {
+		Replacement string `json:"replacement_room"`
+	}
+	err := json.Unmarshal(t.Content, &content)
+	to, bad := id.ParseRoomID(content.Replacement)
+	if err != nil || bad != nil {
+		return nil //nolint:nilerr // it leads nowhere
+	}
+	joined, err := h.o.Directory.Joined(ctx, to, t.By.User)
+	if err != nil || !joined {
+		return err
+	}
+	return h.follow(ctx, t.By.User, to)
 }
 
 // follow has what a user has set for a room hold for the one that has replaced it.

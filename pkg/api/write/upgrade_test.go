@@ -207,3 +207,18 @@ func TestSettingsFollowAnUpgrade(t *testing.T) {
 	s.call("bob", "POST", "/join/"+url.PathEscape(other), "").ok("room_id")
 	require.Empty(t, get(other, "m.tag"))
 }
+
+// One who replaces a room by hand was in the new one first.
+func TestSettingsFollowAnUpgradeByHand(t *testing.T) {
+	s := newStack(t)
+	s.users("alice")
+	alice := string(roomtest.User("alice"))
+	old := string(s.create("alice", `{"preset":"public_chat","room_version":"10"}`))
+	s.call("alice", "PUT", "/user/"+alice+"/rooms/"+url.PathEscape(old)+"/tags/m.favourite", `{}`).ok("")
+	made := s.create("alice", `{"room_version":"11","creation_content":{"predecessor":{"room_id":"`+old+`"}}}`)
+	require.Nil(t, s.accountData("alice", made, "m.tag"))
+	s.setState("alice", old, "m.room.tombstone", "", `{"body":"moved" , "replacement_room":"`+string(made)+`"}`)
+	require.NotNil(t, s.accountData("alice", made, "m.tag"))
+	s.setState("alice", old, "m.room.tombstone", "", `{"body":"moved","replacement_room":"nowhere"}`)
+	s.setState("alice", old, "m.room.tombstone", "", `{"body":"moved"}`)
+}

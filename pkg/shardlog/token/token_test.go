@@ -126,6 +126,8 @@ func FuzzDecode(f *testing.F) {
 		Ephemeral: []token.Ephemeral{{Shard: 1, Epoch: 2, N: 3}},
 	}).Encode())
 	f.Add(token.Room{Order: -7, Event: 300}.Encode())
+	f.Add(token.Directory{Up: true, Joined: 7, Room: 300}.Encode())
+	f.Add(token.Space{Suggested: true, Depth: 2, Told: 50, Last: 300}.Encode())
 	f.Add("AQ")
 	f.Fuzz(func(t *testing.T, s string) {
 		_, _ = token.KindOf(s)
@@ -136,6 +138,16 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("untyped error %v", err)
 		}
 		if got, err := token.DecodeRoom(s); err == nil {
+			require.Equal(t, s, got.Encode())
+		} else if !errors.Is(err, token.ErrInvalid) && !errors.As(err, &unknown) {
+			t.Fatalf("untyped error %v", err)
+		}
+		if got, err := token.DecodeDirectory(s); err == nil {
+			require.Equal(t, s, got.Encode())
+		} else if !errors.Is(err, token.ErrInvalid) && !errors.As(err, &unknown) {
+			t.Fatalf("untyped error %v", err)
+		}
+		if got, err := token.DecodeSpace(s); err == nil {
 			require.Equal(t, s, got.Encode())
 		} else if !errors.Is(err, token.ErrInvalid) && !errors.As(err, &unknown) {
 			t.Fatalf("untyped error %v", err)
@@ -154,4 +166,23 @@ func BenchmarkSyncToken(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestLobbyTokensReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		number := rapid.Int64Range(0, 1<<63-1)
+		d := token.Directory{Up: rapid.Bool().Draw(t, "up"), Joined: number.Draw(t, "joined"), Room: number.Draw(t, "room")}
+		gotD, err := token.DecodeDirectory(d.Encode())
+		require.NoError(t, err)
+		require.Equal(t, d, gotD)
+		small := rapid.IntRange(0, 1<<31-1)
+		s := token.Space{
+			Suggested: rapid.Bool().Draw(t, "suggested"), Depth: small.Draw(t, "depth"), Told: small.Draw(t, "told"), Last: number.Draw(t, "last"),
+		}
+		gotS, err := token.DecodeSpace(s.Encode())
+		require.NoError(t, err)
+		require.Equal(t, s, gotS)
+		_, err = token.DecodeSpace(d.Encode())
+		require.ErrorIs(t, err, token.ErrInvalid)
+	})
 }

@@ -15,6 +15,8 @@ type Event struct {
 	// fields has what is no object, by its path with NUL between the names.
 	fields map[string]jsontext.Value
 	body   string // content.body, if it is a text
+	// lower is the body in small letters, in which plain patterns are looked for; empty if that would not find the same.
+	lower  string
 	RoomID string
 	Sender string
 }
@@ -32,7 +34,7 @@ func ReadEvent(event []byte) (*Event, error) {
 	e.flatten("", top, 0)
 	e.RoomID, _ = e.text("room_id")
 	e.Sender, _ = e.text("sender")
-	e.body, _ = e.text("content\x00body")
+	e.readBody()
 	return e, nil
 }
 
@@ -125,7 +127,7 @@ func compileRule(kind string, r *Rule) ([]test, bool) {
 	switch kind {
 	case KindContent:
 		g := newGlob(r.Pattern)
-		return []test{func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inWords(e.body) }}, true
+		return []test{func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inBody(e) }}, true
 	case KindRoom:
 		id := r.ID
 		return []test{func(e *Event, _ *Circumstances) bool { return e.RoomID == id }}, true
@@ -159,7 +161,7 @@ func (c *Condition) compile() (test, bool) {
 		}
 		g := newGlob(*c.Pattern)
 		if path == "content\x00body" {
-			return func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inWords(e.body) }, true
+			return func(e *Event, _ *Circumstances) bool { return e.body != "" && g.inBody(e) }, true
 		}
 		return func(e *Event, _ *Circumstances) bool {
 			s, ok := e.text(path)
@@ -335,7 +337,8 @@ func (c count) holds(n int) bool {
 // glob is a pattern in which * stands for any characters and ? for one, small and capital letters being the same.
 type glob struct {
 	pattern []rune
-	plain   bool // neither * nor ?
+	plain   bool   // neither * nor ?
+	text    string // the pattern, if it is plain
 }
 
 const (
@@ -358,6 +361,9 @@ func newGlob(pattern string) *glob {
 			g.pattern = append(g.pattern, r)
 		}
 	}
+	if g.plain {
+		g.text = string(g.pattern)
+	}
 	return g
 }
 
@@ -367,6 +373,7 @@ func literal(s string) *glob {
 	for _, r := range s {
 		g.pattern = append(g.pattern, unicode.ToLower(r))
 	}
+	g.text = string(g.pattern)
 	return g
 }
 
@@ -388,6 +395,41 @@ func (g *glob) whole(s string) bool {
 // inWords tells whether the pattern matches a part of s that begins and ends where a word could: at an end of s, or beside a character
 // that is no ASCII letter, digit or underscore.
 func (g *glob) inWords(s string) bool { return g.search([]rune(s), true) }
+
+// readBody takes the body out of the fields.
+func (e *Event) readBody() {
+	e.body, _ = e.text("content\x00body")
+	// Two letters outside of ASCII have small ones in it, which would move the ends of words.
+	if !strings.ContainsAny(e.body, "\u0130\u212a") {
+		e.lower = strings.Map(unicode.ToLower, e.body)
+	}
+}
+
+// inBody tells whether the pattern matches words of an event's body.
+func (g *glob) inBody(e *Event) bool {
+	if !g.plain || e.lower == "" {
+		return g.inWords(e.body)
+	}
+	if len(g.pattern) == 0 {
+		return false
+	}
+	for from := 0; ; {
+		i := strings.Index(e.lower[from:], g.text)
+		if i < 0 {
+			return false
+		}
+		i += from
+		if byteBoundary(e.lower, i) && byteBoundary(e.lower, i+len(g.text)) {
+			return true
+		}
+		from = i + 1
+	}
+}
+
+// byteBoundary is boundary for a text that is not taken apart: no byte of a letter outside of ASCII is of a word.
+func byteBoundary(s string, i int) bool {
+	return i == 0 || i == len(s) || !wordRune(rune(s[i-1])) || !wordRune(rune(s[i]))
+}
 
 // search runs all ways to match side by side, so that its time is bounded by the lengths' product whatever the pattern.
 func (g *glob) search(s []rune, words bool) bool {

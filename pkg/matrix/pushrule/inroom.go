@@ -90,7 +90,7 @@ func FromParts(p Parts) *Event {
 		put("state_key", *p.StateKey)
 	}
 	e.flattenValue("content\x00", p.Content, 1)
-	e.body, _ = e.text("content\x00body")
+	e.readBody()
 	return e
 }
 
@@ -118,5 +118,5 @@ func (e *Event) Mentions() []string {
 
 // Names tells whether the body has a name in it, as contains_display_name looks for it.
 func (e *Event) Names(name string) bool {
-	return name != "" && e.body != "" && literal(name).inWords(e.body)
+	return name != "" && e.body != "" && literal(name).inBody(e)
 }

@@ -1,0 +1,25 @@
+package pushrule
+
+import (
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// A plain pattern is found in a body where the search for any pattern finds it.
+func TestPlainPatternsAreFoundTheSame(t *testing.T) {
+	letters := rapid.StringOfN(rapid.RuneFrom([]rune("aAb_ .\u0130\u212akKäÄß1")), 0, 12, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		body, pattern := letters.Draw(t, "body"), letters.Draw(t, "pattern")
+		quoted, err := jsontext.AppendQuote(nil, body)
+		require.NoError(t, err)
+		e := &Event{fields: map[string]jsontext.Value{"content\x00body": quoted}}
+		e.readBody()
+		require.Equal(t, body, e.body)
+		for _, g := range []*glob{newGlob(pattern), literal(pattern)} {
+			require.Equal(t, g.search([]rune(body), true), g.inBody(e), "%q in %q", pattern, body)
+		}
+	})
+}

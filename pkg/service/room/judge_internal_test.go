@@ -43,7 +43,7 @@ func crowd(t testing.TB) (*audience, *Host) {
 				ID: word, Pattern: word, Actions: []jsontext.Value{jsontext.Value(`"notify"`), jsontext.Value(`{"set_tweak":"highlight"}`)},
 			}, "", ""))
 		}
-		a.hear(h, here, id.UserID(fmt.Sprintf("@u%d:x", i)), p)
+		a.hear(here, id.UserID(fmt.Sprintf("@u%d:x", i)), p)
 	}
 	return a, h
 }

@@ -52,6 +52,7 @@ var table = []row{
 	{"matrix/statemap", layerCore, everyoneButInfra},
 	{"matrix/relation", layerCore, everyoneButInfra},
 	{"matrix/visibility", layerCore, everyoneButInfra},
+	{"matrix/serveracl", layerCore, everyoneButInfra},
 	{"matrix/pushrule", layerCore, everyoneButInfra},
 	{"matrix/filter", layerCore, everyoneButInfra},
 
@@ -103,7 +104,7 @@ var table = []row{
 	{"remote/authservice", layerFleet, []string{"app"}},
 
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
-	{"service/room", layerService, append([]string{"service/room/roomrpc"}, handlers...)},
+	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
 	{"service/account", layerService, handlers},
 	{"service/profile", layerService, []string{"app"}},  // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
@@ -120,7 +121,8 @@ var table = []row{
 	{"service/msync/sliding", layerService, handlers},
 	{"service/timeline", layerService, handlers},
 	{"service/resident", layerService, handlers}, // rooms, as other servers are told of them
-	{"service/inbound", layerService, handlers},
+	{"service/inbound", layerService, append([]string{"service/abroad"}, handlers...)},
+	{"service/abroad", layerService, handlers}, // what users of this server do in rooms that are elsewhere
 	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
 	{"service/appservice", layerService, handlers},

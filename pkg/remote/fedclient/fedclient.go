@@ -57,6 +57,14 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s answered %d", e.Server, e.Status)
 }
 
+// Unwrap gives the Matrix error of the answer, if it had one.
+func (e *RefusedError) Unwrap() error {
+	if e.Err == nil {
+		return nil
+	}
+	return e.Err
+}
+
 // Cache keeps what may be lost. It is *soft.Store.
 type Cache interface {
 	Get(ctx context.Context, key string) (value []byte, ok bool, err error)
@@ -294,4 +302,10 @@ func (c *Client) Heard(ctx context.Context, server id.ServerName) { c.pauses.ans
 // Backoff gives how long a server is still left alone, 0 if it is not.
 func (c *Client) Backoff(ctx context.Context, server id.ServerName) time.Duration {
 	return c.pauses.left(ctx, server)
+}
+
+// Ask is [Client.Do] in the form in which services ask for it: limit and wait of 0 are the defaults, insist is for somebody who waits for
+// the answer.
+func (c *Client) Ask(ctx context.Context, to id.ServerName, method, path string, query url.Values, body []byte, limit int64, wait time.Duration, insist bool) ([]byte, error) {
+	return c.Do(ctx, to, Request{Method: method, Path: path, Query: query, Body: body, Limit: limit, Timeout: wait, Insist: insist})
 }

@@ -33,7 +33,7 @@ SELECT room_id, min(seq)::bigint AS first FROM staged_pdu
 WHERE shard = $1 AND due <= now() GROUP BY room_id ORDER BY first LIMIT $2;
 
 -- name: StagedOfRoom :many
-SELECT seq, room_id, event_id, origin, json, tries FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3;
+SELECT seq, room_id, event_id, origin, json, tries, (due <= now())::bool AS ready FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3;
 
 -- name: CountStaged :one
 SELECT count(*) FROM staged_pdu;
@@ -108,3 +108,12 @@ CROSS JOIN LATERAL (
     WHERE event.room_nid = r.nid AND event.ord > r.above AND event.flags = 0 AND a.name LIKE '%:' || @server::text
     ORDER BY event.ord DESC LIMIT 1
 ) e ORDER BY e.ord;
+
+-- name: EventAtOrAfter :one
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts >= @at::bigint ORDER BY ts, ord LIMIT 1;
+
+-- name: EventAtOrBefore :one
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts <= @at::bigint ORDER BY ts DESC, ord DESC LIMIT 1;
+
+-- name: KnownEvents :many
+SELECT event_id FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);

@@ -196,6 +196,48 @@ func (q *Queries) EDUsFor(ctx context.Context, arg EDUsForParams) ([]EDUsForRow,
 	return items, nil
 }
 
+const eventAtOrAfter = `-- name: EventAtOrAfter :one
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts >= $2::bigint ORDER BY ts, ord LIMIT 1
+`
+
+type EventAtOrAfterParams struct {
+	RoomNid int64
+	At      int64
+}
+
+type EventAtOrAfterRow struct {
+	EventID string
+	Ts      int64
+}
+
+func (q *Queries) EventAtOrAfter(ctx context.Context, arg EventAtOrAfterParams) (EventAtOrAfterRow, error) {
+	row := q.db.QueryRow(ctx, eventAtOrAfter, arg.RoomNid, arg.At)
+	var i EventAtOrAfterRow
+	err := row.Scan(&i.EventID, &i.Ts)
+	return i, err
+}
+
+const eventAtOrBefore = `-- name: EventAtOrBefore :one
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts <= $2::bigint ORDER BY ts DESC, ord DESC LIMIT 1
+`
+
+type EventAtOrBeforeParams struct {
+	RoomNid int64
+	At      int64
+}
+
+type EventAtOrBeforeRow struct {
+	EventID string
+	Ts      int64
+}
+
+func (q *Queries) EventAtOrBefore(ctx context.Context, arg EventAtOrBeforeParams) (EventAtOrBeforeRow, error) {
+	row := q.db.QueryRow(ctx, eventAtOrBefore, arg.RoomNid, arg.At)
+	var i EventAtOrBeforeRow
+	err := row.Scan(&i.EventID, &i.Ts)
+	return i, err
+}
+
 const hostInRoom = `-- name: HostInRoom :one
 SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = $1::text AND room_nid = $2
     AND NOT local AND membership = 4)
@@ -290,6 +332,35 @@ func (q *Queries) KeysOf(ctx context.Context, servers []string) ([]ServerKey, er
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const knownEvents = `-- name: KnownEvents :many
+SELECT event_id FROM event WHERE room_nid = $1 AND event_id = ANY($2::text[])
+`
+
+type KnownEventsParams struct {
+	RoomNid  int64
+	EventIds []string
+}
+
+func (q *Queries) KnownEvents(ctx context.Context, arg KnownEventsParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, knownEvents, arg.RoomNid, arg.EventIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var event_id string
+		if err := rows.Scan(&event_id); err != nil {
+			return nil, err
+		}
+		items = append(items, event_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -599,7 +670,7 @@ func (q *Queries) StagePDUs(ctx context.Context, arg StagePDUsParams) error {
 }
 
 const stagedOfRoom = `-- name: StagedOfRoom :many
-SELECT seq, room_id, event_id, origin, json, tries FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3
+SELECT seq, room_id, event_id, origin, json, tries, (due <= now())::bool AS ready FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3
 `
 
 type StagedOfRoomParams struct {
@@ -615,6 +686,7 @@ type StagedOfRoomRow struct {
 	Origin  string
 	Json    []byte
 	Tries   int32
+	Ready   bool
 }
 
 func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]StagedOfRoomRow, error) {
@@ -633,6 +705,7 @@ func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]S
 			&i.Origin,
 			&i.Json,
 			&i.Tries,
+			&i.Ready,
 		); err != nil {
 			return nil, err
 		}

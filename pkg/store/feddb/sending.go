@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
@@ -142,4 +143,35 @@ func (d *DB) DropEDUs(ctx context.Context, destination string, seqs []int64) err
 		return fmt.Errorf("drop EDUs: %w", err)
 	}
 	return nil
+}
+
+// EventNear finds the event of a room that is nearest to a time, at it or after it, or before it.
+func (d *DB) EventNear(ctx context.Context, room shard.Nid, ts int64, backward bool) (eventID string, at int64, ok bool, err error) {
+	if backward {
+		row, err := d.q.EventAtOrBefore(ctx, EventAtOrBeforeParams{RoomNid: int64(room), At: ts})
+		ok, err = found(err)
+		return row.EventID, row.Ts, ok, err
+	}
+	row, err := d.q.EventAtOrAfter(ctx, EventAtOrAfterParams{RoomNid: int64(room), At: ts})
+	ok, err = found(err)
+	return row.EventID, row.Ts, ok, err
+}
+
+func found(err error) (bool, error) {
+	switch {
+	case pg.IsNoRows(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read event: %w", err)
+	}
+	return true, nil
+}
+
+// KnownEvents leaves out of a list the events that are not stored.
+func (d *DB) KnownEvents(ctx context.Context, room shard.Nid, eventIDs []string) ([]string, error) {
+	known, err := d.q.KnownEvents(ctx, KnownEventsParams{RoomNid: int64(room), EventIds: eventIDs})
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	return known, nil
 }

@@ -21,6 +21,8 @@ type StagedPDU struct {
 	Origin  string
 	JSON    []byte
 	Tries   int
+	// Ready: it is not postponed.
+	Ready bool
 }
 
 // StagedEDU is what must not be lost of the rest of a transaction.
@@ -100,7 +102,7 @@ func (d *DB) Staged(ctx context.Context, s shard.ID, room string, most int) ([]S
 	}
 	out := make([]StagedPDU, len(rows))
 	for i, r := range rows {
-		out[i] = StagedPDU{Shard: s, Seq: r.Seq, RoomID: r.RoomID, EventID: r.EventID, Origin: r.Origin, JSON: r.Json, Tries: int(r.Tries)}
+		out[i] = StagedPDU{Shard: s, Seq: r.Seq, RoomID: r.RoomID, EventID: r.EventID, Origin: r.Origin, JSON: r.Json, Tries: int(r.Tries), Ready: r.Ready}
 	}
 	return out, nil
 }

@@ -257,6 +257,9 @@ func (b *base) openFleet(context.Context) error {
 	if b.opts.Kind == Synchrotron || b.opts.Kind == FederationReader {
 		roles = nil
 	}
+	if b.opts.Kind == AllInOne || b.opts.Kind == FederationReader {
+		roles = append(roles, rolePreparation)
+	}
 	b.renewer = lease.NewRenewer(b.leases, lease.RenewerConfig{
 		Worker: leasedb.Worker{
 			Instance: b.cfg.Instance, Kind: string(b.opts.Kind), Address: b.address, Version: b.opts.Build.Version,

@@ -6,15 +6,33 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/federation"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/directory"
+	"github.com/heddle-im/heddle/pkg/service/inbound"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
 
-// buildFederation builds what other homeservers call.
-func buildFederation(s *shared, _ *lifecycle.Group) (part, error) {
+// buildFederation builds what other homeservers call, and what brings what they send to its rooms.
+func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
+	sink := inbound.NewSink(s.writerOf(), nil, nil, s.log)
+	group.Add("EDUs", sink)
+	rooms := s.residents()
+	prep, engine, err := newPreparation(s, sink)
+	if err != nil {
+		return part{}, err
+	}
+	group.Add("preparation", engine)
+	stager := inbound.NewStager(inbound.StagerOptions{
+		Shards: s.shards, DB: s.fed, Rooms: rooms, Keys: s.keySource, EDUs: sink, Wake: prep.told, Metrics: s.tel.Metrics, Log: s.log,
+	})
 	p := part{
-		kind: route.FederationReader,
+		kind:     route.FederationReader,
+		handOver: engine.Drain,
 		handlers: federation.New(federation.Options{
-			Server: s.base.server, Keys: s.keys, Version: s.opts.Build.Version, BaseURL: s.baseURL(), Now: s.now,
+			Server: s.base.server, Keys: s.keys, OldKeys: s.oldKeys, Version: s.opts.Build.Version, BaseURL: s.baseURL(), Now: s.now,
+			Notary: s.keyring, Rooms: rooms, Writer: s.writerOf(), KeySource: s.keySource, Stager: stager, Abroad: newAbroad(s),
+			Profiles: account.NewReader(s.shards, s.accounts), Directory: directory.New(s.shards, s.rooms), Hosts: rooms.Hosts,
+			OpenIDUser: s.openIDUser,
 		}).Handlers(),
 	}
 	maps.Copy(p.handlers, federation.NewE2EE(s.base.server, e2eeFront(s), e2eeReader(s, readdb.NewReader(s.rooms, s.shards))).Handlers())

@@ -33,6 +33,7 @@ import (
 func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Master}
 	writer := &roomWriter{wire: roomrpc.NewClient(s.client, s.shards), shards: s.shards}
+	s.writer = writer
 	if s.hasRole(config.RoleWriter) {
 		w, err := newWriting(s)
 		if err != nil {

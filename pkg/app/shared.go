@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/remote/keyring"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -39,6 +40,8 @@ type shared struct {
 	oldKeys  []signing.OldKey
 	// authService keeps the accounts; nil: they are our own.
 	authService *authservice.Service
+	// writer has commands on rooms done; see writerOf.
+	writer room.Writer
 	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
 	to caller
 

@@ -40,12 +40,15 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	// Those who wait are told to come again before anything else stops.
 	p.drain = engine.Drain
-	p.handlers = read.NewAccounts(read.AccountsOptions{Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil}).Handlers()
+	away := newAbroad(s)
+	p.handlers = read.NewAccounts(read.AccountsOptions{
+		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, Remote: away,
+	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewSync(engine, accounts, who).Handlers())
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
-	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now)).Handlers())
+	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now), away).Handlers())
 	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
 	return p, nil
 }

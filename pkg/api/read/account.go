@@ -20,6 +20,8 @@ type AccountsOptions struct {
 	BaseURL string
 	// Delegated tells that an outside service keeps the accounts, so that clients can change little of them here.
 	Delegated bool
+	// Remote asks other servers for their users' profiles.
+	Remote Remote
 }
 
 // Accounts answers what is read of accounts, and what the server says of itself.
@@ -165,7 +167,15 @@ func (a *Accounts) profileOf(r *http.Request) (map[string]jsontext.Value, error)
 	}
 	unknown := mxerr.New(mxerr.NotFound, "Profile was not found")
 	if u.Server() != a.o.Server {
-		return nil, unknown
+		fields, err := a.o.Remote.Profile(r.Context(), u, "")
+		if err != nil {
+			return nil, unknown.WithCause(err)
+		}
+		out := make(map[string]jsontext.Value, len(fields))
+		for f, v := range fields {
+			out[f] = jsontext.Value(v)
+		}
+		return out, nil
 	}
 	fields, err := a.o.Accounts.Profile(r.Context(), u)
 	if err != nil {

@@ -1,6 +1,8 @@
 package read
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
@@ -15,10 +17,20 @@ import (
 type Rooms struct {
 	server id.ServerName
 	rooms  *timeline.Rooms
+	remote Remote
+}
+
+// Remote asks other servers. It is *abroad.Abroad.
+type Remote interface {
+	Alias(ctx context.Context, alias id.RoomAlias) (id.RoomID, []id.ServerName, error)
+	Profile(ctx context.Context, user id.UserID, field string) (map[string]json.RawMessage, error)
+	Hosts(ctx context.Context, room id.RoomID) ([]string, error)
 }
 
 // NewRooms makes the handlers.
-func NewRooms(server id.ServerName, rooms *timeline.Rooms) *Rooms { return &Rooms{server, rooms} }
+func NewRooms(server id.ServerName, rooms *timeline.Rooms, remote Remote) *Rooms {
+	return &Rooms{server, rooms, remote}
+}
 
 // Handlers gives the handlers by the names of their rows.
 func (h *Rooms) Handlers() httpx.Handlers {
@@ -235,8 +247,16 @@ func (h *Rooms) alias(w http.ResponseWriter, r *http.Request) error {
 		return mxerr.New(mxerr.InvalidParam, "Invalid room alias").WithCause(err)
 	}
 	missing := mxerr.New(mxerr.NotFound, "Room alias not found")
+	type answer struct {
+		RoomID  string          `json:"room_id"`
+		Servers []id.ServerName `json:"servers"`
+	}
 	if alias.Server() != h.server {
-		return missing
+		room, servers, err := h.remote.Alias(r.Context(), alias)
+		if err != nil {
+			return missing.WithCause(err)
+		}
+		return httpx.WriteJSON(w, http.StatusOK, answer{string(room), append([]id.ServerName{}, servers...)})
 	}
 	room, ok, err := h.rooms.Alias(r.Context(), alias)
 	switch {
@@ -245,11 +265,19 @@ func (h *Rooms) alias(w http.ResponseWriter, r *http.Request) error {
 	case !ok:
 		return missing
 	}
-	return httpx.WriteJSON(w, http.StatusOK, struct {
-		RoomID  string          `json:"room_id"`
-		Servers []id.ServerName `json:"servers"`
-	}{room, []id.ServerName{h.server}})
+	servers := []id.ServerName{h.server}
+	hosts, err := h.remote.Hosts(r.Context(), id.RoomID(room))
+	if err != nil {
+		return err
+	}
+	for _, s := range hosts[:min(len(hosts), maxAliasServers)] {
+		servers = append(servers, id.ServerName(s))
+	}
+	return httpx.WriteJSON(w, http.StatusOK, answer{room, servers})
 }
+
+// maxAliasServers bounds the servers that are named with an alias.
+const maxAliasServers = 50
 
 func (h *Rooms) aliases(w http.ResponseWriter, r *http.Request) error {
 	room, err := roomVar(r)

@@ -84,7 +84,23 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	h.inviteRemote(r, cmd, made)
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{made})
+}
+
+// inviteRemote invites the users of other servers to a new room. The room is there whether they can be invited or not, and whoever made it
+// sees who was.
+func (h *Rooms) inviteRemote(r *http.Request, cmd *room.CreateRoom, made id.RoomID) {
+	for i := range cmd.Invite {
+		user := cmd.Invite[i].User
+		if user.Server() == h.o.Server || h.o.Abroad == nil {
+			continue
+		}
+		_ = h.o.Abroad.Invite(r.Context(), &room.SetMembership{
+			Room: made, By: room.Origin{User: cmd.Creator.User, Device: cmd.Creator.Device}, Target: user, Action: room.ActionInvite,
+			IsDirect: cmd.IsDirect,
+		})
+	}
 }
 
 func (h *Rooms) createCommand(ctx context.Context, q *createRequest) (*room.CreateRoom, error) {
@@ -186,7 +202,7 @@ func (h *Rooms) invitee(s string) (id.UserID, error) {
 	if err != nil {
 		return "", err
 	}
-	if user.Server() != h.o.Server {
+	if user.Server() != h.o.Server && h.o.Abroad == nil {
 		return "", mxerr.New(mxerr.Forbidden, "Users of other servers cannot be invited from here")
 	}
 	return user, nil

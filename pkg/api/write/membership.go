@@ -13,6 +13,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/abroad"
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
 
@@ -51,7 +52,7 @@ func decodeReason(r *http.Request) (q reasonRequest, extra []byte, err error) {
 }
 
 // own changes the caller's own membership.
-func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string, extra []byte) error {
+func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string, via []id.ServerName, extra []byte) error {
 	by, err := origin(r, c)
 	if err != nil {
 		return err
@@ -60,6 +61,17 @@ func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action ro
 	if action != room.ActionLeave {
 		if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
 			return err
+		}
+	}
+	if h.o.Abroad != nil {
+		elsewhere, known, err := h.o.Abroad.Elsewhere(r.Context(), target)
+		if err != nil {
+			return err
+		}
+		if elsewhere && (known || action != room.ActionLeave) {
+			return h.o.Abroad.Do(r.Context(), &abroad.Act{
+				User: c.UserID, Room: target, Action: action, Via: via, Reason: reason, Profile: cmd.Profile,
+			})
 		}
 	}
 	_, err = h.do(r.Context(), cmd)
@@ -78,11 +90,11 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if len(q.ThirdPartySigned) > 0 && !canonjson.IsNull(q.ThirdPartySigned) {
 		return mxerr.New(mxerr.ThreepidDenied, "This server does not invite by address")
 	}
-	target, err := h.target(r)
+	target, via, err := h.target(r)
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionJoin, q.Reason, extra); err != nil {
+	if err := h.own(r, c, target, room.ActionJoin, q.Reason, via, extra); err != nil {
 		return err
 	}
 	if err := h.follow(r.Context(), c.UserID, target); err != nil {
@@ -100,41 +112,63 @@ func (h *Rooms) knock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	target, err := h.target(r)
+	target, via, err := h.target(r)
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionKnock, q.Reason, extra); err != nil {
+	if err := h.own(r, c, target, room.ActionKnock, q.Reason, via, extra); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
 }
 
-// target gives the room that the path names by its id or by an alias.
-func (h *Rooms) target(r *http.Request) (id.RoomID, error) {
+// target gives the room that the path names by its id or by an alias, and servers that may be in it.
+func (h *Rooms) target(r *http.Request) (id.RoomID, []id.ServerName, error) {
+	q := r.URL.Query()
+	var via []id.ServerName
+	for _, name := range append(q["via"], q["server_name"]...) {
+		via = append(via, id.ServerName(name))
+	}
 	s := httpx.Var(r, "roomIdOrAlias")
 	switch {
 	case s == "":
-		return pathRoom(r)
+		target, err := pathRoom(r)
+		return target, via, err
 	case strings.HasPrefix(s, "#"):
 		alias, err := parseAlias(s)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		return h.resolve(r.Context(), alias)
+		target, servers, err := h.resolveVia(r.Context(), alias)
+		return target, append(via, servers...), err
 	}
-	return parseRoom(s)
+	target, err := parseRoom(s)
+	return target, via, err
 }
 
-// resolve gives the room of an alias. Aliases of other servers are answered by these, over federation.
+// resolve gives the room of an alias.
 func (h *Rooms) resolve(ctx context.Context, alias id.RoomAlias) (id.RoomID, error) {
+	target, _, err := h.resolveVia(ctx, alias)
+	return target, err
+}
+
+// resolveVia gives the room of an alias, and servers that are in it. Aliases of other servers are answered by these, over federation.
+func (h *Rooms) resolveVia(ctx context.Context, alias id.RoomAlias) (id.RoomID, []id.ServerName, error) {
 	if alias.Server() == h.o.Server {
 		found, _, ok, err := h.o.Directory.Resolve(ctx, alias)
-		if err != nil || ok {
-			return found, err
+		if err == nil && !ok {
+			err = noAlias(alias)
 		}
+		return found, nil, err
 	}
-	return "", noAlias(alias)
+	if h.o.Abroad == nil {
+		return "", nil, noAlias(alias)
+	}
+	found, servers, err := h.o.Abroad.Alias(ctx, alias)
+	if err != nil {
+		return "", nil, noAlias(alias)
+	}
+	return found, append([]id.ServerName{alias.Server()}, servers...), nil
 }
 
 func noAlias(alias id.RoomAlias) error {
@@ -151,7 +185,7 @@ func (h *Rooms) leave(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.own(r, c, target, room.ActionLeave, q.Reason, nil); err != nil {
+	if err := h.own(r, c, target, room.ActionLeave, q.Reason, nil, nil); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
@@ -199,6 +233,12 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 	cmd := &room.SetMembership{Room: target, Target: user, Action: room.ActionInvite, Reason: q.Reason}
 	if cmd.By, err = origin(r, c); err != nil {
 		return err
+	}
+	if user.Server() != h.o.Server {
+		if err := h.o.Abroad.Invite(r.Context(), cmd); err != nil {
+			return err
+		}
+		return httpx.WriteJSON(w, http.StatusOK, empty)
 	}
 	if cmd.Profile, err = h.profile(r.Context(), user); err != nil {
 		return err

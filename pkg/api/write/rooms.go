@@ -12,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/abroad"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
@@ -45,7 +46,15 @@ type RoomLimiter interface {
 	TakeRoom(ctx context.Context, class route.RateClass, room id.RoomID) error
 }
 
-// RoomOptions are what the handlers of rooms need. Limits may be nil.
+// Abroad acts in rooms that this server is not in. It is *abroad.Abroad.
+type Abroad interface {
+	Elsewhere(ctx context.Context, room id.RoomID) (elsewhere, known bool, err error)
+	Do(ctx context.Context, act *abroad.Act) error
+	Invite(ctx context.Context, invite *room.SetMembership) error
+	Alias(ctx context.Context, alias id.RoomAlias) (id.RoomID, []id.ServerName, error)
+}
+
+// RoomOptions are what the handlers of rooms need. Limits may be nil, and so may Abroad: this server is then alone.
 type RoomOptions struct {
 	Server    id.ServerName
 	Writer    room.Writer
@@ -55,6 +64,7 @@ type RoomOptions struct {
 	Upgrades  Upgrades
 	Reported  Reported
 	Limits    RoomLimiter
+	Abroad    Abroad
 	Now       func() time.Time
 	// Random makes room ids.
 	Random io.Reader

@@ -149,8 +149,8 @@ func (h *Rooms) completeMember(ctx context.Context, c *auth.Caller, cmd *room.Se
 	}
 	switch membership {
 	case event.Invite:
-		if _, err := h.invitee(cmd.StateKey); err != nil {
-			return err
+		if user.Server() != h.o.Server {
+			return mxerr.New(mxerr.Forbidden, "Users of other servers are invited by /invite")
 		}
 	case event.Join, event.Knock:
 	default:

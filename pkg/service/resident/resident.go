@@ -546,3 +546,44 @@ func (r *Rooms) usersOf(ctx context.Context, ref *Ref, origin id.ServerName) ([]
 	}
 	return out, nil
 }
+
+// Admits is [Rooms.Room] for whoever needs the rules of the room's version only.
+func (r *Rooms) Admits(ctx context.Context, room id.RoomID, origin id.ServerName) (*roomver.Rules, error) {
+	ref, err := r.Room(ctx, room, origin)
+	if err != nil {
+		return nil, err
+	}
+	return ref.Rules, nil
+}
+
+// Hosts gives the other servers that are in a room.
+func (r *Rooms) Hosts(ctx context.Context, room id.RoomID) ([]string, error) {
+	ref, ok, err := r.db.RoomByID(ctx, room)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return r.fed.Hosts(ctx, ref.Nid)
+}
+
+// Elsewhere tells whether a room's members can only be changed by way of another server: nobody of this one is in it, and it is not a room of
+// which nobody at all is left. known says that there is something of it here, if only an invitation.
+func (r *Rooms) Elsewhere(ctx context.Context, room id.RoomID) (elsewhere, known bool, err error) {
+	ref, known, err := r.db.RoomByID(ctx, room)
+	if err != nil || !known {
+		return true, false, err
+	}
+	here, err := r.here(ctx, ref.Nid)
+	if err != nil || here {
+		return false, true, err
+	}
+	create := roomdb.StateName{Type: event.TypeCreate}
+	found, err := r.db.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{create})
+	if err != nil {
+		return false, true, err
+	}
+	if _, has := found[create]; !has {
+		return true, true, nil
+	}
+	hosts, err := r.fed.Hosts(ctx, ref.Nid)
+	return len(hosts) > 0, true, err
+}

@@ -155,7 +155,7 @@ func (c *CreateRoom) decide(rules *roomver.Rules) (plan, error) {
 	}
 	for _, i := range c.Invite {
 		if i.User.Server() != c.Creator.User.Server() {
-			return plan{}, mxerr.New(mxerr.Unknown, "users of other servers cannot be invited yet")
+			continue // their servers have to be asked: see InviteDraft
 		}
 		invite := map[string]any{"membership": event.Invite}
 		if c.IsDirect {

@@ -46,7 +46,7 @@ func newStack(t *testing.T) *stack {
 	rooms := timeline.New(readdb.NewReader(w.Reader, w.Shards), accounts, time.Now)
 	sessions := account.NewSessions(string(roomtest.Server), w.Shards, accounts,
 		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
-	handlers := read.NewRooms(roomtest.Server, rooms).Handlers()
+	handlers := read.NewRooms(roomtest.Server, rooms, nil).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
 	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
 	var err error

@@ -250,12 +250,11 @@ func (b *base) openSoft(context.Context) error {
 func (b *base) openFleet(context.Context) error {
 	b.leases = leasedb.NewDB(b.db)
 	b.status = newStatus(b)
-	roles := make([]string, len(b.cfg.Roles))
-	for i, r := range b.cfg.Roles {
-		roles[i] = string(r)
-	}
-	if b.opts.Kind == Synchrotron || b.opts.Kind == FederationReader {
-		roles = nil
+	var roles []string
+	if b.opts.Kind != Synchrotron && b.opts.Kind != FederationReader {
+		for _, r := range b.cfg.Roles {
+			roles = append(roles, string(r))
+		}
 	}
 	if b.opts.Kind == AllInOne || b.opts.Kind == FederationReader {
 		roles = append(roles, rolePreparation)

@@ -107,7 +107,7 @@ func (g *gap) missing(ctx context.Context, from id.ServerName, e *event.Event) (
 	if err != nil {
 		return nil, wrap("encode request", err)
 	}
-	raw, err := g.o.Remote.Ask(ctx, from, "POST", fedPath("v1", "get_missing_events", string(g.room)), nil, body, answerLimit, askTimeout, false)
+	raw, err := g.o.Remote.Ask(ctx, from, "POST", fedPath("get_missing_events", string(g.room)), nil, body, answerLimit, askTimeout, false)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (g *gap) dropSet(ctx context.Context, set []byte) {
 
 // authChain fetches the auth events of an event and stores them.
 func (g *gap) authChain(ctx context.Context, from id.ServerName, e *event.Event) error {
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("v1", "event_auth", string(g.room), string(e.EventID())), nil, nil, idsLimit, askTimeout, false)
+	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("event_auth", string(g.room), string(e.EventID())), nil, nil, idsLimit, askTimeout, false)
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (g *gap) authChain(ctx context.Context, from id.ServerName, e *event.Event)
 // stateBefore fetches the state before an event, as far as it is not known here.
 func (g *gap) stateBefore(ctx context.Context, from id.ServerName, e *event.Event) (*Set, error) {
 	query := url.Values{"event_id": {string(e.EventID())}}
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("v1", "state_ids", string(g.room)), query, nil, idsLimit, stateTimeout, false)
+	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("state_ids", string(g.room)), query, nil, idsLimit, stateTimeout, false)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +305,7 @@ func (g *gap) singly(ctx context.Context, from id.ServerName, ids []id.EventID) 
 	group.SetLimit(abreast)
 	for _, e := range ids {
 		group.Go(func() error {
-			b, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("v1", "event", string(e)), nil, nil, answerLimit, askTimeout, false)
+			b, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("event", string(e)), nil, nil, answerLimit, askTimeout, false)
 			if err != nil {
 				return nil
 			}
@@ -326,7 +326,7 @@ func (g *gap) singly(ctx context.Context, from id.ServerName, ids []id.EventID) 
 }
 
 func (g *gap) wholeState(ctx context.Context, from id.ServerName, query url.Values) ([]*event.Event, error) {
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("v1", "state", string(g.room)), query, nil, stateLimit, stateTimeout, false)
+	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("state", string(g.room)), query, nil, stateLimit, stateTimeout, false)
 	if err != nil {
 		return nil, err
 	}

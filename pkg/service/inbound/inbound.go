@@ -109,8 +109,8 @@ func (l *limiter) leave(key string) {
 	delete(l.busy, key)
 }
 
-func fedPath(version, endpoint string, segments ...string) string {
-	p := "/_matrix/federation/" + version + "/" + endpoint
+func fedPath(endpoint string, segments ...string) string {
+	p := "/_matrix/federation/v1/" + endpoint
 	for _, s := range segments {
 		p += "/" + url.PathEscape(s)
 	}

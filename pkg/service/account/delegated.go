@@ -86,7 +86,6 @@ func (s *Sessions) Delegate(in Introspector, put func(ctx context.Context, cmd *
 
 // delegated is Session where an outside service has the tokens.
 func (s *Sessions) delegated(ctx context.Context, token string, hash [32]byte) (accountdb.Session, [32]byte, error) {
-	unknown := mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", false)
 	x, ok := s.cache.get(hash)
 	if ok && s.now().UnixMilli() >= x.Expires {
 		s.cache.expire(hash)
@@ -95,13 +94,13 @@ func (s *Sessions) delegated(ctx context.Context, token string, hash [32]byte) (
 	if !ok {
 		var err error
 		if x, err = s.introspect(ctx, token, hash); errors.Is(err, ErrInactive) {
-			return accountdb.Session{}, hash, unknown.WithCause(err)
+			return accountdb.Session{}, hash, unknownToken(false).WithCause(err)
 		} else if err != nil {
 			return accountdb.Session{}, hash, err
 		}
 	}
 	if x.Deactivated {
-		return accountdb.Session{}, hash, unknown
+		return accountdb.Session{}, hash, unknownToken(false)
 	}
 	return x, hash, nil
 }

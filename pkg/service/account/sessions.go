@@ -41,14 +41,13 @@ func (s *Sessions) OnFirstUse(confirm func(ctx context.Context, cmd *ConfirmRefr
 // Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with
 // M_UNKNOWN_TOKEN.
 func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error) {
-	unknown := mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", false)
 	hash := HashToken(token)
 	if s.outside != nil {
 		return s.delegated(ctx, token, hash)
 	}
 	localpart, err := TokenLocalpart(token)
 	if err != nil {
-		return accountdb.Session{}, hash, unknown.WithCause(err)
+		return accountdb.Session{}, hash, unknownToken(false).WithCause(err)
 	}
 	x, ok := s.cache.get(hash)
 	if !ok {
@@ -69,16 +68,20 @@ func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session
 		case err != nil:
 			return accountdb.Session{}, hash, err
 		case !ok || x.UserID != user:
-			return accountdb.Session{}, hash, unknown
+			return accountdb.Session{}, hash, unknownToken(false)
 		}
 	}
 	switch {
 	case x.Deactivated:
-		return accountdb.Session{}, hash, unknown
+		return accountdb.Session{}, hash, unknownToken(false)
 	case x.Expires != 0 && s.now().UnixMilli() >= x.Expires:
-		return accountdb.Session{}, hash, unknown.With("soft_logout", true)
+		return accountdb.Session{}, hash, unknownToken(true)
 	}
 	return x, hash, nil
+}
+
+func unknownToken(softLogout bool) *mxerr.Error {
+	return mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", softLogout)
 }
 
 // Concerned tells, from an entry's header alone, whether [Sessions.Apply] needs to see it.

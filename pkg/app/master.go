@@ -50,6 +50,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	if s.hasRole(config.RoleBackground) {
 		group.Add("background", newBackground(s, writer))
 	}
+	if s.hasRole(config.RoleFederationSender) {
+		if err := addSender(s, group); err != nil {
+			return part{}, err
+		}
+	}
 	if !s.hasRole(config.RoleClient) {
 		return p, nil
 	}

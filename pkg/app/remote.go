@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -55,7 +54,7 @@ func (s *shared) federationGate() auth.Federation {
 	if !s.cfg.Federation.Enabled {
 		return nil
 	}
-	return auth.NewXMatrix(s.base.server, s.keyring, s.now, func(ctx context.Context, origin id.ServerName) { s.remote.Heard(ctx, origin) })
+	return auth.NewXMatrix(s.base.server, s.keyring, s.now, s.heard)
 }
 
 // rootsOf gives the system's authorities with those of a file; nil, which means the system's, without one.

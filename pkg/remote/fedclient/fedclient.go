@@ -156,6 +156,9 @@ type Request struct {
 	Unsigned bool
 	// Insist asks a server that is being left alone too: for somebody who waits for the answer.
 	Insist bool
+	// Strict has a server left alone for a while that answers anything but 2xx, or 400 or 413 as a Matrix error: for what is sent again and
+	// again until it is taken.
+	Strict bool
 }
 
 // Path joins segments, escaped, after a prefix.
@@ -229,7 +232,8 @@ func (c *Client) Open(ctx context.Context, to id.ServerName, r Request) (*http.R
 	if e, ok := mxerr.Parse(resp.StatusCode, body); ok {
 		refused.Err = e
 	}
-	if resp.StatusCode >= 500 && refused.Err == nil || resp.StatusCode == http.StatusTooManyRequests {
+	judged := refused.Err != nil && (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge)
+	if resp.StatusCode >= 500 && refused.Err == nil || resp.StatusCode == http.StatusTooManyRequests || r.Strict && !judged {
 		c.pauses.failed(context.WithoutCancel(ctx), to)
 	} else {
 		c.pauses.answered(ctx, to)
@@ -296,8 +300,11 @@ func RequestObject(origin, destination id.ServerName, method, uri string, body [
 	return object, nil
 }
 
-// Heard tells that a server has shown that it is there: it is asked again at once.
-func (c *Client) Heard(ctx context.Context, server id.ServerName) { c.pauses.answered(ctx, server) }
+// Heard tells that a server has shown that it is there: it is asked again at once. It says whether the server was being left alone.
+func (c *Client) Heard(ctx context.Context, server id.ServerName) (news bool) { return c.pauses.answered(ctx, server) }
+
+// HeardElsewhere tells that another worker has heard of a server: what is remembered here of its failures is not believed any more.
+func (c *Client) HeardElsewhere(server id.ServerName) { c.pauses.forget(server) }
 
 // Backoff gives how long a server is still left alone, 0 if it is not.
 func (c *Client) Backoff(ctx context.Context, server id.ServerName) time.Duration {

@@ -107,11 +107,19 @@ func (p *pauses) failed(ctx context.Context, s id.ServerName) {
 	}
 }
 
-// answered notes that a server is there.
-func (p *pauses) answered(ctx context.Context, s id.ServerName) {
+// answered notes that a server is there, and says whether it had failed.
+func (p *pauses) answered(ctx context.Context, s id.ServerName) bool {
 	if p.get(ctx, s).Failures == 0 {
-		return
+		return false
 	}
 	p.put(s, pause{})
 	_ = p.cache.Delete(ctx, pauseKey(s)) // it may be lost
+	return true
+}
+
+// forget drops what is remembered here of a server, so that the shared cache is asked.
+func (p *pauses) forget(s id.ServerName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, s)
 }

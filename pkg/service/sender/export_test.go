@@ -1,0 +1,39 @@
+package sender
+
+// Kill ends a sender as SIGKILL does: transactions are cut off, and what was acknowledged since the last save is not stored.
+func (s *Sender) Kill() {
+	s.tasks.Stop()
+	s.mu.Lock()
+	var list []*slot
+	for _, sl := range s.slots {
+		list = append(list, sl)
+	}
+	s.mu.Unlock()
+	for _, sl := range list {
+		sl.tasks.Stop()
+	}
+}
+
+// Queued tells how many bytes are queued.
+func (s *Sender) Queued() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+// Waiting counts the destinations that wait, and those that are behind.
+func (s *Sender) Waiting() (wait, behind int) { return s.waitingNow() }
+
+// Idle tells whether nothing is queued or under way.
+func (s *Sender) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.slots {
+		for _, d := range sl.dests {
+			if d.state != idle || !d.quiet() {
+				return false
+			}
+		}
+	}
+	return true
+}

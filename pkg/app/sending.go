@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -29,7 +28,7 @@ func addSender(s *shared, group *lifecycle.Group) error {
 		return nil
 	}
 	var engine *lease.Engine
-	out := sender.New(sender.Config{}, sender.Options{
+	out := sender.New(context.Background(), sender.Config{}, sender.Options{
 		Server: s.base.server, Shards: s.shards, DB: senderdb.NewDB(s.db), Cursors: s.logs, Source: s.logs, Stream: follow.NewBusStream(s.bus),
 		Transport: transport{s.remote},
 		Devices:   deviceNews{e2eeReader(s, readdb.NewReader(s.rooms, s.shards))},
@@ -113,7 +112,7 @@ func (t transport) Send(ctx context.Context, to id.ServerName, txn string, body 
 	})
 	var refused *fedclient.RefusedError
 	if errors.As(err, &refused) {
-		return nil, &sender.Refusal{Status: refused.Status, Matrix: refused.Err != nil, Err: err}
+		return nil, &sender.RefusedError{Status: refused.Status, Matrix: refused.Err != nil, Err: err}
 	}
 	return answer, err
 }
@@ -139,7 +138,7 @@ func (d deviceNews) Updates(ctx context.Context, user id.UserID, pos shard.Pos, 
 	edus, err := d.reader.Updates(ctx, user, int64(pos), change)
 	out := make([]sender.EDU, len(edus))
 	for i, e := range edus {
-		out[i] = sender.EDU{Type: e.Type, Content: json.RawMessage(e.Content)}
+		out[i] = sender.EDU{Type: e.Type, Content: e.Content}
 	}
 	return out, err
 }

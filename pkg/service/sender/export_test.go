@@ -1,5 +1,7 @@
 package sender
 
+import "github.com/heddle-im/heddle/pkg/matrix/id"
+
 // Kill ends a sender as SIGKILL does: transactions are cut off, and what was acknowledged since the last save is not stored.
 func (s *Sender) Kill() {
 	s.tasks.Stop()
@@ -36,4 +38,15 @@ func (s *Sender) Idle() bool {
 		}
 	}
 	return true
+}
+
+// Soft counts what was heard besides the log and not taken in.
+func (s *Sender) Soft() int { return len(s.soft) }
+
+// QueuedFor counts the events and EDUs queued for a destination.
+func (s *Sender) QueuedFor(name id.ServerName) [2]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.destination(name)
+	return [2]int{len(d.queue), len(d.edus)}
 }

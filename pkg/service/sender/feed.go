@@ -77,8 +77,11 @@ func (s *Sender) followFrom(ctx context.Context, from shard.Heads) error {
 	}
 	fctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	started := make(chan error, 1)
-	go func() { started <- f.Start(fctx) }() // waited for below
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() { // waited for below
+		defer close(ended)
+		started <- f.Start(fctx)
+	}()
 	s.follower.Store(f)
 	defer s.follower.Store(nil)
 	var err error
@@ -92,11 +95,10 @@ func (s *Sender) followFrom(ctx context.Context, from shard.Heads) error {
 			}
 		}
 	case <-s.changed:
-		cancel()
-		<-started
 	case <-ctx.Done():
-		<-started
 	}
+	cancel()
+	<-ended
 	if serr := f.Stop(context.WithoutCancel(ctx)); err == nil {
 		err = serr
 	}
@@ -193,7 +195,7 @@ func (f *feed) Reset(ctx context.Context, at shard.Heads) error {
 
 // take takes in one entry.
 func (s *Sender) take(ctx context.Context, e *entry.At, prev shard.Pos, gen int64) error {
-	switch e.Kind { //nolint:exhaustive // the filter leaves no others
+	switch e.Kind {
 	case entry.KindEvent:
 		return s.takeEvent(ctx, e, prev, gen)
 	case entry.KindReceipt:

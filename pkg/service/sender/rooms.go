@@ -202,7 +202,9 @@ func (r *rooms) settled(ctx context.Context, room shard.Nid, since shard.Pos, h 
 			return nil, err
 		}
 		r.s.metrics.loads.Inc()
-		gone := func(d *destination) bool { return slices.Contains(doubtful, d.name) && !slices.Contains(still, string(d.name)) }
+		gone := func(d *destination) bool {
+			return slices.Contains(doubtful, d.name) && !slices.Contains(still, string(d.name))
+		}
 		r.mu.Lock()
 		if h.version == version { // else somebody came or went meanwhile
 			h.list, h.doubtful = slices.DeleteFunc(slices.Clone(list), gone), nil

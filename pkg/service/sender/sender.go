@@ -25,15 +25,15 @@ const RoleName = "federation-sender"
 
 // Transport carries transactions to other servers.
 type Transport interface {
-	// Send delivers a transaction and gives the answer. A server that answers anything but 2xx is a *Refusal; any error but a refusal with
+	// Send delivers a transaction and gives the answer. A server that answers anything but 2xx is a *RefusedError; any error but a refusal with
 	// status 400 or 413 makes Backoff say for how long the server is to be left alone.
 	Send(ctx context.Context, to id.ServerName, txn string, body []byte) (answer []byte, err error)
 	// Backoff tells for how long a server is still to be left alone.
 	Backoff(ctx context.Context, to id.ServerName) time.Duration
 }
 
-// Refusal is the error of a server that answered, but not with 2xx.
-type Refusal struct {
+// RefusedError is the error of a server that answered, but not with 2xx.
+type RefusedError struct {
 	Status int
 	// Matrix says that the answer was a Matrix error, and so came from a homeserver and not from something before it.
 	Matrix bool
@@ -41,10 +41,10 @@ type Refusal struct {
 }
 
 // Error implements error.
-func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *RefusedError) Error() string { return r.Err.Error() }
 
 // Unwrap gives what the transport said.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusedError) Unwrap() error { return r.Err }
 
 // EDU is what other servers are told besides events.
 type EDU struct {
@@ -165,8 +165,8 @@ type slot struct {
 	idle    chan struct{} // closed when the slot is closing and nobody works
 }
 
-// New makes a Sender. Nothing happens before Start.
-func New(cfg Config, o Options) *Sender {
+// New makes a Sender, whose work carries the values of ctx. Nothing happens before Start.
+func New(ctx context.Context, cfg Config, o Options) *Sender {
 	cfg = cfg.withDefaults()
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -175,7 +175,7 @@ func New(cfg Config, o Options) *Sender {
 		o.Valid = func(int, shard.Epoch) bool { return true }
 	}
 	s := &Sender{
-		cfg: cfg, o: o, log: o.Log, tasks: lifecycle.NewTasks(context.Background()),
+		cfg: cfg, o: o, log: o.Log, tasks: lifecycle.NewTasks(context.WithoutCancel(ctx)),
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), soft: make(chan any, 1024),
 		retries: make(chan struct{}, cfg.Retries), lanes: make(chan struct{}, cfg.Lanes), fresh: make(chan struct{}, cfg.Fresh),
 		big: make(chan struct{}, maxBig), slots: map[int]*slot{},

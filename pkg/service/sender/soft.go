@@ -184,7 +184,7 @@ func (l *listener) hearPresence(ctx context.Context, b *entry.PresenceBatch) err
 
 func presenceEDU(p *entry.PresenceState, active bool) *edu {
 	name := "offline"
-	switch p.Presence { //nolint:exhaustive // whatever else there is, it is not online
+	switch p.Presence {
 	case entry.PresenceOnline:
 		name = "online"
 	case entry.PresenceUnavailable:

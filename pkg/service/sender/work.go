@@ -153,7 +153,7 @@ func (s *Sender) deliver(ctx context.Context, d *destination, p *parcel) error {
 	answer, err := s.o.Transport.Send(ctx, d.name, p.txn, p.body)
 	s.metrics.took.Observe(time.Since(began).Seconds())
 	leave()
-	var refusal *Refusal
+	var refusal *RefusedError
 	if errors.As(err, &refusal) && refusal.Matrix && (refusal.Status == 400 || refusal.Status == 413) {
 		s.metrics.transactions.WithLabelValues("refused").Inc()
 		return s.narrow(ctx, d, p, err)

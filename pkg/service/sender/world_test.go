@@ -34,6 +34,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/senderdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
@@ -92,7 +93,7 @@ func (t transport) Send(ctx context.Context, to id.ServerName, txn string, body 
 	})
 	var refused *fedclient.RefusedError
 	if errors.As(err, &refused) {
-		err = &sender.Refusal{Status: refused.Status, Matrix: refused.Err != nil, Err: err}
+		err = &sender.RefusedError{Status: refused.Status, Matrix: refused.Err != nil, Err: err}
 	}
 	return answer, err
 }
@@ -131,7 +132,7 @@ type master struct {
 
 // start starts a sender, with no slots.
 func (w *world) start() *master {
-	s := sender.New(w.cfg, sender.Options{
+	s := sender.New(w.Ctx(), w.cfg, sender.Options{
 		Server: roomtest.Server, Shards: w.Shards, DB: senderdb.NewDB(w.DB.DB), Cursors: w.Log(), Source: w.Log(), Transport: transport{w},
 		Devices: w.news, Budget: w.budget, Now: time.Now,
 	})
@@ -393,4 +394,15 @@ func (w *world) invite(r id.RoomID, u id.UserID) id.EventID {
 	require.NoError(w.T, err)
 	w.Do(&room.Accept{Room: r, Events: [][]byte{draft.Event}})
 	return e.EventID()
+}
+
+// commit has an entry of a user committed.
+func (w *world) commit(u id.UserID, e entry.Entry) {
+	w.T.Helper()
+	s := w.Shards.OfUser(string(u))
+	epoch, _ := w.Epoch(s)
+	_, err := w.Committer.Submit(&entry.Proposal{
+		Shard: s, Epoch: epoch, Entries: []entry.Entry{e}, Rows: []entry.Row{&accountdb.DeviceList{UserID: string(u)}},
+	}).Wait(w.Ctx())
+	require.NoError(w.T, err)
 }

@@ -118,7 +118,9 @@ func (t transport) Send(ctx context.Context, to id.ServerName, txn string, body 
 }
 
 // Backoff implements sender.Transport.
-func (t transport) Backoff(ctx context.Context, to id.ServerName) time.Duration { return t.client.Backoff(ctx, to) }
+func (t transport) Backoff(ctx context.Context, to id.ServerName) time.Duration {
+	return t.client.Backoff(ctx, to)
+}
 
 // deviceNews is what other servers are told of users' devices.
 type deviceNews struct{ reader *e2ee.Reader }

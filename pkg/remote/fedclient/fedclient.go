@@ -301,7 +301,9 @@ func RequestObject(origin, destination id.ServerName, method, uri string, body [
 }
 
 // Heard tells that a server has shown that it is there: it is asked again at once. It says whether the server was being left alone.
-func (c *Client) Heard(ctx context.Context, server id.ServerName) (news bool) { return c.pauses.answered(ctx, server) }
+func (c *Client) Heard(ctx context.Context, server id.ServerName) (news bool) {
+	return c.pauses.answered(ctx, server)
+}
 
 // HeardElsewhere tells that another worker has heard of a server: what is remembered here of its failures is not believed any more.
 func (c *Client) HeardElsewhere(server id.ServerName) { c.pauses.forget(server) }

@@ -40,6 +40,10 @@ type listener struct {
 }
 
 func newListener(name, address string, t *tls.Config, h http.Handler, linger time.Duration, log *slog.Logger) *listener {
+	if t != nil {
+		t = t.Clone()
+		t.NextProtos = []string{"h2", "http/1.1"} // the server looks there for whether it is to speak HTTP/2
+	}
 	l := &listener{
 		name: name, address: address, tls: t, handler: h, linger: linger, log: log,
 		served: make(chan struct{}), failed: make(chan error, 1),
@@ -66,9 +70,7 @@ func (l *listener) Start(ctx context.Context) error {
 	}
 	l.bound = ln.Addr()
 	if l.tls != nil {
-		cfg := l.tls.Clone()
-		cfg.NextProtos = []string{"h2", "http/1.1"}
-		ln = tls.NewListener(ln, cfg)
+		ln = tls.NewListener(ln, l.tls)
 	}
 	go func() { // ended and waited for by Stop
 		defer close(l.served)

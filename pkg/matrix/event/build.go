@@ -237,7 +237,8 @@ func (p *Proto) appendLinks(dst []byte, rules *roomver.Rules, links []id.EventID
 }
 
 // ParseTemplate reads what AppendTemplate wrote elsewhere: the event that another server proposes in its
-// answer to make_join and its like. Unknown members, hashes and signatures are left behind. The caller
+// answer to make_join and its like. Unknown members, hashes and signatures are left behind, and the time may be
+// missing, for some servers leave it out. The caller
 // checks that it is the event that was asked for before it builds it.
 func ParseTemplate(rules *roomver.Rules, data []byte) (*Proto, error) {
 	if len(data) > maxRaw {
@@ -252,8 +253,11 @@ func ParseTemplate(rules *roomver.Rules, data []byte) (*Proto, error) {
 	if err := e.place(canonjson.Index(buf, stack[:0]), true); err != nil {
 		return nil, err
 	}
-	if e.f[fDepth].end == 0 || e.f[fOriginServerTS].end == 0 {
-		return nil, fmt.Errorf("%w: depth or origin_server_ts", ErrFormat)
+	if e.f[fDepth].end == 0 {
+		return nil, fmt.Errorf("%w: depth", ErrFormat)
+	}
+	if e.f[fOriginServerTS].end == 0 {
+		return ParseTemplate(rules, append([]byte(`{"origin_server_ts":0,`), buf[1:]...))
 	}
 	if err := e.read(); err != nil {
 		return nil, err

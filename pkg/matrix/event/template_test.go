@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,4 +26,15 @@ func FuzzParseTemplate(f *testing.F) {
 			require.NotNil(t, p.Content)
 		}
 	})
+}
+
+// Some servers leave the time to who builds the event.
+func TestTemplateWithoutTime(t *testing.T) {
+	const template = `{"content":{"membership":"join"},"depth":5,"prev_events":[],"auth_events":[],"room_id":"!r:a.test","sender":"@u:b.test","state_key":"@u:b.test","type":"m.room.member"}`
+	p, err := event.ParseTemplate(roomver.MustGet("10"), []byte(template))
+	require.NoError(t, err)
+	require.Zero(t, p.OriginServerTS)
+	require.Equal(t, int64(5), p.Depth)
+	_, err = event.ParseTemplate(roomver.MustGet("10"), []byte(strings.Replace(template, `"depth":5,`, "", 1)))
+	require.ErrorIs(t, err, event.ErrFormat)
 }

@@ -1,6 +1,12 @@
 package sender
 
-import "github.com/heddle-im/heddle/pkg/matrix/id"
+import (
+	"context"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
 
 // Kill ends a sender as SIGKILL does: transactions are cut off, and what was acknowledged since the last save is not stored.
 func (s *Sender) Kill() {
@@ -49,4 +55,14 @@ func (s *Sender) QueuedFor(name id.ServerName) [2]int {
 	defer s.mu.Unlock()
 	d := s.destination(name)
 	return [2]int{len(d.queue), len(d.edus)}
+}
+
+// Apply takes in a batch of the log.
+func (s *Sender) Apply(ctx context.Context, b follow.Batch) error { return (*feed)(s).Apply(ctx, b) }
+
+// Applied tells up to where a slot has taken in a shard's log.
+func (s *Sender) Applied(slot int, sh shard.ID) shard.Pos {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slots[slot].applied[sh]
 }

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -15,6 +16,14 @@ type item struct {
 	pos   shard.Pos
 	json  []byte
 	refs  int // queues that hold it; guarded by Sender.mu
+	// alone is the transaction that holds nothing else: mostly all destinations are sent the same.
+	alone atomic.Pointer[encoded]
+}
+
+// encoded is a transaction as it is sent.
+type encoded struct {
+	txn  string
+	body []byte
 }
 
 // kind is a kind of EDU.
@@ -292,8 +301,7 @@ type parcel struct {
 	more   bool // there may be more stored EDUs
 
 	made time.Time
-	txn  string
-	body []byte
+	encoded
 }
 
 // parts is of how many parts it is.

@@ -29,6 +29,13 @@ const maxReceiptEDUs = 10
 
 // encode writes a transaction and names it after what it holds.
 func (s *Sender) encode(p *parcel) error {
+	alone := len(p.queued) == 1 && p.parts() == 1
+	if alone {
+		if e := p.queued[0].alone.Load(); e != nil {
+			p.encoded = *e
+			return nil
+		}
+	}
 	size := 256
 	for _, it := range p.queued {
 		size += len(it.json) + 1
@@ -68,6 +75,9 @@ func (s *Sender) encode(p *parcel) error {
 	sum := sha256.Sum256(b[from:])
 	p.txn = base64.RawURLEncoding.EncodeToString(sum[:18])
 	p.body = append(b, '}')
+	if alone {
+		p.queued[0].alone.Store(&p.encoded)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -313,6 +314,9 @@ func (s *Sender) narrowed(p *parcel) error {
 
 // lookAt counts the events of a transaction that the other server had something against.
 func (s *Sender) lookAt(d *destination, answer []byte) {
+	if !bytes.Contains(answer, []byte(`"error"`)) {
+		return
+	}
 	var a struct {
 		PDUs map[string]struct {
 			Error string `json:"error"`

@@ -217,7 +217,9 @@ type edu struct {
 
 func newFar(w *world) *far {
 	f := &far{t: w.T, w: w}
-	f.srv = httptest.NewTLSServer(http.HandlerFunc(f.serve))
+	f.srv = httptest.NewUnstartedServer(http.HandlerFunc(f.serve))
+	f.srv.EnableHTTP2 = true
+	f.srv.StartTLS()
 	f.name = id.ServerName(strings.TrimPrefix(f.srv.URL, "https://"))
 	w.T.Cleanup(func() {
 		f.set(nil)

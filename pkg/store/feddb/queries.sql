@@ -72,42 +72,9 @@ SELECT set_id FROM staged_set WHERE at < now() - make_interval(hours => @hours::
 SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1)::text AS host FROM member
 WHERE room_nid = $1 AND membership = 4 AND NOT local;
 
--- name: RoomsOfHost :many
-SELECT DISTINCT room_nid FROM member
-WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND NOT local AND membership = 4;
-
 -- name: HostInRoom :one
 SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND room_nid = @room_nid
     AND NOT local AND membership = 4);
-
--- name: Behind :many
-SELECT destination, shard, pos FROM fed_behind;
-
--- name: SetBehind :exec
-INSERT INTO fed_behind (destination, shard, pos)
-SELECT unnest(@destinations::text[]), unnest(@shards::smallint[]), unnest(@positions::bigint[])
-ON CONFLICT (destination, shard) DO UPDATE SET pos = excluded.pos;
-
--- name: NotBehind :exec
-DELETE FROM fed_behind WHERE destination = ANY(@destinations::text[]);
-
--- name: EDUsFor :many
-SELECT seq, type, content FROM fed_edu WHERE destination = $1 ORDER BY seq LIMIT $2;
-
--- name: EDUDestinations :many
-SELECT DISTINCT destination FROM fed_edu;
-
--- name: DropEDUs :exec
-DELETE FROM fed_edu WHERE destination = @destination AND seq = ANY(@seqs::bigint[]);
-
--- name: LastOwn :many
--- The latest event of this server in each of the rooms beyond the shards' positions.
-SELECT e.room_nid, e.nid, e.ord, e.json, e.event_id FROM (SELECT unnest(@rooms::bigint[]) AS nid, unnest(@above::bigint[]) AS above) AS r
-CROSS JOIN LATERAL (
-    SELECT event.room_nid, event.nid, event.ord, event.json, event.event_id FROM event JOIN atom a ON a.nid = event.sender
-    WHERE event.room_nid = r.nid AND event.ord > r.above AND event.flags = 0 AND a.name LIKE '%:' || @server::text
-    ORDER BY event.ord DESC LIMIT 1
-) e ORDER BY e.ord;
 
 -- name: EventAtOrAfter :one
 SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts >= @at::bigint ORDER BY ts, ord LIMIT 1;

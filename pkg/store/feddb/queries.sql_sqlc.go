@@ -9,36 +9,6 @@ import (
 	"context"
 )
 
-const behind = `-- name: Behind :many
-SELECT destination, shard, pos FROM fed_behind
-`
-
-type BehindRow struct {
-	Destination string
-	Shard       int16
-	Pos         int64
-}
-
-func (q *Queries) Behind(ctx context.Context) ([]BehindRow, error) {
-	rows, err := q.db.Query(ctx, behind)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []BehindRow
-	for rows.Next() {
-		var i BehindRow
-		if err := rows.Scan(&i.Destination, &i.Shard, &i.Pos); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const countStaged = `-- name: CountStaged :one
 SELECT count(*) FROM staged_pdu
 `
@@ -48,20 +18,6 @@ func (q *Queries) CountStaged(ctx context.Context) (int64, error) {
 	var count int64
 	err := row.Scan(&count)
 	return count, err
-}
-
-const dropEDUs = `-- name: DropEDUs :exec
-DELETE FROM fed_edu WHERE destination = $1 AND seq = ANY($2::bigint[])
-`
-
-type DropEDUsParams struct {
-	Destination string
-	Seqs        []int64
-}
-
-func (q *Queries) DropEDUs(ctx context.Context, arg DropEDUsParams) error {
-	_, err := q.db.Exec(ctx, dropEDUs, arg.Destination, arg.Seqs)
-	return err
 }
 
 const dropSet = `-- name: DropSet :exec
@@ -127,65 +83,6 @@ func (q *Queries) DueRooms(ctx context.Context, arg DueRoomsParams) ([]DueRoomsR
 	for rows.Next() {
 		var i DueRoomsRow
 		if err := rows.Scan(&i.RoomID, &i.First); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const eDUDestinations = `-- name: EDUDestinations :many
-SELECT DISTINCT destination FROM fed_edu
-`
-
-func (q *Queries) EDUDestinations(ctx context.Context) ([]string, error) {
-	rows, err := q.db.Query(ctx, eDUDestinations)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []string
-	for rows.Next() {
-		var destination string
-		if err := rows.Scan(&destination); err != nil {
-			return nil, err
-		}
-		items = append(items, destination)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const eDUsFor = `-- name: EDUsFor :many
-SELECT seq, type, content FROM fed_edu WHERE destination = $1 ORDER BY seq LIMIT $2
-`
-
-type EDUsForParams struct {
-	Destination string
-	Limit       int32
-}
-
-type EDUsForRow struct {
-	Seq     int64
-	Type    string
-	Content []byte
-}
-
-func (q *Queries) EDUsFor(ctx context.Context, arg EDUsForParams) ([]EDUsForRow, error) {
-	rows, err := q.db.Query(ctx, eDUsFor, arg.Destination, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []EDUsForRow
-	for rows.Next() {
-		var i EDUsForRow
-		if err := rows.Scan(&i.Seq, &i.Type, &i.Content); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -368,56 +265,6 @@ func (q *Queries) KnownEvents(ctx context.Context, arg KnownEventsParams) ([]str
 	return items, nil
 }
 
-const lastOwn = `-- name: LastOwn :many
-SELECT e.room_nid, e.nid, e.ord, e.json, e.event_id FROM (SELECT unnest($1::bigint[]) AS nid, unnest($2::bigint[]) AS above) AS r
-CROSS JOIN LATERAL (
-    SELECT event.room_nid, event.nid, event.ord, event.json, event.event_id FROM event JOIN atom a ON a.nid = event.sender
-    WHERE event.room_nid = r.nid AND event.ord > r.above AND event.flags = 0 AND a.name LIKE '%:' || $3::text
-    ORDER BY event.ord DESC LIMIT 1
-) e ORDER BY e.ord
-`
-
-type LastOwnParams struct {
-	Rooms  []int64
-	Above  []int64
-	Server string
-}
-
-type LastOwnRow struct {
-	RoomNid int64
-	Nid     int64
-	Ord     *int64
-	Json    []byte
-	EventID string
-}
-
-// The latest event of this server in each of the rooms beyond the shards' positions.
-func (q *Queries) LastOwn(ctx context.Context, arg LastOwnParams) ([]LastOwnRow, error) {
-	rows, err := q.db.Query(ctx, lastOwn, arg.Rooms, arg.Above, arg.Server)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []LastOwnRow
-	for rows.Next() {
-		var i LastOwnRow
-		if err := rows.Scan(
-			&i.RoomNid,
-			&i.Nid,
-			&i.Ord,
-			&i.Json,
-			&i.EventID,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listStagedEDUs = `-- name: ListStagedEDUs :many
 SELECT seq, origin, type, content FROM staged_edu WHERE shard = $1 ORDER BY seq LIMIT $2
 `
@@ -501,15 +348,6 @@ func (q *Queries) ListStagedEvents(ctx context.Context, arg ListStagedEventsPara
 	return items, nil
 }
 
-const notBehind = `-- name: NotBehind :exec
-DELETE FROM fed_behind WHERE destination = ANY($1::text[])
-`
-
-func (q *Queries) NotBehind(ctx context.Context, destinations []string) error {
-	_, err := q.db.Exec(ctx, notBehind, destinations)
-	return err
-}
-
 const oldSets = `-- name: OldSets :many
 SELECT set_id FROM staged_set WHERE at < now() - make_interval(hours => $1::int) LIMIT 100
 `
@@ -553,48 +391,6 @@ func (q *Queries) PostponeStaged(ctx context.Context, arg PostponeStagedParams) 
 		arg.Shard,
 		arg.Seqs,
 	)
-	return err
-}
-
-const roomsOfHost = `-- name: RoomsOfHost :many
-SELECT DISTINCT room_nid FROM member
-WHERE substr(user_id, strpos(user_id, ':') + 1) = $1::text AND NOT local AND membership = 4
-`
-
-func (q *Queries) RoomsOfHost(ctx context.Context, host string) ([]int64, error) {
-	rows, err := q.db.Query(ctx, roomsOfHost, host)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []int64
-	for rows.Next() {
-		var room_nid int64
-		if err := rows.Scan(&room_nid); err != nil {
-			return nil, err
-		}
-		items = append(items, room_nid)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const setBehind = `-- name: SetBehind :exec
-INSERT INTO fed_behind (destination, shard, pos)
-SELECT unnest($1::text[]), unnest($2::smallint[]), unnest($3::bigint[])
-ON CONFLICT (destination, shard) DO UPDATE SET pos = excluded.pos
-`
-
-type SetBehindParams struct {
-	Destinations []string
-	Shards       []int16
-	Positions    []int64
-}
-
-func (q *Queries) SetBehind(ctx context.Context, arg SetBehindParams) error {
-	_, err := q.db.Exec(ctx, setBehind, arg.Destinations, arg.Shards, arg.Positions)
 	return err
 }
 

@@ -22,6 +22,7 @@ var (
 	bob   = roomtest.User("bob")
 	carol = roomtest.User("carol")
 	troll = roomtest.User("troll")
+	dave  = roomtest.User("dave")
 )
 
 func in(r id.RoomID, rest string, args ...any) string {

@@ -35,6 +35,7 @@ type stack struct {
 	*roomtest.World
 	front  *account.Front
 	router http.Handler
+	remote *abroad
 	tokens map[id.UserID]string
 }
 
@@ -42,11 +43,11 @@ func newStack(t *testing.T) *stack {
 	t.Helper()
 	w := roomtest.New(t)
 	accounts := accountdb.NewReader(w.DB.Pool)
-	s := &stack{World: w, front: w.Accounts(account.Config{Enabled: true}), tokens: map[id.UserID]string{}}
+	s := &stack{World: w, front: w.Accounts(account.Config{Enabled: true}), tokens: map[id.UserID]string{}, remote: &abroad{}}
 	rooms := timeline.New(readdb.NewReader(w.Reader, w.Shards), accounts, time.Now)
 	sessions := account.NewSessions(string(roomtest.Server), w.Shards, accounts,
 		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
-	handlers := read.NewRooms(roomtest.Server, rooms, nil).Handlers()
+	handlers := read.NewRooms(roomtest.Server, rooms, s.remote).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
 	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
 	var err error

@@ -46,7 +46,6 @@ func addSender(s *shared, group *lifecycle.Group) error {
 	if err := s.tellSender(out); err != nil {
 		return err
 	}
-	s.ready.Register("federation sender", out.Ready)
 	group.Add("federation sender", out)
 	group.Add("federation sender's leases", engine)
 	return nil

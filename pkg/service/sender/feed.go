@@ -82,8 +82,6 @@ func (s *Sender) followFrom(ctx context.Context, from shard.Heads) error {
 		defer close(ended)
 		started <- f.Start(fctx)
 	}()
-	s.follower.Store(f)
-	defer s.follower.Store(nil)
 	var err error
 	select {
 	case err = <-started:

@@ -313,7 +313,7 @@ const (
 	maxOut  = 100 // EDUs
 	// maxBody is how large a transaction becomes, unless a single part is larger; for a server that has not answered lately it is maxFirst.
 	maxBody, maxFirst = 1 << 20, 64 << 10
-	maxBig            = 64 // transactions larger than maxFirst at the same time
+	maxBig            = 64 // transactions larger than twice maxFirst at the same time
 )
 
 // gather makes a transaction of what is to be sent to a destination: stored EDUs first, for they may be keys to what follows. Under mu.

@@ -138,8 +138,6 @@ type Sender struct {
 	account *cache.Account
 	charged atomic.Int64 // bytes that were queued or let go since the account was last told
 
-	follower atomic.Pointer[follow.Follower]
-
 	mu          sync.Mutex // guards all below, and every slot's and destination's fields that say so; never held across I/O
 	gen         int64      // grows with each slot that comes
 	incarnation uint32
@@ -202,14 +200,6 @@ func (s *Sender) Stop(ctx context.Context) error {
 	}
 	s.rooms.close()
 	s.account.Close()
-	return nil
-}
-
-// Ready tells whether the sender keeps up with the log.
-func (s *Sender) Ready(ctx context.Context) error {
-	if f := s.follower.Load(); f != nil {
-		return f.Ready(ctx)
-	}
 	return nil
 }
 

@@ -355,3 +355,21 @@ func TestMemoryIsBounded(t *testing.T) {
 	f.set(nil)
 	f.await(last)
 }
+
+// Of a log that cannot be read any more, what matters is found in the rooms.
+func TestBeginsAnewWhenTheLogIsGone(t *testing.T) {
+	w := newWorld(t)
+	f := newFar(w)
+	r := w.shared(f)
+	m := w.all()
+	f.await(w.Send(r, alice(), "before"))
+	w.eventually("idle", m.Idle)
+	m.stop()
+	w.Send(r, alice(), "missed")
+	last := w.Send(r, alice(), "last")
+	w.Exec(`DELETE FROM log`)
+	w.Exec(`UPDATE log_floor f SET pos = 1000000 + f.pos`)
+	m = w.all()
+	f.await(last)
+	w.eventually("rows go", func() bool { return m.Idle() && w.count(`SELECT count(*) FROM fed_behind`) == 0 })
+}

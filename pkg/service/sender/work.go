@@ -197,7 +197,7 @@ func (s *Sender) lane(ctx context.Context, d *destination, size int) (leave func
 			return ctx.Err()
 		}
 	}
-	if size <= maxFirst {
+	if size <= 2*maxFirst {
 		if err := take(lanes); err != nil {
 			return nil, err
 		}

@@ -14,7 +14,8 @@ import (
 
 // buildFederation builds what other homeservers call, and what brings what they send to its rooms.
 func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
-	sink := inbound.NewSink(s.writerOf(), nil, nil, s.log)
+	kept, others := eduTakers(s)
+	sink := inbound.NewSink(s.writerOf(), kept, others, s.log)
 	group.Add("EDUs", sink)
 	rooms := s.residents()
 	prep, engine, err := newPreparation(s, sink)

@@ -15,8 +15,8 @@ import (
 const (
 	// typingAgain is how often it is said of somebody who goes on typing; other servers forget it after a while.
 	typingAgain = 40 * time.Second
-	// presenceAgain is how often it is said of somebody who goes on being online.
-	presenceAgain = 20 * time.Minute
+	// presenceAgain is how often it is said of somebody who goes on being online: before package presence, elsewhere, believes it no more.
+	presenceAgain = 10 * time.Minute
 	softTick      = 5 * time.Second
 	maxRemembered = 100_000
 	softPatience  = 10 * time.Second

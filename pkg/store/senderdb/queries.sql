@@ -91,3 +91,9 @@ SELECT DISTINCT destination FROM fed_edu WHERE shard = $1;
 
 -- name: DropEDUs :exec
 DELETE FROM fed_edu WHERE shard = $1 AND destination = $2 AND seq = ANY(@seqs::bigint[]);
+
+-- name: RoomsOfGuests :many
+-- The rooms that users of another server are in.
+SELECT m.user_id, m.room_nid FROM member m
+WHERE substr(m.user_id, strpos(m.user_id, ':') + 1) = @host::text AND NOT m.local AND m.membership = 4 AND m.user_id = ANY(@users::text[])
+ORDER BY m.user_id, m.room_nid;

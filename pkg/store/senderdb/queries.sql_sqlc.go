@@ -441,6 +441,43 @@ func (q *Queries) RoomsOf(ctx context.Context, host string) ([]int64, error) {
 	return items, nil
 }
 
+const roomsOfGuests = `-- name: RoomsOfGuests :many
+SELECT m.user_id, m.room_nid FROM member m
+WHERE substr(m.user_id, strpos(m.user_id, ':') + 1) = $1::text AND NOT m.local AND m.membership = 4 AND m.user_id = ANY($2::text[])
+ORDER BY m.user_id, m.room_nid
+`
+
+type RoomsOfGuestsParams struct {
+	Host  string
+	Users []string
+}
+
+type RoomsOfGuestsRow struct {
+	UserID  string
+	RoomNid int64
+}
+
+// The rooms that users of another server are in.
+func (q *Queries) RoomsOfGuests(ctx context.Context, arg RoomsOfGuestsParams) ([]RoomsOfGuestsRow, error) {
+	rows, err := q.db.Query(ctx, roomsOfGuests, arg.Host, arg.Users)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RoomsOfGuestsRow
+	for rows.Next() {
+		var i RoomsOfGuestsRow
+		if err := rows.Scan(&i.UserID, &i.RoomNid); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const roomsOfUser = `-- name: RoomsOfUser :many
 SELECT room_nid FROM member WHERE user_id = $1 AND local AND membership = 4
 `

@@ -92,6 +92,19 @@ func (d *DB) RoomsOf(ctx context.Context, host string) ([]shard.Nid, error) {
 	return rooms(rows), wrap("read rooms of a host", err)
 }
 
+// RoomsOfGuests reads the rooms that users of another server are in, ascending.
+func (d *DB) RoomsOfGuests(ctx context.Context, host string, users []string) (map[string][]shard.Nid, error) {
+	rows, err := d.q.RoomsOfGuests(ctx, RoomsOfGuestsParams{Host: host, Users: users})
+	if err != nil {
+		return nil, fmt.Errorf("read rooms of users elsewhere: %w", err)
+	}
+	out := map[string][]shard.Nid{}
+	for _, r := range rows {
+		out[r.UserID] = append(out[r.UserID], shard.Nid(r.RoomNid))
+	}
+	return out, nil
+}
+
 // Event is an event that a destination is owed.
 type Event struct {
 	Room    shard.Nid

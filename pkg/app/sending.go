@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/senderdb"
@@ -31,7 +32,7 @@ func addSender(s *shared, group *lifecycle.Group) error {
 	out := sender.New(context.Background(), sender.Config{}, sender.Options{
 		Server: s.base.server, Shards: s.shards, DB: senderdb.NewDB(s.db), Cursors: s.logs, Source: s.logs, Stream: follow.NewBusStream(s.bus),
 		Transport: transport{s.remote},
-		Devices:   deviceNews{e2eeReader(s, readdb.NewReader(s.rooms, s.shards))},
+		Devices:   deviceNews{e2eeReader(s, readdb.NewReader(s.rooms, s.shards)), s.shards, s.e2ee},
 		Valid: func(slot int, epoch shard.Epoch) bool {
 			return engine.ValidSlot(leasedb.Key{Role: string(config.RoleFederationSender), Slot: slot}, epoch)
 		},
@@ -122,7 +123,11 @@ func (t transport) Backoff(ctx context.Context, to id.ServerName) time.Duration 
 }
 
 // deviceNews is what other servers are told of users' devices.
-type deviceNews struct{ reader *e2ee.Reader }
+type deviceNews struct {
+	reader *e2ee.Reader
+	shards shard.Map
+	names  *e2eedb.Reader
+}
 
 // Updates implements sender.Devices.
 func (d deviceNews) Updates(ctx context.Context, user id.UserID, pos shard.Pos, change *entry.DeviceListBody) ([]sender.EDU, error) {
@@ -131,8 +136,12 @@ func (d deviceNews) Updates(ctx context.Context, user id.UserID, pos shard.Pos, 
 		if err != nil {
 			return nil, err
 		}
+		names, err := d.names.DeviceNames(ctx, d.shards.OfUser(string(user)), []string{string(user)}) // those without keys too
+		if err != nil {
+			return nil, err
+		}
 		change = &entry.DeviceListBody{CrossSigning: len(list.Master)+len(list.SelfSigning) > 0}
-		for _, x := range list.Devices {
+		for _, x := range names {
 			change.Changed = append(change.Changed, x.DeviceID)
 		}
 	}

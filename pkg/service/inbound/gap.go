@@ -363,6 +363,9 @@ func StageSet(ctx context.Context, db *feddb.DB, events []*event.Event, state []
 	}
 	rows := make([]feddb.SetEvent, 0, len(events)+len(state))
 	n, bytes := 0, 0
+	// The create event comes first: from room version 12 on events do not name it, and are checked against it all the same.
+	events = slices.Clone(events)
+	slices.SortStableFunc(events, func(a, b *event.Event) int { return rank(a) - rank(b) })
 	for _, e := range inOrder(events, (*event.Event).AuthEvents) {
 		if n > 0 && (n == room.MaxOutliers || bytes+e.Size() > pieceBytes) {
 			set.pieces, n, bytes = append(set.pieces, n), 0, 0
@@ -381,6 +384,13 @@ func StageSet(ctx context.Context, db *feddb.DB, events []*event.Event, state []
 		}
 	}
 	return set, db.PutSet(ctx, set.ID, rows)
+}
+
+func rank(e *event.Event) int {
+	if e.Type() == event.TypeCreate {
+		return 0
+	}
+	return 1
 }
 
 // Store has the set's events stored as outliers.

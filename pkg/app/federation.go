@@ -14,10 +14,10 @@ import (
 
 // buildFederation builds what other homeservers call, and what brings what they send to its rooms.
 func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
-	kept, others := eduTakers(s)
-	sink := inbound.NewSink(s.writerOf(), kept, others, s.log)
-	group.Add("EDUs", sink)
 	rooms := s.residents()
+	kept, others := eduTakers(s)
+	sink := inbound.NewSink(s.writerOf(), rooms, kept, others, s.log)
+	group.Add("EDUs", sink)
 	prep, engine, err := newPreparation(s, sink)
 	if err != nil {
 		return part{}, err

@@ -28,6 +28,7 @@ type Taker func(ctx context.Context, origin id.ServerName, content []byte) error
 // Sink hands EDUs to those who take them. It implements [EDUs] and is a lifecycle service: Stop ends what is under way.
 type Sink struct {
 	writer room.Writer
+	rooms  Rooms
 	takers map[string]Taker
 	keep   map[string]bool
 	tasks  *lifecycle.Tasks
@@ -38,14 +39,14 @@ type Sink struct {
 // passAbreast bounds the EDUs that are worked on and may be lost; more are.
 const passAbreast = 32
 
-// NewSink makes a Sink that takes typing and receipts to their rooms, and what else there are takers for. kept are those that must not be lost,
-// others those that may; log may be nil.
-func NewSink(w room.Writer, kept, others map[string]Taker, log *slog.Logger) *Sink {
+// NewSink makes a Sink that takes typing and receipts to their rooms, if these admit the server, and what else there are takers for. kept
+// are those that must not be lost, others those that may; log may be nil.
+func NewSink(w room.Writer, rooms Rooms, kept, others map[string]Taker, log *slog.Logger) *Sink {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sink{
-		writer: w, takers: map[string]Taker{}, keep: map[string]bool{}, tasks: lifecycle.NewTasks(context.Background()),
+		writer: w, rooms: rooms, takers: map[string]Taker{}, keep: map[string]bool{}, tasks: lifecycle.NewTasks(context.Background()),
 		slots: make(chan struct{}, passAbreast), log: log,
 	}
 	s.takers[EDUTyping], s.takers[EDUReceipt] = s.typing, s.receipt
@@ -112,6 +113,9 @@ func (s *Sink) typing(ctx context.Context, origin id.ServerName, content []byte)
 	if err := json.Unmarshal(content, &c); err != nil || c.User.Server() != origin {
 		return err
 	}
+	if _, err := s.rooms.Admits(ctx, c.Room, origin); err != nil {
+		return err
+	}
 	_, err := s.writer.Do(ctx, nil, &room.Typing{Room: c.Room, User: c.User, Typing: c.Typing, Timeout: time.Minute})
 	return err
 }
@@ -132,6 +136,13 @@ func (s *Sink) receipt(ctx context.Context, origin id.ServerName, content []byte
 	}
 	n := 0
 	for r, kinds := range c {
+		if n++; n > maxReceipts {
+			return nil
+		}
+		if _, err := s.rooms.Admits(ctx, r, origin); err != nil {
+			s.log.Debug("receipts were not taken", "room", string(r), "origin", string(origin), "error", err)
+			continue
+		}
 		for user, receipt := range kinds[room.ReceiptRead] {
 			if user.Server() != origin {
 				continue

@@ -115,7 +115,7 @@ func (d *draft) add(w *want) error {
 	row.StateAfter = d.head.snaps.nid()
 	body.StateBefore, body.StateAfter = int64(row.StateBefore), int64(row.StateAfter)
 	d.rows = append(d.rows, row)
-	if w.redacts != nil {
+	if w.redacts != nil && w.redacts.nid != 0 {
 		body.Redacts = string(w.redacts.id)
 		d.redact(w.redacts, row.Nid)
 	}

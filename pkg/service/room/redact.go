@@ -30,7 +30,12 @@ func (c *Redact) decide(v *view) (plan, error) {
 		return plan{}, errLacks
 	}
 	if row == nil {
-		return plan{}, mxerr.New(mxerr.NotFound, "the room has no such event")
+		if _, err := id.ParseEventID(string(c.Target)); err != nil || !power.CanRedactOthers(c.By.User) {
+			return plan{}, mxerr.New(mxerr.NotFound, "the room has no such event")
+		}
+		// Other servers may have it.
+		w := want{typ: event.TypeRedaction, content: content, redacts: &redactee{id: c.Target}}
+		return plan{events: []want{w.by(c.By)}}, nil
 	}
 	target, err := event.ParseTrusted(v.rules(), row.JSON, id.EventID(row.EventID))
 	if err != nil {

@@ -307,3 +307,22 @@ func TestDeviceListsAgainstModel(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// Who comes to others in a room is told of them, and of itself, for its other devices.
+func TestWhoComesIsToldOfItself(t *testing.T) {
+	p := newPeople(t)
+	s := start(t, p.World, 256<<20)
+	alice, bob := p.user("alice", "A"), p.user("bob", "B")
+	r := p.Create(room.CreateRoom{Creator: roomtest.As(alice), Preset: "public_chat"})
+	s.settled(t, p.World)
+	since := s.devices(t, msync.Request{User: bob, Device: "B"}).Next
+	of := s.devices(t, msync.Request{User: alice, Device: "A"}).Next
+	p.Join(r, bob)
+	s.settled(t, p.World)
+	a := s.devices(t, msync.Request{User: bob, Device: "B", Since: since})
+	require.Equal(t, []string{string(alice), string(bob)}, a.Lists.Changed)
+	require.Equal(t, []string{string(bob)}, s.devices(t, msync.Request{User: alice, Device: "A", Since: of}).Lists.Changed)
+	p.Create(room.CreateRoom{Creator: roomtest.As(bob)}) // where nobody else is
+	s.settled(t, p.World)
+	require.Empty(t, s.devices(t, msync.Request{User: bob, Device: "B", Since: a.Next}).Lists.Changed)
+}

@@ -137,6 +137,7 @@ func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above sh
 			gone[x.UserID] = true
 		}
 	}
+	met := false // somebody in a room that the user has come into
 	for rooms, into := range map[*[]shard.Nid]map[string]bool{&newRooms: news, &goneRooms: gone} {
 		if len(*rooms) == 0 {
 			continue
@@ -147,6 +148,7 @@ func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above sh
 		}
 		for _, u := range users {
 			into[u] = true
+			met = met || rooms == &newRooms && u != user
 		}
 	}
 	for u := range news { // moves in a room that the user has left make nobody known
@@ -173,7 +175,8 @@ func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above sh
 			changed = append(changed, u)
 		}
 	}
-	if own > above[m.OfUser(user)] {
+	// Who comes into a room is new to those there; the user's other devices are told that too.
+	if own > above[m.OfUser(user)] || met {
 		changed = append(changed, user)
 	}
 	return changed, left, nil

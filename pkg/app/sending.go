@@ -140,6 +140,7 @@ func (d deviceNews) Updates(ctx context.Context, user id.UserID, pos shard.Pos, 
 		if err != nil {
 			return nil, err
 		}
+		pos = shard.Pos(list.StreamID) // of the list as it is, not of what made us tell it
 		change = &entry.DeviceListBody{CrossSigning: len(list.Master)+len(list.SelfSigning) > 0}
 		for _, x := range names {
 			change.Changed = append(change.Changed, x.DeviceID)

@@ -54,7 +54,7 @@ type EDU struct {
 
 // Devices says what other servers are told of users' devices.
 type Devices interface {
-	// Updates gives it for a change of a user's device list at a position; all there is to tell if change is nil.
+	// Updates gives it for a change of a user's device list at a position; all there is to tell, whatever the position, if change is nil.
 	Updates(ctx context.Context, user id.UserID, pos shard.Pos, change *entry.DeviceListBody) ([]EDU, error)
 }
 

@@ -58,7 +58,10 @@ func (f *Front) ListsChanged(ctx context.Context, users ...id.UserID) error {
 // TakeDeviceList takes an m.device_list_update or m.signing_key_update of another server: the user's clients ask for the keys themselves.
 func (f *Front) TakeDeviceList(ctx context.Context, origin id.ServerName, content []byte) error {
 	var c struct {
-		User string `json:"user_id"`
+		User    string          `json:"user_id"`
+		Device  string          `json:"device_id"`
+		Keys    json.RawMessage `json:"keys"`
+		Deleted bool            `json:"deleted"`
 	}
 	if json.Unmarshal(content, &c) != nil {
 		return badJSON("The update is not an object with a user_id")
@@ -66,6 +69,9 @@ func (f *Front) TakeDeviceList(ctx context.Context, origin id.ServerName, conten
 	u, err := id.ParseUserID(c.User)
 	if err != nil || u.Server() != origin || u.Server() == f.Server {
 		return mxerr.New(mxerr.Forbidden, "The update is not of a user of the server that sent it")
+	}
+	if c.Device != "" && !c.Deleted && (len(c.Keys) == 0 || string(c.Keys) == "null") {
+		return nil // a device without keys is nothing to anybody else: to ask for the user's keys would give what it gave before
 	}
 	return f.ListsChanged(ctx, u)
 }

@@ -88,10 +88,22 @@ func TestTakeFromOtherServers(t *testing.T) {
 	require.Error(t, b.front.TakeToDevice(b.Ctx(), "far.test", []byte(`[]`)))
 
 	update := []byte(`{"user_id":"@bob:far.test","device_id":"D","stream_id":1,"prev_id":[]}`)
-	require.NoError(t, b.front.TakeDeviceList(b.Ctx(), "far.test", update))
-	pos, err := b.reader.DB.ListPos(b.Ctx(), b.Shards.OfUser("@bob:far.test"), "@bob:far.test")
-	require.NoError(t, err)
-	require.Positive(t, pos)
+	before := int64(0)
+	for _, x := range []struct {
+		content string
+		news    bool
+	}{
+		{string(update), false}, // it has no keys, and so nobody asks for any
+		{`{"user_id":"@bob:far.test","device_id":"D","stream_id":2,"prev_id":[],"keys":{}}`, true},
+		{`{"user_id":"@bob:far.test","device_id":"D","stream_id":3,"prev_id":[],"deleted":true}`, true},
+		{`{"user_id":"@bob:far.test","master_key":{}}`, true},
+	} {
+		require.NoError(t, b.front.TakeDeviceList(b.Ctx(), "far.test", []byte(x.content)))
+		pos, err := b.reader.DB.ListPos(b.Ctx(), b.Shards.OfUser("@bob:far.test"), "@bob:far.test")
+		require.NoError(t, err)
+		require.Equal(t, x.news, int64(pos) > before, x.content)
+		before = int64(pos)
+	}
 	require.True(t, mxerr.Is(b.front.TakeDeviceList(b.Ctx(), "evil.test", update), mxerr.Forbidden))
 	require.Error(t, b.front.TakeDeviceList(b.Ctx(), "heddle.test", []byte(`{"user_id":"`+string(alice)+`"}`)), "our own users' lists are ours")
 }

@@ -373,3 +373,20 @@ func TestBeginsAnewWhenTheLogIsGone(t *testing.T) {
 	f.await(last)
 	w.eventually("rows go", func() bool { return m.Idle() && w.count(`SELECT count(*) FROM fed_behind`) == 0 })
 }
+
+// What is queued for a server that goes on failing is let go of, though it is not tried meanwhile.
+func TestGivesUpQueuing(t *testing.T) {
+	w := newWorld(t)
+	w.pauses = true
+	w.cfg.GiveUp = 50 * time.Millisecond
+	f := newFar(w)
+	f.set(func(int, *transaction, <-chan struct{}) (int, string) { return 503, "" })
+	r := w.shared(f)
+	m := w.all()
+	last := w.Send(r, alice(), "x")
+	w.eventually("behind", func() bool { _, n := m.Waiting(); return n == 1 && m.Queued() == 0 })
+	f.set(nil)
+	w.client.Heard(w.Ctx(), f.name)
+	m.Heard(f.name)
+	f.await(last)
+}

@@ -358,9 +358,7 @@ func (s *Sender) failed(ctx context.Context, d *destination, err error) bool {
 	clear(d.edus[len(rest):])
 	d.edus = rest
 	s.unplan(d)
-	if now.Sub(d.failingSince) > s.cfg.GiveUp && len(d.owed) == 0 {
-		s.fallBehind(d)
-	}
+	s.giveUp(d, now)
 	s.rest(d, waiting)
 	if !d.slot.closing {
 		d.slot.wait(d, now.Add(min(pause, s.cfg.Recheck)))
@@ -419,12 +417,21 @@ func (s *Sender) retry(ctx context.Context, d *destination) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.o.Now()
 	if d.failingSince.IsZero() {
-		d.failingSince = s.o.Now()
+		d.failingSince = now
 	}
+	s.giveUp(d, now)
 	s.rest(d, waiting)
 	if !d.slot.closing {
-		d.slot.wait(d, s.o.Now().Add(min(left, s.cfg.Recheck)))
+		d.slot.wait(d, now.Add(min(left, s.cfg.Recheck)))
+	}
+}
+
+// giveUp lets a destination fall behind that has failed for long. Under mu.
+func (s *Sender) giveUp(d *destination, now time.Time) {
+	if now.Sub(d.failingSince) > s.cfg.GiveUp && len(d.owed) == 0 && len(d.queue)+len(d.edus) > 0 {
+		s.fallBehind(d)
 	}
 }
 

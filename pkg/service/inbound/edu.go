@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
 
@@ -135,9 +137,10 @@ func (s *Sink) receipt(ctx context.Context, origin id.ServerName, content []byte
 		return err
 	}
 	n := 0
+	var early []*room.Receipt
 	for r, kinds := range c {
 		if n++; n > maxReceipts {
-			return nil
+			break
 		}
 		if _, err := s.rooms.Admits(ctx, r, origin); err != nil {
 			s.log.Debug("receipts were not taken", "room", string(r), "origin", string(origin), "error", err)
@@ -149,17 +152,50 @@ func (s *Sink) receipt(ctx context.Context, origin id.ServerName, content []byte
 			}
 			for _, e := range receipt.Events {
 				if n++; n > maxReceipts {
-					return nil
+					return s.later(ctx, early[:min(len(early), maxEarly)])
 				}
-				// One that is refused says nothing of the others.
-				_, err := s.writer.Do(ctx, nil, &room.Receipt{
+				c := &room.Receipt{
 					Room: r, User: user, Kind: room.ReceiptRead, Thread: receipt.Data.Thread, Event: e, TS: receipt.Data.TS,
-				})
-				if err != nil {
-					s.log.Debug("a receipt was not taken", "room", string(r), "error", err)
+				}
+				if err := s.mark(ctx, c); mxerr.Is(err, mxerr.NotFound) {
+					early = append(early, c)
 				}
 			}
 		}
+	}
+	return s.later(ctx, early[:min(len(early), maxEarly)])
+}
+
+// mark has a receipt taken. One that is refused says nothing of the others.
+func (s *Sink) mark(ctx context.Context, c *room.Receipt) error {
+	_, err := s.writer.Do(ctx, nil, c)
+	if err != nil {
+		s.log.Debug("a receipt was not taken", "room", string(c.Room), "error", err)
+	}
+	return err
+}
+
+const (
+	// maxEarly bounds the receipts of one EDU whose events are waited for, earlyTries how often it is looked, and earlyWait the time between.
+	maxEarly   = 10
+	earlyTries = 8
+	earlyWait  = 250 * time.Millisecond
+)
+
+// later takes receipts of events that are not there yet: they mostly came with them, and are being prepared.
+func (s *Sink) later(ctx context.Context, early []*room.Receipt) error {
+	for range earlyTries {
+		if len(early) == 0 {
+			return nil
+		}
+		t := time.NewTimer(earlyWait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+		early = slices.DeleteFunc(early, func(c *room.Receipt) bool { return !mxerr.Is(s.mark(ctx, c), mxerr.NotFound) })
 	}
 	return nil
 }

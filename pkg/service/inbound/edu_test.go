@@ -26,10 +26,17 @@ func (d doorman) Admits(_ context.Context, r id.RoomID, _ id.ServerName) (*roomv
 }
 
 // noter notes the commands that it is given.
-type noter struct{ done []room.Command }
+type noter struct {
+	done  []room.Command
+	early int // how many receipts it has no event for yet
+}
 
 // Do implements room.Writer.
 func (n *noter) Do(_ context.Context, _ []byte, c room.Command) (room.Answer, error) {
+	if n.early > 0 {
+		n.early--
+		return room.Answer{}, mxerr.New(mxerr.NotFound, "not yet")
+	}
 	n.done = append(n.done, c)
 	return room.Answer{}, nil
 }
@@ -52,4 +59,9 @@ func TestTypingAndReceipts(t *testing.T) {
 			"m.read.private":{"@a:far.test":{"data":{"ts":5},"event_ids":["$e"]}}},
 		"!shut:x":{"m.read":{"@a:far.test":{"data":{"ts":5},"event_ids":["$e"]}}}}`)
 	require.Equal(t, []room.Command{&room.Receipt{Room: "!open:x", User: "@a:far.test", Kind: room.ReceiptRead, Thread: "main", Event: "$e", TS: 5}}, got)
+
+	// A receipt that is earlier than its event waits for it.
+	n.early = 2
+	got = take(inbound.EDUReceipt, `{"!open:x":{"m.read":{"@a:far.test":{"data":{"ts":5},"event_ids":["$late"]}}}}`)
+	require.Len(t, got, 1)
 }

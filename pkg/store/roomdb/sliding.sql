@@ -1,0 +1,19 @@
+-- What lists of a user's rooms ask.
+
+-- name: ActivityOfRooms :many
+-- When something last happened in rooms, and when last something that moves a room up in a list. The latter is looked for among the
+-- latest events only: a room may have any number of others after it.
+SELECT w.nid::bigint AS room_nid, l.ts AS last_ts, coalesce(b.ts, 0)::bigint AS bump_ts
+FROM (SELECT unnest(@room_nids::bigint[]) AS nid) w
+CROSS JOIN LATERAL (
+    SELECT e.ts FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 1) l
+LEFT JOIN LATERAL (
+    SELECT x.ts FROM (
+        SELECT e.ts, e.type FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 200) x
+    WHERE x.type = ANY(ARRAY(SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = ANY(@types::text[])))
+    LIMIT 1) b ON true;
+
+-- name: ListReceiptsAt :many
+-- A room's receipts at some events, and all of one user.
+SELECT user_id, kind, thread, event_id, event_ord, ts, pos FROM receipt
+WHERE room_nid = @room_nid AND (user_id = @user_id OR event_id = ANY(@event_ids::text[])) ORDER BY pos;

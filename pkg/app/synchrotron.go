@@ -25,9 +25,13 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Synchrotron}
 	accounts := account.NewReader(s.shards, s.accounts)
 	rooms := readdb.NewReader(s.rooms, s.shards)
+	var connections msync.ConnectionStore
+	if s.soft.Remote() { // the engine has a memory of its own
+		connections = s.soft
+	}
 	who := newPresence(s)
 	engine := msync.New(context.Background(), msync.Options{
-		Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Push: pushdb.NewReader(s.db.Primary), Keys: s.e2ee,
+		Connections: connections, Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Push: pushdb.NewReader(s.db.Primary), Keys: s.e2ee,
 		Acks: acks{e2eeFront(s)}, Budget: s.budget, Gate: s.gate, Presence: who, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})

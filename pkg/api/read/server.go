@@ -29,6 +29,7 @@ func versions(w http.ResponseWriter, _ *http.Request) error {
 			"uk.tcpip.msc4133":                               true,
 			"uk.tcpip.msc4133.stable":                        true,
 			"org.matrix.msc4222":                             true,
+			"org.matrix.simplified_msc3575":                  true,
 		},
 	})
 }

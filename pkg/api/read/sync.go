@@ -31,7 +31,9 @@ func NewSync(engine *msync.Engine, accounts *account.Reader, who *presence.Hub) 
 }
 
 // Handlers gives the handlers by the names of their rows.
-func (s *Sync) Handlers() httpx.Handlers { return httpx.Handlers{"sync": s.sync} }
+func (s *Sync) Handlers() httpx.Handlers {
+	return httpx.Handlers{"sync": s.sync, "slidingSync": s.sliding}
+}
 
 func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 	p, err := httpx.Query(r)

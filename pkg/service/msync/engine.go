@@ -49,12 +49,14 @@ type Options struct {
 	Push     *pushdb.Reader
 	Keys     *e2eedb.Reader
 	// Acks has messages to devices removed that were received.
-	Acks     Acknowledger
-	Budget   *cache.Budget
-	Gate     *cache.Gate // nil: none
-	Presence Presence
-	Now      func() time.Time
-	Log      *slog.Logger
+	Acks Acknowledger
+	// Connections keeps what clients of sliding sync have been told for when another worker answers them; it may be nil.
+	Connections ConnectionStore
+	Budget      *cache.Budget
+	Gate        *cache.Gate // nil: none
+	Presence    Presence
+	Now         func() time.Time
+	Log         *slog.Logger
 }
 
 // How much is kept, and for how long.
@@ -81,8 +83,10 @@ type Engine struct {
 	stopped            sync.Once
 	// memories are what clients that load members lazily have been told, by the numbers in their tokens.
 	memories *cache.Cache[shard.Pos, *told]
-	acks     acks
-	heard    chan struct{} // something is to be resolved; capacity 1
+	// connections are what clients of sliding sync have been told of their rooms.
+	connections *cache.Cache[string, *connection]
+	acks        acks
+	heard       chan struct{} // something is to be resolved; capacity 1
 
 	mu          sync.Mutex // guards all below; never held across I/O
 	incarnation uint32
@@ -111,6 +115,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 	}
 	e.account = o.Budget.Account("sync_window", e.evict)
 	e.memories = newMemories(o.Budget)
+	e.connections = newConnections(o.Budget)
 	return e
 }
 
@@ -147,7 +152,10 @@ type room struct {
 	senders map[string]*readdb.Item
 	summary *summary
 	pushed  []*pushed // what the events change of unread counts
-	bytes   int64
+	// facts are what lists of rooms go by; nil if they have not been asked for, or may have changed.
+	facts        *facts
+	factsCharged bool
+	bytes        int64
 }
 
 const unsettled shard.Pos = 1<<63 - 1
@@ -177,8 +185,10 @@ type user struct {
 	notes     []*note
 	notesFrom shard.Vector
 	bytes     int64
-	waiters   map[*waiter]struct{}
-	used      time.Time
+	// labels are what the user's account data says of rooms; nil if nobody has asked.
+	labels  *labels
+	waiters map[*waiter]struct{}
+	used    time.Time
 }
 
 // membership is a user's latest membership of a room.

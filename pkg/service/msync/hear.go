@@ -223,6 +223,7 @@ func (e *Engine) keep(r *room, it *readdb.Item, body *entry.EventBody) {
 	n := sizeOf(it)
 	r.bytes += n
 	e.keepPush(r, it.Ord, body)
+	e.hearFacts(r, it, body)
 	if body.Redacts != "" {
 		redact(r, it, id.EventID(body.Redacts))
 	}
@@ -324,6 +325,7 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 	if body.RoomId == "" && body.Type == accountdb.TypeIgnored {
 		u.ignored = accountdb.ParseIgnored(u.id, body.Content)
 	}
+	u.labels.hear(body.RoomId, body.Type, body.Content)
 	u.last = at.Pos
 	concerned[u] = struct{}{}
 	return nil

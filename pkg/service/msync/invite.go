@@ -10,11 +10,20 @@ import (
 )
 
 func (v *view) invitedRoom(ctx context.Context, x *part) ([]byte, error) {
-	return v.stripped(ctx, x, `{"invite_state":{"events":[`)
+	return v.strippedRoom(ctx, x, `{"invite_state":{"events":[`)
 }
 
 func (v *view) knockedRoom(ctx context.Context, x *part) ([]byte, error) {
-	return v.stripped(ctx, x, `{"knock_state":{"events":[`)
+	return v.strippedRoom(ctx, x, `{"knock_state":{"events":[`)
+}
+
+// strippedRoom makes the body of a room that the user is invited to or has knocked on.
+func (v *view) strippedRoom(ctx context.Context, x *part, open string) ([]byte, error) {
+	b, err := v.stripped(ctx, x, []byte(open))
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return append(b, `]}}`...), nil
 }
 
 // strippedTypes are what somebody who is invited, or has knocked, is told of a room (spec: "Stripped state").
@@ -24,9 +33,9 @@ func strippedTypes() []string {
 	}
 }
 
-// stripped makes the body of a room that the user is invited to or has knocked on: the stripped state as it was, and the
-// user's own member event.
-func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, error) {
+// stripped appends what is told of a room that the user is invited to or has knocked on, with commas between: the stripped state as it was,
+// and the user's own member event. It gives nil if the room is not to be told of.
+func (v *view) stripped(ctx context.Context, x *part, b []byte) ([]byte, error) {
 	own, err := v.e.Rooms.EventsByNid(ctx, []shard.Nid{x.event})
 	if err != nil || len(own) == 0 {
 		return nil, err
@@ -48,11 +57,10 @@ func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, erro
 		if err != nil {
 			return nil, err
 		}
-		b := []byte(open)
 		if told = bytes.TrimSuffix(bytes.TrimPrefix(told, []byte{'['}), []byte{']'}); len(told) > 0 {
 			b = append(append(b, told...), ',')
 		}
-		return append(items[0].Event.AppendStripped(b), `]}}`...), nil
+		return items[0].Event.AppendStripped(b), nil
 	}
 	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(strippedTypes(), "", typeMember, sender))
 	if err != nil {
@@ -76,12 +84,11 @@ func (v *view) stripped(ctx context.Context, x *part, open string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	b := []byte(open)
 	for i, it := range append(others, items...) {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = it.Event.AppendStripped(b)
 	}
-	return append(b, `]}}`...), nil
+	return b, nil
 }

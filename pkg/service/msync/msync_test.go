@@ -61,12 +61,18 @@ func (w *worker) History(ctx context.Context) (shard.History, error) { return w.
 // start starts a synchrotron on a world. Without a stream it hears the log by polling, many times a second.
 func start(t testing.TB, w *roomtest.World, memory int64) *worker {
 	t.Helper()
+	return startKeeping(t, w, memory, nil)
+}
+
+// startKeeping is start with a store for the connections of sliding sync.
+func startKeeping(t testing.TB, w *roomtest.World, memory int64, connections msync.ConnectionStore) *worker {
+	t.Helper()
 	x := &worker{source: w.Log()}
 	x.index = follow.NewIndex(x.source)
 	x.Engine = msync.New(context.Background(), msync.Options{
 		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
 		Push: pushdb.NewReader(w.DB.Pool),
-		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w},
+		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w}, Connections: connections,
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
 	}, x)
 	x.follower = follow.New(follow.Config{Poll: 5 * time.Millisecond, Grace: time.Millisecond}, follow.Options{

@@ -42,6 +42,8 @@ type view struct {
 	telling *telling
 	// ignored are those whom the user wants to hear nothing of.
 	ignored map[string]bool
+	// mostMessages is how many messages to the device are told, if not as many as ever.
+	mostMessages int
 }
 
 // from gives the position after which the client wants to hear of a shard; ok is false if it wants everything.
@@ -72,6 +74,8 @@ type Pending struct {
 	w     *waiter
 	since *token.Sync
 	until time.Time
+	// slide is what is asked of sliding sync; nil for /sync.
+	slide *slide
 }
 
 // Begin is the part of Sync that does not wait: the answer, or what is to be waited for.
@@ -134,6 +138,9 @@ func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, 
 		return nil, false, err
 	}
 	v := p.e.look(&p.q, p.u, p.since)
+	if p.slide != nil {
+		return p.slideOn(ctx, v, over)
+	}
 	plan := v.plan()
 	if !over && plan.empty() {
 		return nil, false, nil

@@ -81,34 +81,41 @@ func isMember(it *readdb.Item) bool {
 	return state && it.Event.Type() == typeMember
 }
 
-// leftRoom makes the body of a room that the user has left, up to the leaving.
-func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
+// leaving reads the timeline of a room that the user has left: after a place, up to the leaving. was tells whether the user had been in it;
+// of one who had not, nothing but the leaving is told. It gives nil if the user has forgotten the room since the rows were read:
+// nobody is told of that.
+func (v *view) leaving(ctx context.Context, x *part, above int64) (st *stretch, was bool, _ error) {
 	a, _, err := v.e.Rooms.AccessTo(ctx, x.ref, v.User)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	was := a.Was()
+	if was = a.Was(); !was { // declined an invitation
+		above = int64(x.pos) - 1
+	}
+	if a.Member.Forgotten {
+		return nil, was, nil
+	}
+	a.Until, a.JoinedUntil = int64(x.pos), min(a.JoinedUntil, int64(x.pos))
+	a.Member.Membership, a.Member.Pos = x.membership.membership, x.pos
+	if st, err = v.read(ctx, x, above, int64(x.pos), &a); err != nil {
+		return nil, was, err
+	}
+	if st.limited {
+		err = v.e.Rooms.Aggregate(ctx, &a, v.User, v.ignored, st.items)
+	}
+	return st, was, err
+}
+
+// leftRoom makes the body of a room that the user has left, up to the leaving.
+func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	since, incremental := v.from(x.ref.Nid.Shard())
 	above := roomdb.Beginning
 	if incremental {
 		above = int64(since)
 	}
-	if !was { // declined an invitation: nothing but that is told
-		above = int64(x.pos) - 1
-	}
-	if a.Member.Forgotten { // since the rows were read: nobody is told of that
-		return nil, nil
-	}
-	a.Until, a.JoinedUntil = int64(x.pos), min(a.JoinedUntil, int64(x.pos))
-	a.Member.Membership, a.Member.Pos = x.membership.membership, x.pos
-	st, err := v.read(ctx, x, above, int64(x.pos), &a)
-	if err != nil {
+	st, was, err := v.leaving(ctx, x, above)
+	if err != nil || st == nil {
 		return nil, err
-	}
-	if st.limited {
-		if err := v.e.Rooms.Aggregate(ctx, &a, v.User, v.ignored, st.items); err != nil {
-			return nil, err
-		}
 	}
 	var state []*readdb.Item
 	if was {

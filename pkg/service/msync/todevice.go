@@ -270,18 +270,21 @@ func (v *view) planDevice(p *plan) {
 // toDevice gives the messages that are told, with commas between them, and puts into the token where the client is to go on if there
 // are more.
 func (v *view) toDevice(ctx context.Context, p *plan) ([]byte, error) {
-	list := p.messages
+	list, most := p.messages, maxMessages
+	if v.mostMessages > 0 {
+		most = min(most, v.mostMessages)
+	}
 	if p.readMessages {
 		var err error
-		list, err = v.e.Keys.Messages(ctx, v.u.shard, v.u.id, string(v.Device), v.messagesAfter(), v.to(v.u.shard), maxMessages+1)
+		list, err = v.e.Keys.Messages(ctx, v.u.shard, v.u.id, string(v.Device), v.messagesAfter(), v.to(v.u.shard), most+1)
 		if err != nil {
 			return nil, err
 		}
 	}
 	places := slices.DeleteFunc(slices.Clone(v.upper.Places), func(p token.Place) bool { return p.Section == token.SectionToDevice })
-	if len(list) > maxMessages {
-		list = list[:maxMessages]
-		places = append([]token.Place{{Section: token.SectionToDevice, Position: list[maxMessages-1].Pos}}, places...)
+	if len(list) > most {
+		list = list[:most]
+		places = append([]token.Place{{Section: token.SectionToDevice, Position: list[most-1].Pos}}, places...)
 	}
 	v.upper.Places = places
 	var out []byte

@@ -68,6 +68,8 @@ const (
 	SectionMembers Section = 2
 	// SectionPresence's place is what one process knew of who is online.
 	SectionPresence Section = 3
+	// SectionConnection is no position either: it is the number of what a client of sliding sync has been told of its rooms.
+	SectionConnection Section = 4
 )
 
 // Place says how far a section that was cut short has been read.

@@ -1,0 +1,445 @@
+package msync_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
+	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
+)
+
+// slidingRoom is a room as sliding sync tells it.
+type slidingRoom struct {
+	Initial      bool           `json:"initial"`
+	Membership   string         `json:"membership"`
+	Name         *string        `json:"name"`
+	Avatar       *string        `json:"avatar"`
+	Heroes       []hero         `json:"heroes"`
+	IsDM         *bool          `json:"is_dm"`
+	Joined       *int           `json:"joined_count"`
+	Invited      *int           `json:"invited_count"`
+	BumpStamp    int64          `json:"bump_stamp"`
+	State        []slidingState `json:"required_state"`
+	Timeline     []shownEvent   `json:"timeline"`
+	Limited      bool           `json:"limited"`
+	Expanded     bool           `json:"unstable_expanded_timeline"`
+	Live         int            `json:"num_live"`
+	Prev         string         `json:"prev_batch"`
+	InviteState  []shownEvent   `json:"invite_state"`
+	Lists        []string       `json:"lists"`
+	Notification *int           `json:"notification_count"`
+}
+
+type slidingState struct {
+	ID       string           `json:"event_id"`
+	Type     string           `json:"type"`
+	StateKey string           `json:"state_key"`
+	Content  *json.RawMessage `json:"content"`
+}
+
+type hero struct {
+	User string `json:"user_id"`
+}
+
+type slidingAnswer struct {
+	Pos   string `json:"pos"`
+	Lists map[string]struct {
+		Count int `json:"count"`
+	} `json:"lists"`
+	Rooms      map[string]slidingRoom `json:"rooms"`
+	Extensions struct {
+		ToDevice struct {
+			Next   string `json:"next_batch"`
+			Events []struct {
+				Type string `json:"type"`
+			} `json:"events"`
+		} `json:"to_device"`
+		E2EE struct {
+			Lists struct {
+				Changed []string `json:"changed"`
+			} `json:"device_lists"`
+			Counts map[string]int `json:"device_one_time_keys_count"`
+		} `json:"e2ee"`
+		AccountData struct {
+			Global []shownEvent            `json:"global"`
+			Rooms  map[string][]shownEvent `json:"rooms"`
+		} `json:"account_data"`
+		Receipts struct {
+			Rooms map[string]shownEvent `json:"rooms"`
+		} `json:"receipts"`
+		Typing struct {
+			Rooms map[string]shownEvent `json:"rooms"`
+		} `json:"typing"`
+	} `json:"extensions"`
+}
+
+// ask makes a request of a body.
+func ask(t testing.TB, user id.UserID, pos, body string) *msync.SlidingRequest {
+	t.Helper()
+	q := &msync.SlidingRequest{User: user, Device: "DEVICE", Pos: pos}
+	require.NoError(t, json.Unmarshal([]byte(body), q))
+	require.NoError(t, q.Check())
+	return q
+}
+
+func (w *worker) slideRaw(ctx context.Context, q *msync.SlidingRequest) ([]byte, error) {
+	body, p, err := w.BeginSliding(ctx, q)
+	if p != nil {
+		return p.Wait(ctx)
+	}
+	return body, err
+}
+
+func (w *worker) slide(t testing.TB, q *msync.SlidingRequest) slidingAnswer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b, err := w.slideRaw(ctx, q)
+	require.NoError(t, err)
+	var a slidingAnswer
+	require.NoError(t, json.Unmarshal(b, &a), "%s", b)
+	return a
+}
+
+const (
+	elementX = `{"conn_id":"room-list","lists":{"all_rooms":{"ranges":[[0,19]],"timeline_limit":1,"required_state":[
+		["m.room.name",""],["m.room.encryption",""],["m.room.member","$LAZY"],["m.room.member","$ME"],["m.room.topic",""],
+		["m.room.create",""],["m.room.power_levels",""],["m.space.child","*"]],
+		"filters":{"not_room_types":["m.space"]}}},
+		"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]},"typing":{"enabled":true}}}`
+	everything = `{"lists":{"all":{"ranges":[[0,99]],"timeline_limit":20,"required_state":[["*","*"]]}}}`
+)
+
+func (r slidingRoom) stateOf(typ string) (keys []string) {
+	for _, e := range r.State {
+		if e.Type == typ {
+			keys = append(keys, e.StateKey)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func TestSlidingConversation(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob, carol := roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")
+	r := w.Room(alice, "12")
+	w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
+	w.State(r, alice, "m.room.name", "", `{"name":"Weaving"}`)
+	w.Join(r, bob, carol)
+	w.Send(r, alice, "one")
+	other := w.Create(room.CreateRoom{Creator: roomtest.As(carol), Invite: []room.Invitation{{User: bob}}})
+
+	a := s.slide(t, ask(t, bob, "", elementX))
+	require.Equal(t, 2, a.Lists["all_rooms"].Count)
+	one := a.Rooms[string(r)]
+	require.True(t, one.Initial)
+	require.True(t, one.Limited)
+	require.Equal(t, "Weaving", *one.Name)
+	require.Empty(t, one.Heroes)
+	require.Equal(t, 3, *one.Joined)
+	require.Zero(t, one.Live)
+	require.Positive(t, one.BumpStamp)
+	require.Len(t, one.Timeline, 1)
+	require.Equal(t, []string{string(alice), string(bob)}, one.stateOf("m.room.member"))
+	require.Len(t, one.stateOf("m.room.create"), 1)
+	require.Empty(t, one.stateOf("m.room.join_rules"))
+	invited := a.Rooms[string(other)]
+	require.Equal(t, "invite", invited.Membership)
+	require.Equal(t, "m.room.member", invited.InviteState[len(invited.InviteState)-1].Type)
+	require.NotEmpty(t, a.Extensions.AccountData.Global) // the push rules
+
+	q := ask(t, bob, a.Pos, elementX)
+	q.Timeout = 10 * time.Second
+	done := make(chan slidingAnswer)
+	go func() { done <- s.slide(t, q) }()
+	w.Send(r, carol, "two")
+	b := <-done
+	two := b.Rooms[string(r)]
+	require.Len(t, b.Rooms, 1)
+	require.False(t, two.Initial)
+	require.False(t, two.Limited)
+	require.Len(t, two.Timeline, 1)
+	require.Equal(t, 1, two.Live)
+	require.Equal(t, []string{string(carol)}, two.stateOf("m.room.member"))
+	require.Nil(t, two.Name)
+	require.Nil(t, two.Joined)
+
+	// A subscription that wants more is answered at once.
+	more := `{"conn_id":"room-list","room_subscriptions":{"` + string(r) + `":{"timeline_limit":20,"required_state":[["m.room.join_rules",""]]}}}`
+	q = ask(t, bob, b.Pos, more)
+	q.Timeout = time.Minute
+	c := s.slide(t, q)
+	three := c.Rooms[string(r)]
+	require.True(t, three.Expanded)
+	require.Greater(t, len(three.Timeline), 2)
+	require.Len(t, three.stateOf("m.room.join_rules"), 1)
+	require.Zero(t, three.Live)
+
+	w.Membership(r, alice, bob, room.ActionKick)
+	s.settled(t, w)
+	d := s.slide(t, ask(t, bob, c.Pos, elementX))
+	require.Equal(t, "leave", d.Rooms[string(r)].Membership)
+	require.Contains(t, d.Rooms[string(r)].stateOf("m.room.member"), string(bob))
+	require.Empty(t, s.slide(t, ask(t, bob, d.Pos, elementX)).Rooms[string(r)].Membership)
+}
+
+// shared is a store that all workers see; lossy ones forget.
+type shared struct {
+	mu    sync.Mutex
+	kept  map[string][]byte
+	lossy *rand.Rand
+}
+
+func (s *shared) Get(_ context.Context, key string) ([]byte, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lossy != nil && s.lossy.IntN(2) == 0 {
+		return nil, false, nil
+	}
+	b, ok := s.kept[key]
+	return b, ok, nil
+}
+
+func (s *shared) Set(_ context.Context, key string, b []byte, _ time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[key] = slices.Clone(b)
+	return nil
+}
+
+// slider is a client of sliding sync, by what it was told.
+type slider struct {
+	pos   string
+	rooms map[string]*slid
+}
+
+type slid struct {
+	membership string
+	name       string
+	joined     int
+	state      map[string]string
+	timeline   []string
+}
+
+func (c *slider) fold(t testing.TB, a slidingAnswer) {
+	t.Helper()
+	for id, r := range a.Rooms {
+		x := c.rooms[id]
+		if r.Initial {
+			x = &slid{state: map[string]string{}}
+			c.rooms[id] = x
+		}
+		require.NotNil(t, x, "%s is not told as initial", id)
+		x.membership = r.Membership
+		if r.Name != nil {
+			x.name = *r.Name
+		}
+		if r.Joined != nil {
+			x.joined = *r.Joined
+		}
+		for _, e := range r.State {
+			if e.Content == nil {
+				delete(x.state, e.Type+"|"+e.StateKey)
+				continue
+			}
+			x.state[e.Type+"|"+e.StateKey] = e.ID
+		}
+		if r.Limited || r.Expanded {
+			x.timeline = nil
+		}
+		for _, e := range r.Timeline {
+			require.NotContains(t, x.timeline, e.ID, "told twice")
+			x.timeline = append(x.timeline, e.ID)
+		}
+	}
+	c.pos = a.Pos
+}
+
+// Random histories; however a client moves its window over its rooms, from whichever worker, with the state of its connection at hand or
+// lost, it comes to what the database has.
+func TestSlidingAnyhowComesToTheSame(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 11))
+			w := roomtest.New(t)
+			users := []id.UserID{roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")}
+			alice, watcher := users[0], users[1]
+			var rooms []id.RoomID
+			for range 4 {
+				r := w.Room(alice, "11")
+				w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
+				rooms = append(rooms, r)
+			}
+			store := &shared{kept: map[string][]byte{}}
+			if seed%2 == 1 {
+				store.lossy = rand.New(rand.NewPCG(seed, 12))
+			}
+			workers := []*worker{startKeeping(t, w, 256<<20, store), startKeeping(t, w, 20<<20, store)}
+			clients := []*slider{{rooms: map[string]*slid{}}, {rooms: map[string]*slid{}}}
+			for step := range 150 {
+				u := users[rnd.IntN(len(users))]
+				r := rooms[rnd.IntN(len(rooms))]
+				if rnd.IntN(10) == 0 {
+					w.State(r, alice, "m.room.name", "", fmt.Sprintf(`{"name":"%d"}`, rnd.Int()))
+				} else {
+					act(w, rnd, r, u, alice)
+				}
+				if step%50 == 49 {
+					workers[rnd.IntN(2)] = startKeeping(t, w, 256<<20, store)
+				}
+				for i, c := range clients {
+					if rnd.IntN(3+4*i) != 0 {
+						continue
+					}
+					from := rnd.IntN(3)
+					body := fmt.Sprintf(`{"conn_id":"%d","lists":{"all":{"ranges":[[%d,%d]],"timeline_limit":%d,"required_state":[["*","*"]]}},
+						"room_subscriptions":{%q:{"timeline_limit":%d,"required_state":[["m.room.topic",""]]}}}`,
+						i, from, from+rnd.IntN(2), rnd.IntN(4), string(rooms[rnd.IntN(4)]), rnd.IntN(6))
+					x := workers[rnd.IntN(2)]
+					x.settled(t, w)
+					again := ask(t, watcher, c.pos, body)
+					a := x.slide(t, ask(t, watcher, c.pos, body))
+					if rnd.IntN(3) == 0 && store.lossy == nil { // the answer is lost
+						y := workers[rnd.IntN(2)]
+						y.settled(t, w)
+						b := y.slide(t, again)
+						alike(t, a, b)
+						a = b
+					}
+					c.fold(t, a)
+				}
+			}
+			for i, c := range clients {
+				x := workers[i%2]
+				x.settled(t, w)
+				body := fmt.Sprintf(`{"conn_id":"%d","lists":{"all":{"ranges":[[0,99]],"timeline_limit":5,"required_state":[["*","*"]]}}}`, i)
+				c.fold(t, x.slide(t, ask(t, watcher, c.pos, body)))
+				compare(t, w, c, watcher)
+				o := newClient(false)
+				o.fold(t, x.sync(t, msync.Request{User: watcher}))
+				for r := range o.in {
+					require.Equal(t, o.state[r], c.rooms[r].state, "state of %s as /sync has it", r)
+				}
+			}
+		})
+	}
+}
+
+// alike demands that two answers say the same.
+func alike(t testing.TB, a, b slidingAnswer) {
+	t.Helper()
+	require.Equal(t, a.Lists, b.Lists)
+	require.ElementsMatch(t, slices.Collect(maps.Keys(a.Rooms)), slices.Collect(maps.Keys(b.Rooms)))
+	for r, x := range a.Rooms {
+		y := b.Rooms[r]
+		require.ElementsMatch(t, x.State, y.State)
+		x.State, y.State = nil, nil
+		for i := range x.Timeline {
+			x.Timeline[i].Unsigned, y.Timeline[i].Unsigned = y.Timeline[i].Unsigned, x.Timeline[i].Unsigned
+		}
+		require.Equal(t, x, y)
+	}
+}
+
+// compare compares what a client holds with the database.
+func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
+	t.Helper()
+	rows, err := w.Reader.Memberships(w.Ctx(), string(u))
+	require.NoError(t, err)
+	for i := range rows {
+		m := &rows[i]
+		x := c.rooms[m.RoomID]
+		if m.Membership != roomdb.MembershipJoin {
+			if x != nil {
+				require.NotEqual(t, "join", x.membership, "membership of %s", m.RoomID)
+			}
+			continue
+		}
+		require.NotNil(t, x)
+		require.Equal(t, "join", x.membership)
+		current, err := w.Reader.CurrentStateEvents(w.Ctx(), m.Nid)
+		require.NoError(t, err)
+		want, have := map[string]bool{}, map[string]bool{}
+		for _, e := range current {
+			want[e.EventID] = true
+		}
+		for _, e := range x.state {
+			have[e] = true
+		}
+		require.Equal(t, want, have, "state of %s", m.RoomID)
+		named, err := w.Reader.CurrentStateAt(w.Ctx(), m.Nid, []roomdb.StateName{{Type: "m.room.name"}})
+		require.NoError(t, err)
+		for _, e := range named {
+			var pdu struct {
+				Content struct {
+					Name string `json:"name"`
+				} `json:"content"`
+			}
+			require.NoError(t, json.Unmarshal(e.JSON, &pdu))
+			require.Equal(t, pdu.Content.Name, x.name)
+		}
+		counts, err := w.Reader.CountMembers(w.Ctx(), m.Nid)
+		require.NoError(t, err)
+		require.Equal(t, counts[roomdb.MembershipJoin], x.joined)
+		latest, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, roomdb.Beginning, len(x.timeline))
+		require.NoError(t, err)
+		require.NotEmpty(t, latest)
+		for k, e := range latest {
+			require.Equal(t, e.EventID, x.timeline[len(latest)-1-k], "timeline of %s", m.RoomID)
+		}
+	}
+}
+
+func TestSlidingRefuses(t *testing.T) {
+	for _, body := range []string{
+		`{"lists":{"a":{"ranges":[[3,1]],"timeline_limit":1}}}`,
+		`{"lists":{"a":{"ranges":[[1]],"timeline_limit":1}}}`,
+		`{"lists":{"a":{"ranges":[[-1,1]],"timeline_limit":1}}}`,
+		`{"lists":{"a":{"timeline_limit":-1}}}`,
+		`{"lists":{"":{"timeline_limit":1}}}`,
+		`{"lists":{"a":null}}`,
+		`{"room_subscriptions":{"!a:b":{"timeline_limit":1,"required_state":[["m.room.name"]]}}}`,
+		`{"room_subscriptions":{"!a:b":null}}`,
+		`{"extensions":{"to_device":{"enabled":true,"limit":-1}}}`,
+	} {
+		q := new(msync.SlidingRequest)
+		require.NoError(t, json.Unmarshal([]byte(body), q))
+		err := q.Check()
+		require.Error(t, err, body)
+		require.Equal(t, mxerr.InvalidParam, mxerr.From(err).Code, body)
+	}
+}
+
+func TestSlidingPositions(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice := roomtest.User("alice")
+	w.Room(alice, "12")
+	a := s.slide(t, ask(t, alice, "", everything))
+	undone, err := token.DecodeSync(a.Pos, w.Shards.Count())
+	require.NoError(t, err)
+	for i := range undone.Positions { // of a database that was put back since
+		undone.Positions[i] += 100
+	}
+	for _, pos := range []string{"x", "!", "b2xk", undone.Encode()} {
+		_, err := s.slideRaw(t.Context(), ask(t, alice, pos, everything))
+		require.Equal(t, mxerr.UnknownPos, mxerr.From(err).Code, pos)
+		require.Equal(t, 400, mxerr.From(err).HTTPStatus)
+	}
+}

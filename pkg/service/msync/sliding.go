@@ -100,9 +100,12 @@ func (p *Pending) slideOn(ctx context.Context, v *view, over bool) (body []byte,
 	if s.next != p.slide.presented && (p.slide.presented.lost || !s.next.same(p.slide.presented)) {
 		number = p.e.keepConnection(ctx, s.q, s.next, p.slide.presented.half)
 	}
-	places := slices.DeleteFunc(slices.Clone(v.upper.Places), func(p token.Place) bool { return p.Section == token.SectionConnection })
+	places := slices.DeleteFunc(slices.Clone(v.upper.Places), func(p token.Place) bool {
+		return p.Section == token.SectionConnection || p.Section == token.SectionOpened
+	})
 	if number != 0 {
 		places = append(places, token.Place{Section: token.SectionConnection, Position: number})
+		places = append(places, token.Place{Section: token.SectionOpened, Position: shard.Pos(s.opened())})
 		slices.SortFunc(places, func(a, b token.Place) int { return int(a.Section) - int(b.Section) })
 	}
 	v.upper.Places = places
@@ -119,6 +122,16 @@ type slideView struct {
 	known      map[shard.Nid]*facts
 	slotted    bool
 	requests   map[int]*Request // by timeline limit
+}
+
+// opened gives when the connection began, in ms.
+func (s *slideView) opened() int64 {
+	if s.since != nil {
+		if at, ok := s.since.Place(token.SectionOpened); ok {
+			return int64(at)
+		}
+	}
+	return s.now.Now.UnixMilli()
 }
 
 // reading waits for the answer's turn to read the database, once.

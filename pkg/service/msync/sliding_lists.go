@@ -25,6 +25,9 @@ const (
 	typeTag        = "m.tag"
 )
 
+// maxSkew is by how much the clocks of workers are taken to differ, in ms.
+const maxSkew = 60_000
+
 // bumpTypes are the events that move a room up in a client's list.
 func bumpTypes() []string {
 	return []string{
@@ -231,12 +234,8 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 			out = append(out, x)
 			continue
 		}
-		if gone(m.membership) {
-			since, _ := s.from(nid.Shard())
-			before = before || s.conn.lost && m.pos > since
-			if m.forgotten {
-				continue
-			}
+		if gone(m.membership) && m.forgotten {
+			continue
 		}
 		at := s.u.labels.moments[m.event]
 		if at == nil {
@@ -246,7 +245,9 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 		x.facts = at.facts
 		switch {
 		case gone(m.membership):
-			// Those that the client was told of once, and were told to be left, are not told of again.
+			// Those that the client was told of once, and were told to be left, are not told of again. If it is not known of which it
+			// was told, it may have been of any that was not left before.
+			before = before || s.conn.lost && at.last > s.opened()-maxSkew
 			if !at.listed && (!before || told.flags&sentGone != 0) {
 				continue
 			}

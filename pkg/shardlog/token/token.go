@@ -70,6 +70,8 @@ const (
 	SectionPresence Section = 3
 	// SectionConnection is no position either: it is the number of what a client of sliding sync has been told of its rooms.
 	SectionConnection Section = 4
+	// SectionOpened is a time in ms: when a connection of sliding sync began.
+	SectionOpened Section = 5
 )
 
 // Place says how far a section that was cut short has been read.

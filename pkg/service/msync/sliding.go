@@ -85,7 +85,13 @@ func clientFilter(limit int) *filter.Filter {
 // slideOn answers if there is something to tell, or in any case when it is over.
 func (p *Pending) slideOn(ctx context.Context, v *view, over bool) (body []byte, done bool, err error) {
 	s := &slideView{view: v, q: p.slide.q, conn: p.slide.conn, next: p.slide.conn, known: make(map[shard.Nid]*facts)}
-	defer s.release()
+	defer func() {
+		if err != nil || body == nil {
+			s.release(-1)
+			return
+		}
+		s.release(len(body))
+	}()
 	s.telling = v.recall()
 	a, told, err := s.look(ctx)
 	if err != nil {
@@ -121,6 +127,7 @@ type slideView struct {
 	conn, next *connection
 	known      map[shard.Nid]*facts
 	slotted    bool
+	leave      func(length int64)
 	requests   map[int]*Request // by timeline limit
 }
 
@@ -141,15 +148,26 @@ func (s *slideView) reading(ctx context.Context) error {
 	}
 	select {
 	case s.e.slots <- struct{}{}:
-		s.slotted = true
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	weight := &s.e.reading
+	if s.since == nil {
+		weight = &s.e.beginning
+	}
+	leave, err := s.e.Gate.Enter(ctx, weight)
+	if err != nil {
+		<-s.e.slots
+		return err
+	}
+	s.slotted, s.leave = true, leave
+	return nil
 }
 
-func (s *slideView) release() {
+// release ends the answer's turn, with its length, -1 if there is none.
+func (s *slideView) release(length int) {
 	if s.slotted {
+		s.leave(int64(length))
 		<-s.e.slots
 	}
 }

@@ -58,7 +58,7 @@ func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 	if err := s.summaryNews(ctx, r, &n); err != nil {
 		return err
 	}
-	quiet := len(n.st.items)+len(n.state)+len(n.stubs) == 0 && n.counts == nil && !n.named && !n.pictured
+	quiet := len(n.st.items)+len(n.state)+len(n.stubs) == 0 && !n.st.limited && n.counts == nil && !n.named && !n.pictured
 	if !r.initial && quiet && r.dm == (r.before.flags&sentDM != 0) {
 		return nil
 	}
@@ -126,7 +126,12 @@ func (s *slideView) summaryNews(ctx context.Context, r *slideRoom, n *roomNews) 
 	news := changeHeroes
 	var came []string
 	if !r.initial {
-		if news, came = r.v.summaryChange(r.x, n.st); news == changeNone && !changed(typeName) {
+		if r.x.held {
+			news, came = r.v.summaryChange(r.x, n.st)
+		} else if !slices.ContainsFunc(n.keys, func(k roomdb.StateName) bool { return k.Type == typeMember }) {
+			news = changeNone
+		}
+		if news == changeNone && !changed(typeName) {
 			return nil
 		}
 	}

@@ -350,6 +350,7 @@ func alike(t testing.TB, a, b slidingAnswer) {
 		y := b.Rooms[r]
 		require.ElementsMatch(t, x.State, y.State)
 		x.State, y.State = nil, nil
+		x.Joined, x.Invited, x.Heroes = y.Joined, y.Invited, y.Heroes // what is read from the database may be told without need
 		for i := range x.Timeline {
 			x.Timeline[i].Unsigned, y.Timeline[i].Unsigned = y.Timeline[i].Unsigned, x.Timeline[i].Unsigned
 		}

@@ -134,7 +134,7 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
 	since, incremental := v.from(x.ref.Nid.Shard())
 	if x.held && !x.fresh {
-		return v.heldTimeline(x, since), nil
+		return v.heldTimeline(x), nil
 	}
 	above := roomdb.Beginning
 	var a *readdb.Access
@@ -149,27 +149,29 @@ func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
 	return v.read(ctx, x, above, int64(v.to(x.ref.Nid.Shard())), a)
 }
 
-func (v *view) heldTimeline(x *part, since shard.Pos) *stretch {
-	st := &stretch{before: int64(since)}
+func (v *view) heldTimeline(x *part) *stretch {
+	// What the client reads backwards from is where the database would have it too; if nothing of what there is fits in, the end.
+	st := &stretch{before: int64(v.to(x.ref.Nid.Shard()))}
 	limit := v.Filter.TimelineLimit()
 	first := len(x.events)
 	for i := len(x.events) - 1; i >= 0; i-- {
 		it := x.events[i]
-		if !v.shown(x, it) {
-			continue
-		}
+		shown := v.shown(x, it)
 		if len(st.items) == limit {
+			if !shown {
+				continue
+			}
 			st.limited = true
 			break
 		}
-		st.items = append(st.items, it)
-		first = i
+		st.before = it.Ord - 1
+		if shown {
+			st.items = append(st.items, it)
+			first = i
+		}
 	}
 	slices.Reverse(st.items)
 	st.earlier = x.events[:first]
-	if st.limited && len(st.items) > 0 {
-		st.before = st.items[0].Ord - 1
-	}
 	return st
 }
 

@@ -185,12 +185,12 @@ type slideRoom struct {
 	// initial says that the room is told as a whole, expanded that older events of its timeline are.
 	initial, expanded bool
 	// wishful says that state is wanted that was not before.
-	wishful        bool
-	v              *view // what is told of this room alone
-	x              *part
-	body           []byte
-	events         []string // of the timeline that is told
-	receipts, data []byte   // contents of extensions
+	wishful bool
+	v       *view // what is told of this room alone
+	x       *part
+	body    []byte
+	events  []string // of the timeline that is told
+	data    []byte   // content of an extension
 }
 
 // slideAnswer are the parts of an answer.

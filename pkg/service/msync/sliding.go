@@ -219,6 +219,9 @@ func (s *slideView) look(ctx context.Context) (a *slideAnswer, told bool, err er
 			return nil, false, err
 		}
 	}
+	if err := s.countNews(ctx, a.rooms); err != nil {
+		return nil, false, err
+	}
 	g, some := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for _, r := range a.rooms {
@@ -366,12 +369,23 @@ func (r *slideRoom) news() bool {
 	case r.membership.membership != roomdb.MembershipJoin:
 		return r.pos > r.since
 	default:
-		return !r.x.held || len(r.x.events) > 0 || r.dm != (r.before.flags&sentDM != 0)
+		return !r.x.held || len(r.x.events) > 0 || r.x.readSomething(r.v.u.id) || r.dm != (r.before.flags&sentDM != 0)
 	}
 }
 
 // reads tells whether what there is to tell of a room is to be read from the database.
 func (r *slideRoom) reads() bool { return r.news() && (!r.x.held || r.expanded || r.wishful) }
+
+// countNews counts what the user has not read in the rooms that there may be something to tell of.
+func (s *slideView) countNews(ctx context.Context, rooms []*slideRoom) error {
+	var parts []*part
+	for _, r := range rooms {
+		if r.membership.membership == roomdb.MembershipJoin && r.news() {
+			parts = append(parts, r.x)
+		}
+	}
+	return s.countUnread(ctx, parts)
+}
 
 // goOn notes what the client will have been told.
 func (s *slideView) goOn(rooms []*slideRoom) {

@@ -7,6 +7,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -60,7 +61,9 @@ func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 	}
 	quiet := len(n.st.items)+len(n.state)+len(n.stubs) == 0 && !n.st.limited && n.counts == nil && !n.named && !n.pictured
 	if !r.initial && quiet && r.dm == (r.before.flags&sentDM != 0) {
-		return nil
+		if read, err := r.readSomething(ctx); err != nil || !read {
+			return err
+		}
 	}
 	if err := v.aggregate(ctx, timed, n.st); err != nil {
 		return err
@@ -68,6 +71,15 @@ func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 	v.telling.tell(r.ref.Nid, memberKeys(n.state, n.st.items)...)
 	r.body = s.appendJoined(nil, r, &n)
 	return nil
+}
+
+// readSomething tells whether the user's own receipts moved, and so what there is unread.
+func (r *slideRoom) readSomething(ctx context.Context) (bool, error) {
+	if r.x.held {
+		return r.x.readSomething(r.v.u.id), nil
+	}
+	moved, err := r.v.receiptsOf(ctx, r.x)
+	return slices.ContainsFunc(moved, func(x roomdb.ReceiptRow) bool { return x.UserID == r.v.u.id }), err
 }
 
 // stateNews finds what is told of the room's state.
@@ -198,7 +210,9 @@ func (s *slideView) appendJoined(b []byte, r *slideRoom, n *roomNews) []byte {
 		b = canonjson.AppendInt(append(b, `,"joined_count":`...), int64(n.counts.joined))
 		b = canonjson.AppendInt(append(b, `,"invited_count":`...), int64(n.counts.invited))
 	}
-	b = append(b, `,"notification_count":0,"highlight_count":0`...)
+	unread := pushdb.Sum(r.x.unread)
+	b = canonjson.AppendInt(append(b, `,"notification_count":`...), max(0, unread.Notify))
+	b = canonjson.AppendInt(append(b, `,"highlight_count":`...), max(0, unread.Highlight))
 	return append(s.appendTimeline(b, r, n), '}')
 }
 

@@ -42,6 +42,7 @@ type slidingRoom struct {
 	InviteState  []shownEvent   `json:"invite_state"`
 	Lists        []string       `json:"lists"`
 	Notification *int           `json:"notification_count"`
+	Highlight    *int           `json:"highlight_count"`
 }
 
 type slidingState struct {

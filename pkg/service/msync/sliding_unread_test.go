@@ -1,11 +1,13 @@
 package msync_test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -54,4 +56,34 @@ func TestSlidingTellsWhatIsUnread(t *testing.T) {
 	q = ask(t, bob, b.Pos, elementX)
 	require.Equal(t, unreadCount{}, unread(other.slide(t, q)))
 	require.NotContains(t, other.slide(t, ask(t, bob, c.Pos, elementX)).Rooms, string(r))
+}
+
+// What happens in a room of the client's window is told from memory.
+func TestSlidingOnInTheWindowReadsNothing(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, "11")
+	w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
+	w.Join(r, bob)
+	ctx, tally := pg.WithTally(t.Context())
+	_, err := s.slideRaw(ctx, ask(t, bob, "", elementX))
+	require.NoError(t, err)
+	require.Positive(t, tally.Count())
+	a := s.slide(t, ask(t, bob, "", elementX))
+	w.Send(r, alice, "one") // its member event is read once
+	s.settled(t, w)
+	a = s.slide(t, ask(t, bob, a.Pos, elementX))
+	for range 3 {
+		w.Send(r, alice, "two")
+		s.settled(t, w)
+		ctx, tally := pg.WithTally(t.Context())
+		b, err := s.slideRaw(ctx, ask(t, bob, a.Pos, elementX))
+		require.NoError(t, err)
+		require.Zero(t, tally.Count())
+		var next slidingAnswer
+		require.NoError(t, json.Unmarshal(b, &next))
+		require.Len(t, next.Rooms[string(r)].Timeline, 1)
+		a = next
+	}
 }

@@ -15,8 +15,10 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/roomwalk"
+	"github.com/heddle-im/heddle/pkg/service/wordindex"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/searchdb"
 )
 
 // restartAfter is how long after its failure a durable consumer is begun anew.
@@ -55,9 +57,12 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 		_, err := writer.Do(ctx, nil, &room.SetMembership{Room: r, By: room.Origin{User: user}, Target: user, Action: room.ActionLeave})
 		return err
 	})
+	words := searchdb.NewIndexer(s.db.Primary, s.shards)
 	b.durables = []durable{
 		{profile.Consumer, spreader, profile.Filter},
 		{farewell.Consumer, leaver, farewell.Filter},
+		{searchdb.EventsConsumer, wordindex.NewEvents(words, s.now), wordindex.EventFilter},
+		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards, s.now), wordindex.PeopleFilter},
 	}
 	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
 		Store: s.logs, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,

@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
+	"github.com/heddle-im/heddle/pkg/store/searchdb"
 )
 
 // shared is what all parts of one process have in common: one follower of the log, one memory of sessions, one way to
@@ -28,6 +29,7 @@ type shared struct {
 	*base
 	accounts *accountdb.Reader
 	e2ee     *e2eedb.Reader
+	words    *searchdb.Reader
 	rooms    *roomdb.Reader
 	logs     *logdb.DB
 	index    *follow.Index
@@ -58,7 +60,7 @@ type ear struct {
 
 func newShared(b *base) (*shared, error) {
 	s := &shared{
-		base: b, accounts: accountdb.NewReader(b.db.Primary), e2ee: e2eedb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
+		base: b, accounts: accountdb.NewReader(b.db.Primary), e2ee: e2eedb.NewReader(b.db.Primary), words: searchdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
 		logs: logdb.NewDB(b.db, b.shards.Count()),
 	}
 	s.index = follow.NewIndex(s.logs)

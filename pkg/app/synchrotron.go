@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
@@ -52,7 +53,10 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewSync(engine, accounts, who).Handlers())
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
-	maps.Copy(p.handlers, read.NewRooms(s.base.server, timeline.New(rooms, s.accounts, s.now), away).Handlers())
+	shown := timeline.New(rooms, s.accounts, s.now)
+	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
+	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())
+	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
 	return p, nil
 }

@@ -87,6 +87,7 @@ var table = []row{
 	{"store/senderdb", layerStore, []string{"service/sender", "app"}},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
+	{"store/searchdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
 	{"store/leasedb", layerStore, []string{"store/commitdb", "fleet/lease", "app"}}, // its row types are what lease decides on
 	{"store/fleetdb", layerStore, []string{"store/commitdb", "fleet/members", "app"}},
@@ -107,8 +108,9 @@ var table = []row{
 	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
 	{"service/account", layerService, handlers},
-	{"service/profile", layerService, []string{"app"}},  // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
-	{"service/farewell", layerService, []string{"app"}}, // the same
+	{"service/profile", layerService, []string{"app"}},   // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
+	{"service/farewell", layerService, []string{"app"}},  // the same
+	{"service/wordindex", layerService, []string{"app"}}, // the same
 	{"service/roomwalk", layerService, []string{"service/profile", "service/farewell", "app"}},
 	{"service/e2ee", layerService, handlers},
 	{"service/receipt", layerService, handlers},

@@ -1,0 +1,183 @@
+package searchdb
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+)
+
+// Reader finds what has been indexed. It works on whatever it is given: a pool of the primary or of a replica, or a transaction.
+type Reader struct{ q *Queries }
+
+// NewReader makes a Reader over a pool, connection or transaction.
+func NewReader(db DBTX) *Reader { return &Reader{q: New(db)} }
+
+// Reach waits until a consumer has indexed the entries of some kinds that the log of some shards holds now, or until the patience is
+// over: then what is found may lack the latest.
+func (r *Reader) Reach(ctx context.Context, consumer string, shards []shard.ID, patience time.Duration, kinds ...entry.Kind) error {
+	p := AheadParams{Consumer: consumer}
+	for _, s := range shards {
+		p.Shards = append(p.Shards, int16(s))
+	}
+	for _, k := range kinds {
+		p.Kinds = append(p.Kinds, int16(k))
+	}
+	ahead, err := r.q.Ahead(ctx, p)
+	if err != nil {
+		return fmt.Errorf("read how far %s is: %w", consumer, err)
+	}
+	to := ReachedParams{Consumer: consumer}
+	for _, a := range ahead {
+		to.Shards, to.Positions = append(to.Shards, a.Shard), append(to.Positions, a.Pos)
+	}
+	until := time.Now().Add(patience)
+	for pause := 5 * time.Millisecond; len(ahead) > 0 && time.Now().Before(until); pause *= 2 {
+		reached, err := r.q.Reached(ctx, to)
+		if err != nil {
+			return fmt.Errorf("read how far %s is: %w", consumer, err)
+		}
+		if reached {
+			return nil
+		}
+		t := time.NewTimer(min(pause, time.Until(until)))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Key is which part of an event is searched.
+type Key string
+
+// The keys.
+const (
+	KeyBody  Key = "content.body"
+	KeyName  Key = "content.name"
+	KeyTopic Key = "content.topic"
+)
+
+func roomLabel(n shard.Nid) string   { return fmt.Sprintf("r%d", n) }
+func keyLabel(k Key) string          { return "k" + string(k) }
+func senderLabel(user string) string { return "s" + user }
+func labelled[T any](l []T, f func(T) string) string {
+	labels := make([]string, len(l))
+	for i, x := range l {
+		labels[i] = f(x)
+	}
+	return anyOf(labels)
+}
+
+// maxRoomLabels is in how many rooms the index itself is asked for; of more, what was found is sifted.
+const maxRoomLabels = 100
+
+// EventQuery says which events are looked for.
+type EventQuery struct {
+	Query
+	Rooms               []shard.Nid
+	Keys                []Key    // empty: all
+	Senders, NotSenders []string // Senders nil: all
+	// ByRank gives the best first; else the latest are first.
+	ByRank bool
+	// After is the last that was found before; nil to begin.
+	After *Found
+}
+
+// Found is an event that was found.
+type Found struct {
+	Rank  float32
+	TS    int64
+	Event shard.Nid
+	Room  shard.Nid
+}
+
+// Events finds events, at most a number. What it finds may have been redacted since, and its readers may not be allowed to see it.
+func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, error) {
+	if len(q.Rooms) == 0 || q.Senders != nil && len(q.Senders) == 0 {
+		return nil, nil
+	}
+	all := []string{q.words}
+	if len(q.Rooms) <= maxRoomLabels {
+		all = append(all, labelled(q.Rooms, roomLabel))
+	}
+	if len(q.Keys) > 0 {
+		all = append(all, labelled(q.Keys, keyLabel))
+	}
+	if len(q.Senders) > 0 {
+		all = append(all, labelled(q.Senders, senderLabel))
+	}
+	if len(q.NotSenders) > 0 {
+		all = append(all, "!"+labelled(q.NotSenders, senderLabel))
+	}
+	after := Found{Rank: math.MaxFloat32, TS: math.MaxInt64, Event: math.MaxInt64}
+	if q.After != nil {
+		after = *q.After
+	}
+	rooms := make([]int64, len(q.Rooms))
+	for i, n := range q.Rooms {
+		rooms[i] = int64(n)
+	}
+	query := strings.Join(all, " & ")
+	var out []Found
+	var err error
+	if q.ByRank {
+		var rows []FindRankedRow
+		rows, err = r.q.FindRanked(ctx, FindRankedParams{
+			Terms: q.words, Query: query, Rooms: rooms, Rank: after.Rank, Ts: after.TS, Nid: int64(after.Event), Most: int32(most),
+		})
+		for _, f := range rows {
+			out = append(out, Found{f.Rank, f.Ts, shard.Nid(f.EventNid), shard.Nid(f.RoomNid)})
+		}
+	} else {
+		var rows []FindRecentRow
+		rows, err = r.q.FindRecent(ctx, FindRecentParams{
+			Terms: q.words, Query: query, Rooms: rooms, Ts: after.TS, Nid: int64(after.Event), Most: int32(most),
+		})
+		for _, f := range rows {
+			out = append(out, Found{f.Rank, f.Ts, shard.Nid(f.EventNid), shard.Nid(f.RoomNid)})
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find events: %w", err)
+	}
+	return slices.Clip(out), nil
+}
+
+// Person is one of the user directory.
+type Person struct{ UserID, DisplayName, AvatarURL string }
+
+// People finds people whom the asker may find: by all words of a term, or, of a term that begins with an @, by the beginning of the
+// user id.
+func (r *Reader) People(ctx context.Context, asker, term string, most int) ([]Person, error) {
+	q, ok := ParseQuery(term, 1)
+	p := FindPeopleParams{Asker: asker, Terms: q.words, Most: int32(most)}
+	like := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(strings.TrimSpace(term)))
+	if rest, is := strings.CutPrefix(like, "@"); is && rest != "" {
+		p.Beginning, ok = like+"%", true
+	}
+	if !ok {
+		return nil, nil
+	}
+	p.Exact = "@" + strings.TrimPrefix(like, "@") + ":%"
+	if strings.Contains(like, ":") {
+		p.Exact = like
+	}
+	rows, err := r.q.FindPeople(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("find people: %w", err)
+	}
+	out := make([]Person, len(rows))
+	for i, f := range rows {
+		out[i] = Person{UserID: f.UserID, DisplayName: f.DisplayName, AvatarURL: f.AvatarUrl}
+	}
+	return out, nil
+}

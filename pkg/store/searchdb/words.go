@@ -1,0 +1,184 @@
+package searchdb
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Limits of what is taken of a text and of a query.
+const (
+	maxText  = 64 << 10 // bytes
+	maxWords = 4096
+	maxWord  = 64 // bytes
+	maxTerms = 24
+)
+
+// fold makes letters that people take for the same the same: case, width, and the accents of Latin, Greek and Cyrillic.
+func fold(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	s = norm.NFKD.String(strings.ToValidUTF8(s, " "))
+	s = strings.Map(func(r rune) rune {
+		if r >= 0x300 && r <= 0x36f {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
+	return norm.NFC.String(s)
+}
+
+// unspaced tells of a letter of a script that is written without spaces.
+func unspaced(r rune) bool {
+	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+}
+
+func inWord(r rune) bool { return unicode.In(r, unicode.L, unicode.M, unicode.N) }
+
+// runs gives the words of a text in their order, and of unspaced scripts whole runs.
+func runs(s string, each func(word string, unspaced bool)) {
+	s = fold(s)
+	start, kind := -1, false
+	end := func(i int) {
+		if start >= 0 {
+			each(s[start:i], kind)
+		}
+		start = -1
+	}
+	for i, r := range s {
+		switch {
+		case !inWord(r):
+			end(i)
+		case start < 0:
+			start, kind = i, unspaced(r)
+		case unspaced(r) != kind && !unicode.Is(unicode.M, r):
+			end(i)
+			start, kind = i, unspaced(r)
+		}
+	}
+	end(len(s))
+}
+
+// pairs gives each two neighbours of a run, and its last alone, so that one letter is found as the beginning of a pair.
+func pairs(run string, last bool, each func(string)) {
+	letters := []rune(run)
+	for i := range letters {
+		switch {
+		case i+1 < len(letters):
+			each(string(letters[i : i+2]))
+		case last || len(letters) == 1:
+			each(string(letters[i]))
+		}
+	}
+}
+
+func cut(word string) string {
+	if len(word) <= maxWord {
+		return word
+	}
+	n := maxWord
+	for !utf8.RuneStart(word[n]) {
+		n--
+	}
+	return word[:n]
+}
+
+// Weight says how much a word counts: 'A' most, 'D' least.
+type Weight byte
+
+// Text is a part of what a row is found by.
+type Text struct {
+	Text   string
+	Weight Weight
+}
+
+// Words makes the words of texts, as PostgreSQL reads a tsvector. labels are found as they are, and by nothing that a text can hold.
+func Words(labels []string, texts ...Text) string {
+	at := map[string][]string{}
+	var order []string
+	n := 0
+	for _, t := range texts {
+		add := func(w string) {
+			if n >= maxWords {
+				return
+			}
+			n++
+			w = cut(w)
+			if at[w] == nil {
+				order = append(order, w)
+			}
+			at[w] = append(at[w], strconv.Itoa(n)+string(rune(t.Weight)))
+		}
+		runs(t.Text, func(w string, whole bool) {
+			if whole {
+				pairs(w, true, add)
+				return
+			}
+			add(w)
+		})
+	}
+	var b strings.Builder
+	for _, l := range labels {
+		b.WriteString(quoteLabel(l))
+		b.WriteByte(' ')
+	}
+	for _, w := range order {
+		b.WriteString("'" + w + "':" + strings.Join(at[w][:min(len(at[w]), 200)], ",") + " ")
+	}
+	return b.String()
+}
+
+// quoteLabel marks a label, so that no word is the same.
+func quoteLabel(l string) string {
+	return "'#" + strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(cutLabel(l)) + "'"
+}
+
+func cutLabel(l string) string { return l[:min(len(l), 512)] }
+
+// Query is what is looked for.
+type Query struct {
+	// Terms are the words that a client may highlight.
+	Terms []string
+	words string
+}
+
+// ParseQuery reads a search term: all of its words must be there. Words of at least whole letters are found by their beginnings
+// too. ok is false if it has no words.
+func ParseQuery(term string, whole int) (q Query, ok bool) {
+	var parts []string
+	add := func(w string, beginning bool) {
+		if len(parts) >= maxTerms {
+			return
+		}
+		w = "'" + cut(w) + "'"
+		if beginning {
+			w += ":*"
+		}
+		parts = append(parts, w)
+	}
+	runs(term, func(w string, unspaced bool) {
+		q.Terms = append(q.Terms, w)
+		if !unspaced {
+			add(w, utf8.RuneCountInString(w) >= whole)
+			return
+		}
+		one := utf8.RuneCountInString(w) == 1
+		pairs(w, false, func(p string) { add(p, one) })
+	})
+	q.Terms = q.Terms[:min(len(q.Terms), maxTerms)]
+	q.words = strings.Join(parts, " & ")
+	return q, len(parts) > 0
+}
+
+// AnyOf demands one of some labels, which may not be none.
+func anyOf(labels []string) string {
+	quoted := make([]string, len(labels))
+	for i, l := range labels {
+		quoted[i] = quoteLabel(l)
+	}
+	return "(" + strings.Join(quoted, " | ") + ")"
+}

@@ -33,7 +33,7 @@ func (h *People) search(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case q.Term == nil:
 		return mxerr.New(mxerr.MissingParam, "The request does not say what to search for")
-	case len(*q.Term) > maxSearchTerm:
+	case len(*q.Term) > maxTerm:
 		return mxerr.New(mxerr.InvalidParam, "search_term is too long")
 	case limit < 0:
 		return mxerr.New(mxerr.InvalidParam, "limit is negative")
@@ -47,6 +47,3 @@ func (h *People) search(w http.ResponseWriter, r *http.Request) error {
 		Limited bool               `json:"limited"`
 	}{found, limited})
 }
-
-// maxSearchTerm bounds what is searched for, in bytes.
-const maxSearchTerm = 1024

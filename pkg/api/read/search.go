@@ -79,7 +79,7 @@ func (q *roomEventsQuery) query() (s timeline.SearchQuery, err error) {
 	switch {
 	case q.Term == nil:
 		return s, mxerr.New(mxerr.MissingParam, "The request does not say what to search for")
-	case len(*q.Term) > maxSearchTerm:
+	case len(*q.Term) > maxTerm:
 		return s, invalid("search_term is too long")
 	}
 	s = timeline.SearchQuery{Term: *q.Term, Keys: q.Keys, ByRank: true, State: q.State}

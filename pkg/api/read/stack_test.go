@@ -20,10 +20,12 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/searchdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -50,6 +52,9 @@ func newStack(t *testing.T) *stack {
 	handlers := read.NewRooms(roomtest.Server, rooms, s.remote).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
 	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
+	words := searchdb.NewReader(w.DB.Pool)
+	maps.Copy(handlers, read.NewSearch(timeline.NewSearch(rooms, words)).Handlers())
+	maps.Copy(handlers, read.NewPeople(directory.NewPeople(w.Shards, words)).Handlers())
 	var err error
 	s.router, err = httpx.New(httpx.Options{
 		Kinds: route.Kinds(), Handlers: handlers,

@@ -19,6 +19,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/searchdb"
+	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
 // index starts the consumers by which things are found; stop them with what is returned.
@@ -103,12 +104,17 @@ func (s *stack) named(user id.UserID, name string) {
 	require.NoError(s.T, err)
 }
 
+func (s *stack) private(by id.UserID) id.RoomID {
+	s.T.Helper()
+	return s.Create(room.CreateRoom{Creator: roomtest.As(by), Version: roomver.Default, Preset: room.PresetPrivate})
+}
+
 func TestUserDirectory(t *testing.T) {
 	s := newStack(t)
 	s.index()
 	s.users(alice, bob, carol)
 	s.named(alice, "Alice Ångström")
-	r := s.Room(alice, roomver.Default)
+	r := s.private(alice)
 	require.Empty(t, s.find(bob, "alice"), "no room is shared")
 
 	s.Membership(r, alice, bob, room.ActionInvite)
@@ -138,7 +144,7 @@ func TestUserDirectoryOfOpenRooms(t *testing.T) {
 	s := newStack(t)
 	s.index()
 	s.users(alice, carol)
-	r := s.Room(alice, roomver.Default)
+	r := s.private(alice)
 	require.Empty(t, s.find(carol, "alice"))
 	for _, c := range []struct {
 		typ, content string

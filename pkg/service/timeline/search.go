@@ -76,9 +76,9 @@ type batch struct {
 	Event int64   `json:"n"`
 	// Count is how many there are in all; nil: unknown.
 	Count *int `json:"c,omitzero"`
-	// Group and Value are set in a batch of one group.
-	Group string `json:"g,omitzero"`
-	Value string `json:"v,omitzero"`
+	// Room and Sender are set in a batch of one group: of a room, of a sender, or of both.
+	Room   string `json:"o,omitzero"`
+	Sender string `json:"s,omitzero"`
 }
 
 func (b batch) encode() string {
@@ -89,12 +89,29 @@ func (b batch) encode() string {
 	return base64.RawURLEncoding.EncodeToString(out)
 }
 
+// of is the batch within one group, whose count is not known unless it is of that group already.
+func (b batch) of(key, value string) batch {
+	part := &b.Room
+	if key == GroupSender {
+		part = &b.Sender
+	}
+	if *part != value {
+		*part, b.Count = value, nil
+	}
+	return b
+}
+
+// place is the last that was told.
+func (b batch) place() *searchdb.Found {
+	return &searchdb.Found{Rank: b.Rank, TS: b.TS, Event: shard.Nid(b.Event)}
+}
+
 func decodeBatch(s string) (b batch, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	if err == nil {
 		err = json.Unmarshal(raw, &b)
 	}
-	if err != nil || b.Group != "" && b.Group != GroupRoom && b.Group != GroupSender {
+	if err != nil {
 		return b, mxerr.New(mxerr.InvalidParam, "next_batch is not one of this server").WithCause(err)
 	}
 	return b, nil
@@ -114,6 +131,7 @@ type searching struct {
 	q       *SearchQuery
 	f       *filter.RoomEventFilter
 	query   searchdb.EventQuery
+	from    batch // where q.From is not empty
 	ignored map[string]bool
 	rooms   map[shard.Nid]*readdb.Access // nil: the reader sees nothing of it
 	limit   int
@@ -131,15 +149,13 @@ func (s *Search) Events(ctx context.Context, v Viewer, q SearchQuery) ([]byte, e
 		x.f = &filter.RoomEventFilter{}
 	}
 	x.limit = min(x.f.LimitOr(defaultFound), maxFound)
-	var from *batch
 	if q.From != "" {
-		b, err := decodeBatch(q.From)
-		if err != nil {
+		var err error
+		if x.from, err = decodeBatch(q.From); err != nil {
 			return nil, err
 		}
-		from = &b
 	}
-	possible, err := x.prepare(ctx, from)
+	possible, err := x.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +163,7 @@ func (s *Search) Events(ctx context.Context, v Viewer, q SearchQuery) ([]byte, e
 		if x.ignored, err = s.rooms.ignored(ctx, v); err != nil {
 			return nil, err
 		}
-		if err := x.find(ctx, from); err != nil {
+		if err := x.find(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -155,7 +171,8 @@ func (s *Search) Events(ctx context.Context, v Viewer, q SearchQuery) ([]byte, e
 }
 
 // prepare makes the question for the index; possible is false if nothing can be found.
-func (x *searching) prepare(ctx context.Context, from *batch) (possible bool, err error) {
+func (x *searching) prepare(ctx context.Context) (possible bool, err error) {
+	from := &x.from
 	words, ok := searchdb.ParseQuery(x.q.Term, wholeWord)
 	x.query = searchdb.EventQuery{Query: words, ByRank: x.q.ByRank, NotSenders: plain(x.f.NotSenders)}
 	if !ok {
@@ -171,16 +188,11 @@ func (x *searching) prepare(ctx context.Context, from *batch) (possible bool, er
 	for _, k := range keys {
 		x.query.Keys = append(x.query.Keys, searchdb.Key(k))
 	}
-	group, value := "", ""
-	if from != nil {
-		group, value = from.Group, from.Value
-		x.query.After = &searchdb.Found{Rank: from.Rank, TS: from.TS, Event: shard.Nid(from.Event)}
-	}
-	if group == GroupSender {
-		if x.query.Senders != nil && !slices.Contains(x.query.Senders, value) {
+	if from.Sender != "" {
+		if x.query.Senders != nil && !slices.Contains(x.query.Senders, from.Sender) {
 			return false, nil
 		}
-		x.query.Senders = []string{value}
+		x.query.Senders = []string{from.Sender}
 	}
 	rows, err := x.Search.rooms.db.Memberships(ctx, string(x.v.User))
 	if err != nil {
@@ -190,9 +202,8 @@ func (x *searching) prepare(ctx context.Context, from *batch) (possible bool, er
 	for i := range rows {
 		m := &rows[i]
 		in := m.Membership == roomdb.MembershipJoin
-		// A room that the reader has left is searched if it is named.
-		was := !m.Forgotten && (m.Membership == roomdb.MembershipLeave || m.Membership == roomdb.MembershipBan) && x.f.Rooms != nil
-		if !in && !was || !x.f.PassRoom(m.RoomID) || group == GroupRoom && m.RoomID != value {
+		was := !m.Forgotten && (m.Membership == roomdb.MembershipLeave || m.Membership == roomdb.MembershipBan)
+		if !in && !was || !x.f.PassRoom(m.RoomID) || from.Room != "" && m.RoomID != from.Room {
 			continue
 		}
 		x.query.Rooms = append(x.query.Rooms, m.Nid)
@@ -200,8 +211,8 @@ func (x *searching) prepare(ctx context.Context, from *batch) (possible bool, er
 			shards = append(shards, s)
 		}
 	}
-	if len(x.query.Rooms) == 0 {
-		return false, nil
+	if x.query.Rooms, err = x.index.Plain(ctx, x.query.Rooms, shards); err != nil || len(x.query.Rooms) == 0 {
+		return false, err
 	}
 	return true, x.index.Reach(ctx, searchdb.EventsConsumer, shards, searchPatience, entry.KindEvent)
 }
@@ -212,58 +223,66 @@ func plain(users []string) []string {
 }
 
 // find looks at what has the words, until the answer is full and all are counted.
-func (x *searching) find(ctx context.Context, from *batch) error {
-	counting := from == nil || from.Count == nil
-	if !counting {
-		x.count = *from.Count
-	} else if from != nil {
-		x.query.After = nil // it is counted from the beginning, and told from the place on
+func (x *searching) find(ctx context.Context) error {
+	beyond := false
+	tell := func(h hit) {
+		visible := h.item != nil
+		switch {
+		case len(x.hits) < x.limit:
+			x.last = h.Found
+			if visible {
+				x.hits = append(x.hits, h)
+			}
+		case visible:
+			beyond = true
+		}
 	}
-	for looked := 0; looked < maxLooked; looked += findAtOnce {
-		found, err := x.index.Events(ctx, x.query, findAtOnce)
-		if err != nil {
+	count := func(h hit) {
+		if h.item != nil {
+			x.count++
+		}
+	}
+	enough := func() bool { return beyond }
+	var exhausted bool
+	var err error
+	switch from := x.from; {
+	case x.q.From == "":
+		exhausted, err = x.look(ctx, nil, func(h hit) { tell(h); count(h) }, func() bool { return false })
+	case from.Count == nil: // the first batch of a group, which has not been counted
+		if _, err = x.look(ctx, nil, count, func() bool { return false }); err != nil {
 			return err
+		}
+		exhausted, err = x.look(ctx, from.place(), tell, enough)
+	default:
+		x.count = *from.Count
+		exhausted, err = x.look(ctx, from.place(), tell, enough)
+	}
+	x.more = x.last.Event != 0 && (beyond || !exhausted)
+	return err
+}
+
+// look goes through what has the words after a place, as far as one answer may; exhausted says that there is no more.
+func (x *searching) look(ctx context.Context, after *searchdb.Found, each func(hit), enough func() bool) (exhausted bool, err error) {
+	q := x.query
+	q.After = after
+	for looked := 0; looked < maxLooked && !enough(); looked += findAtOnce {
+		found, err := x.index.Events(ctx, q, findAtOnce)
+		if err != nil {
+			return false, err
 		}
 		seen, err := x.see(ctx, found)
 		if err != nil {
-			return err
+			return false, err
 		}
-		for i := range found {
-			full := len(x.hits) == x.limit
-			if !full && x.after(from, found[i]) {
-				x.last = found[i]
-				if seen[i].item != nil {
-					x.hits = append(x.hits, seen[i])
-				}
-			}
-			if counting && seen[i].item != nil {
-				x.count++
-			}
+		for _, h := range seen {
+			each(h)
 		}
 		if len(found) < findAtOnce {
-			x.more = len(x.hits) == x.limit && x.limit > 0
-			return nil
+			return true, nil
 		}
-		if !counting && len(x.hits) == x.limit {
-			break
-		}
-		x.query.After = &found[len(found)-1]
+		q.After = &found[len(found)-1]
 	}
-	x.more = x.last.Event != 0
-	return nil
-}
-
-// after tells whether something that was found comes after a place.
-func (x *searching) after(from *batch, f searchdb.Found) bool {
-	switch {
-	case from == nil:
-		return true
-	case x.q.ByRank && f.Rank != from.Rank:
-		return f.Rank < from.Rank
-	case f.TS != from.TS:
-		return f.TS < from.TS
-	}
-	return int64(f.Event) < from.Event
+	return false, nil
 }
 
 // see gives, of what was found, what the reader may see and wants to: a hit without an item is none.
@@ -377,7 +396,8 @@ func (x *searching) answer(ctx context.Context) ([]byte, error) {
 		b = append(b, '}')
 	}
 	b = append(b, ']')
-	next := batch{Rank: x.last.Rank, TS: x.last.TS, Event: int64(x.last.Event), Count: &x.count}
+	next := x.from
+	next.Rank, next.TS, next.Event, next.Count = x.last.Rank, x.last.TS, int64(x.last.Event), &x.count
 	if x.more {
 		b = canonjson.AppendString(append(b, `,"next_batch":`...), next.encode())
 	}
@@ -454,7 +474,6 @@ func appendProfile(b []byte, member *readdb.Item) []byte {
 
 // appendGroups appends the groups of what is told, in the order of their first.
 func (x *searching) appendGroups(b []byte, next batch) []byte {
-	next.Count = nil // of all, not of the group
 	b = append(b, '{')
 	for i, key := range x.q.Groups {
 		if i > 0 {
@@ -484,8 +503,7 @@ func (x *searching) appendGroups(b []byte, next batch) []byte {
 			b = strconv.AppendInt(b, int64(j+1), 10)
 			b = append(append(append(b, `,"results":[`...), members[value]...), ']')
 			if x.more {
-				next.Group, next.Value = key, value
-				b = canonjson.AppendString(append(b, `,"next_batch":`...), next.encode())
+				b = canonjson.AppendString(append(b, `,"next_batch":`...), next.of(key, value).encode())
 			}
 			b = append(b, '}')
 		}

@@ -99,7 +99,8 @@ func (x *Events) Apply(ctx context.Context, b follow.Batch) error {
 	return x.index.Events(ctx, searchdb.EventsConsumer, b.Shard, b.Last, add, redacted)
 }
 
-// textOf gives a field of an event's content; an event that replaces another is indexed with what it puts in its place.
+// textOf gives a field of an event's content; an event that replaces another is indexed with what it puts in its place, and a topic also
+// with its plain text.
 func textOf(event []byte, field string) string {
 	var e struct {
 		Content map[string]any `json:"content"`
@@ -113,7 +114,26 @@ func textOf(event []byte, field string) string {
 		}
 	}
 	s, _ := e.Content[field].(string)
+	if field == "topic" {
+		if plain := plainTopic(e.Content["m.topic"]); plain != s {
+			s += "\n" + plain
+		}
+	}
 	return s
+}
+
+// plainTopic gives the text/plain of an m.topic.
+func plainTopic(topic any) string {
+	t, _ := topic.(map[string]any)
+	texts, _ := t["m.text"].([]any)
+	for _, text := range texts {
+		r, _ := text.(map[string]any)
+		kind, given := r["mimetype"]
+		if body, ok := r["body"].(string); ok && (!given || kind == "text/plain") {
+			return body
+		}
+	}
+	return ""
 }
 
 // People is the consumer that keeps the user directory. It implements follow.Consumer.

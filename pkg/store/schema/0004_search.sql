@@ -31,3 +31,7 @@ CREATE INDEX directory_person_id ON directory_person (lower(user_id) text_patter
 CREATE TABLE directory_open (
     room_nid  bigint PRIMARY KEY
 );
+
+-- Who of this server is in a room, and who of others: without looking at all of a large one.
+CREATE INDEX member_ours ON member (room_nid) WHERE local AND membership = 4;
+CREATE INDEX member_others ON member (room_nid, user_id) WHERE NOT local AND membership = 4;

@@ -226,6 +226,9 @@ func (x *Indexer) ours(ctx context.Context, q *Queries, room shard.Nid) error {
 	if err != nil || known { // since then, each is followed
 		return err
 	}
+	if err := x.rules(ctx, q, room); err != nil { // they may have come with the room
+		return err
+	}
 	for after := ""; ; {
 		rows, err := q.RemoteMembers(ctx, RemoteMembersParams{RoomNid: int64(room), After: after, Most: memberPage})
 		if err != nil {

@@ -30,6 +30,10 @@ DELETE FROM search_event WHERE event_nid IN (
     SELECT e.nid FROM (SELECT unnest(@rooms::bigint[]) AS room, unnest(@ids::text[]) AS id) u
     JOIN event e ON e.room_nid = u.room AND e.event_id = u.id WHERE e.redacted_by <> 0);
 
+-- name: EncryptedRooms :many
+SELECT c.room_nid FROM atom t JOIN current_state c ON c.type = t.nid
+WHERE t.shard = ANY(@shards::smallint[]) AND t.name = 'm.room.encryption' AND c.room_nid = ANY(@rooms::bigint[]);
+
 -- name: FindRecent :many
 SELECT w.event_nid, w.room_nid, w.ts, ts_rank(w.words, (@terms::text)::tsquery)::real AS rank
 FROM search_event w

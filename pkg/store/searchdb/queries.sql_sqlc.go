@@ -170,6 +170,36 @@ func (q *Queries) DropPerson(ctx context.Context, arg DropPersonParams) error {
 	return err
 }
 
+const encryptedRooms = `-- name: EncryptedRooms :many
+SELECT c.room_nid FROM atom t JOIN current_state c ON c.type = t.nid
+WHERE t.shard = ANY($1::smallint[]) AND t.name = 'm.room.encryption' AND c.room_nid = ANY($2::bigint[])
+`
+
+type EncryptedRoomsParams struct {
+	Shards []int16
+	Rooms  []int64
+}
+
+func (q *Queries) EncryptedRooms(ctx context.Context, arg EncryptedRoomsParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, encryptedRooms, arg.Shards, arg.Rooms)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var room_nid int64
+		if err := rows.Scan(&room_nid); err != nil {
+			return nil, err
+		}
+		items = append(items, room_nid)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const findPeople = `-- name: FindPeople :many
 SELECT f.user_id, f.display_name, f.avatar_url FROM (
     SELECT DISTINCT ON (p.user_id) p.user_id, p.display_name, p.avatar_url,

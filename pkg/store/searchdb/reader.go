@@ -100,6 +100,26 @@ type Found struct {
 	Room  shard.Nid
 }
 
+// Plain leaves out the rooms that are encrypted; shards are those of the rooms.
+func (r *Reader) Plain(ctx context.Context, rooms []shard.Nid, shards []shard.ID) ([]shard.Nid, error) {
+	var p EncryptedRoomsParams
+	for _, n := range rooms {
+		p.Rooms = append(p.Rooms, int64(n))
+	}
+	for _, s := range shards {
+		p.Shards = append(p.Shards, int16(s))
+	}
+	rows, err := r.q.EncryptedRooms(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("leave out encrypted rooms: %w", err)
+	}
+	encrypted := make(map[shard.Nid]bool, len(rows))
+	for _, n := range rows {
+		encrypted[shard.Nid(n)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(rooms), func(n shard.Nid) bool { return encrypted[n] }), nil
+}
+
 // Events finds events, at most a number. What it finds may have been redacted since, and its readers may not be allowed to see it.
 func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, error) {
 	if len(q.Rooms) == 0 || q.Senders != nil && len(q.Senders) == 0 {

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -275,6 +277,10 @@ func (s *space) room(name string, isSpace bool) id.RoomID {
 }
 
 func (s *space) child(parent, child, more string) {
+	// Children without an order stand by the millisecond of their event.
+	for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
+		runtime.Gosched()
+	}
 	s.State(s.ids[parent], s.alice, "m.space.child", string(s.ids[child]), `{"via":["`+string(roomtest.Server)+`"]`+more+`}`)
 }
 

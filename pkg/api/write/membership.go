@@ -70,7 +70,7 @@ func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action ro
 		}
 		if elsewhere && (known || action != room.ActionLeave) {
 			return h.o.Abroad.Do(r.Context(), &abroad.Act{
-				User: c.UserID, Room: target, Action: action, Via: via, Reason: reason, Profile: cmd.Profile,
+				User: c.UserID, Room: target, Action: action, Via: via, Reason: reason, Profile: cmd.Profile, Content: extra,
 			})
 		}
 	}

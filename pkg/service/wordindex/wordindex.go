@@ -161,7 +161,7 @@ func (x *People) Apply(ctx context.Context, b follow.Batch) error {
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		var err error
-		switch e.Kind { //nolint:exhaustive // the filter leaves no others
+		switch e.Kind {
 		case entry.KindEvent:
 			err = x.event(&c, e)
 		case entry.KindProfile:

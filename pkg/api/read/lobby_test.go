@@ -6,11 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -277,10 +275,7 @@ func (s *space) room(name string, isSpace bool) id.RoomID {
 }
 
 func (s *space) child(parent, child, more string) {
-	// Children without an order stand by the millisecond of their event.
-	for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
-		runtime.Gosched()
-	}
+	tick() // children without an order stand by the time of their event
 	s.State(s.ids[parent], s.alice, "m.space.child", string(s.ids[child]), `{"via":["`+string(roomtest.Server)+`"]`+more+`}`)
 }
 

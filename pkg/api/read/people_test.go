@@ -199,6 +199,8 @@ func TestUserDirectoryLimits(t *testing.T) {
 	require.False(t, p.Limited)
 	require.Len(t, p.Results, 3)
 	require.Contains(t, p.Results, person{ID: many[2], Name: "Danny"})
+	p = post[people](s, alice, directoryPath, `{"search_term":"@dan\u0000","limit":3}`) // what PostgreSQL would not take
+	require.Len(t, p.Results, 3)
 	p = post[people](s, alice, directoryPath, `{"search_term":"dan","limit":0}`)
 	require.True(t, p.Limited)
 	require.Empty(t, p.Results)

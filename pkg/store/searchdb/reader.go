@@ -178,6 +178,7 @@ type Person struct{ UserID, DisplayName, AvatarURL string }
 // People finds people whom the asker may find: by all words of a term, or, of a term that begins with an @, by the beginning of the
 // user id.
 func (r *Reader) People(ctx context.Context, asker, term string, most int) ([]Person, error) {
+	term = storable(term)
 	q, ok := ParseQuery(term, 1)
 	p := FindPeopleParams{Asker: asker, Terms: q.words, Most: int32(most)}
 	like := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(strings.TrimSpace(term)))

@@ -134,7 +134,7 @@ func Words(labels []string, texts ...Text) string {
 
 // quoteLabel marks a label, so that no word is the same.
 func quoteLabel(l string) string {
-	return "'#" + strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(cutLabel(l)) + "'"
+	return "'#" + strings.NewReplacer(`'`, `''`, `\`, `\\`, "\x00", "").Replace(cutLabel(l)) + "'"
 }
 
 func cutLabel(l string) string { return l[:min(len(l), 512)] }

@@ -120,7 +120,6 @@ func TestSearchFilters(t *testing.T) {
 	s.Join(one, bob, carol)
 	s.Join(two, bob)
 	a1, b1, c1 := s.Send(one, alice, "word"), s.Send(one, bob, "word"), s.Send(one, carol, "word")
-	tick()
 	a2 := s.Send(two, alice, "word")
 	name := s.State(two, alice, "m.room.name", "", `{"name":"word"}`)
 	for f, want := range map[string][]id.EventID{
@@ -153,7 +152,6 @@ func TestSearchPages(t *testing.T) {
 	in := map[id.RoomID][]id.EventID{}
 	for i := range 23 {
 		r := rooms[i%2]
-		tick()
 		e := s.Send(r, alice, "word"+strings.Repeat(" word", i%5))
 		all, in[r] = append(all, e), append(in[r], e)
 	}

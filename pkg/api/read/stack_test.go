@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -189,11 +188,4 @@ func (p page) ids() []id.EventID {
 		list = append(list, e.ID)
 	}
 	return list
-}
-
-// tick waits for the next millisecond: what happens then is later than what has happened.
-func tick() {
-	for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
-		runtime.Gosched()
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -197,9 +198,15 @@ func User(name string) id.UserID { return id.UserID("@" + name + ":" + string(Se
 // As gives the origin of a command by a user.
 func As(user id.UserID) room.Origin { return room.Origin{User: user, Device: "DEVICE"} }
 
-// Do has a command done, which must not fail.
+// Do has a command done, which must not fail. In a test each is done in a millisecond of its own, so that what is ordered by the time
+// of events is in the order of the calls.
 func (w *World) Do(cmd room.Command) room.Answer {
 	w.T.Helper()
+	if _, measured := w.T.(*testing.B); !measured {
+		for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
+			runtime.Gosched()
+		}
+	}
 	a, err := w.Host.Do(w.Ctx(), nil, cmd)
 	require.NoError(w.T, err)
 	return a

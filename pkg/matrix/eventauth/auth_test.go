@@ -63,8 +63,10 @@ var authCases = []authCase{
 	}(), []string{"create", "pl", "jr", "@bob:a", "@mod:a"}, ""},
 }
 
+func allAuthCases() []authCase { return append(authSituations(), authCases...) }
+
 func TestAuthEvents(t *testing.T) {
-	for _, c := range authCases {
+	for _, c := range allAuthCases() {
 		wants := strings.Fields(c.want)
 		for i, versions := range columns {
 			for _, v := range versions {
@@ -104,12 +106,13 @@ func authEvent(
 		a.Rejected = true
 		return a
 	}
+	if rest, ok := strings.CutPrefix(name, "elsewhere "); ok {
+		return elsewhere(authEvent(t, rules, state, e, rest))
+	}
 	var key eventauth.TypeKey
 	switch name {
 	case "self":
 		return eventauth.AuthEvent{Event: e}
-	case "elsewhere pl":
-		return eventauth.AuthEvent{Event: reduce(t, rules, ev{id: "$e:a", room: "!elsewhere:a", typ: "m.room.power_levels", sender: "@alice:a"})}
 	case "again @bob:a":
 		x := member("@bob:a", "@bob:a", "leave")
 		x.id = "$again:a"

@@ -143,7 +143,8 @@ func decidePower(rules *roomver.Rules, e *Reduced, st *AuthState, level Level) R
 }
 
 // compareLevels walks two lists together and says whether an entry that is changed or removed stands at bar or above, that of
-// spare excepted, and whether one that is added or changed gets more than level.
+// spare excepted (a user; "" spares nobody, for an event type may be empty), and whether one that is added or changed gets more
+// than level.
 func compareLevels(now, next Levels, level, bar Level, spare string) (current, raised bool) {
 	if level == Infinite {
 		return false, false // nobody outranks a creator, and no other has a creator's level
@@ -160,7 +161,7 @@ func compareLevels(now, next Levels, level, bar Level, spare string) (current, r
 		}
 		changed := order != 0 || now[0].Level != next[0].Level
 		if order <= 0 {
-			current = current || (changed && now[0].Level >= bar && now[0].Name != spare)
+			current = current || (changed && now[0].Level >= bar && (spare == "" || now[0].Name != spare))
 			now = now[1:]
 		}
 		if order >= 0 {

@@ -311,7 +311,7 @@ var ruleCases = []ruleCase{
 }
 
 func TestRules(t *testing.T) {
-	for _, c := range ruleCases {
+	for _, c := range allRuleCases() {
 		wants := strings.Fields(c.want)
 		require.Len(t, wants, len(columns), c.name)
 		for i, versions := range columns {
@@ -352,30 +352,24 @@ func requireRule(t require.TestingT, want string, err error, format string, args
 	require.NotEmpty(t, refusal.Rule.Reason())
 }
 
-// Every rule of every version has refused something in the tables, so that none is written and never tried.
+// Every numbered rule of every version refuses at least ten cases of the tables.
 func TestEveryRuleIsTried(t *testing.T) {
 	for i, versions := range columns {
-		tried := map[string]bool{}
-		count := 0
-		for _, c := range ruleCases {
-			w := strings.Fields(c.want)[i]
-			tried[w] = true
-			if w != "ok" && w != "-" {
-				count++
-			}
+		tried := map[string]int{}
+		for _, c := range allRuleCases() {
+			tried[strings.Fields(c.want)[i]]++
 		}
-		for _, c := range authCases {
-			tried[strings.Fields(c.want)[i]] = true
+		for _, c := range allAuthCases() {
+			tried[strings.Fields(c.want)[i]]++
 		}
 		for _, v := range versions {
 			rules := roomver.MustGet(v)
 			for r := eventauth.Allowed + 1; r.Reason() != ""; r++ {
 				if n := r.Number(rules); n != "" && has(rules, r) {
-					require.True(t, tried[n], "rule %s (%s) of version %s is never tried", n, r.Reason(), v)
+					require.GreaterOrEqual(t, tried[n], 10, "cases of rule %s (%s) in version %s", n, r.Reason(), v)
 				}
 			}
 		}
-		require.GreaterOrEqual(t, count, 10)
 	}
 }
 

@@ -39,6 +39,7 @@ type durable struct {
 	name     string
 	consumer follow.Consumer
 	filter   follow.Filter
+	save     time.Duration // how often the place is stored, 0 for the usual
 }
 
 // newBackground makes the engine that takes the role when nobody else has it. It is apart from the shards' engine: a master may have
@@ -59,10 +60,10 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 	})
 	words := searchdb.NewIndexer(s.db.Primary, s.shards)
 	b.durables = []durable{
-		{profile.Consumer, spreader, profile.Filter},
-		{farewell.Consumer, leaver, farewell.Filter},
-		{searchdb.EventsConsumer, wordindex.NewEvents(words, s.now), wordindex.EventFilter},
-		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards, s.now), wordindex.PeopleFilter},
+		{profile.Consumer, spreader, profile.Filter, 0},
+		{farewell.Consumer, leaver, farewell.Filter, 0},
+		{searchdb.EventsConsumer, wordindex.NewEvents(words), wordindex.EventFilter, wordindex.Every},
+		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards), wordindex.PeopleFilter, wordindex.Every},
 	}
 	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
 		Store: s.logs, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
@@ -84,8 +85,8 @@ func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) erro
 		tasks.Go(func(ctx context.Context) {
 			for ctx.Err() == nil {
 				b.run(ctx, d.name, follow.NewDurable(follow.Config{}, follow.DurableOptions{
-					Name: d.name, Role: role, Cursors: b.logs, Source: b.logs, Stream: follow.NewBusStream(b.bus),
-					Consumer: d.consumer, Filter: d.filter, Log: b.log,
+					Name: d.name, Role: role, Cursors: b.logs, Source: b.logs, Stream: b.stream,
+					Consumer: d.consumer, Filter: d.filter, Log: b.log, SaveEvery: d.save,
 				}))
 			}
 		})

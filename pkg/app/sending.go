@@ -15,7 +15,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/sender"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
-	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
@@ -30,7 +29,7 @@ func addSender(s *shared, group *lifecycle.Group) error {
 	}
 	var engine *lease.Engine
 	out := sender.New(context.Background(), sender.Config{}, sender.Options{
-		Server: s.base.server, Shards: s.shards, DB: senderdb.NewDB(s.db), Cursors: s.logs, Source: s.logs, Stream: follow.NewBusStream(s.bus),
+		Server: s.base.server, Shards: s.shards, DB: senderdb.NewDB(s.db), Cursors: s.logs, Source: s.logs, Stream: s.stream,
 		Transport: transport{s.remote},
 		Devices:   deviceNews{e2eeReader(s, readdb.NewReader(s.rooms, s.shards)), s.shards, s.e2ee},
 		Valid: func(slot int, epoch shard.Epoch) bool {

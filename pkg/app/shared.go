@@ -32,6 +32,7 @@ type shared struct {
 	words    *searchdb.Reader
 	rooms    *roomdb.Reader
 	logs     *logdb.DB
+	stream   *follow.BusStream
 	index    *follow.Index
 	sessions *account.Sessions
 	limiter  *auth.Limits
@@ -61,7 +62,7 @@ type ear struct {
 func newShared(b *base) (*shared, error) {
 	s := &shared{
 		base: b, accounts: accountdb.NewReader(b.db.Primary), e2ee: e2eedb.NewReader(b.db.Primary), words: searchdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
-		logs: logdb.NewDB(b.db, b.shards.Count()),
+		logs: logdb.NewDB(b.db, b.shards.Count()), stream: follow.NewBusStream(b.bus),
 	}
 	s.index = follow.NewIndex(s.logs)
 	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, b.budget, b.now)
@@ -89,7 +90,7 @@ func newShared(b *base) (*shared, error) {
 		return nil, err
 	}
 	s.follower = follow.New(follow.Config{}, follow.Options{
-		Source: s.logs, Stream: follow.NewBusStream(b.bus), Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
+		Source: s.logs, Stream: s.stream, Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})
 	reg, metrics := b.tel.Metrics.Registerer(), s.follower.Metrics("worker")
 	reg.MustRegister(metrics)

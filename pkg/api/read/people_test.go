@@ -29,8 +29,8 @@ func (s *stack) index() (stop func()) {
 	x := searchdb.NewIndexer(s.DB.Pool, s.Shards)
 	var all []*follow.Durable
 	for _, c := range []follow.DurableOptions{
-		{Name: searchdb.EventsConsumer, Consumer: wordindex.NewEvents(x, time.Now), Filter: wordindex.EventFilter},
-		{Name: searchdb.PeopleConsumer, Consumer: wordindex.NewPeople(x, s.Shards, time.Now), Filter: wordindex.PeopleFilter},
+		{Name: searchdb.EventsConsumer, Consumer: wordindex.NewEvents(x), Filter: wordindex.EventFilter},
+		{Name: searchdb.PeopleConsumer, Consumer: wordindex.NewPeople(x, s.Shards), Filter: wordindex.PeopleFilter},
 	} {
 		c.Role, c.Cursors, c.Source = follow.Role{Name: "background", Epoch: 1}, s.Log(), s.Log()
 		c.SaveEvery = 50 * time.Millisecond

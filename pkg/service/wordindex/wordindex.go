@@ -2,54 +2,42 @@
 // directory.
 //
 // It learns of changes from the log and from nowhere else: [Events] and [People] are consumers for follow.Durable, under a role that one
-// worker holds at a time. What they write they read anew from the rows of rooms and accounts, in the transaction that stores their
-// place: to be told twice, or by two workers while the role moves, does no harm.
+// worker holds at a time. What they are told they gather, and write together [Every] so often, before their place is stored. What they
+// write they read anew from the rows of rooms and accounts: to be told twice, or by two workers while the role moves, does no harm.
 //
-// Their methods are called from their followers' goroutines. The package is imported by the composition root; it knows no HTTP.
+// Their methods are safe for concurrent use. The package is imported by the composition root; it knows no HTTP.
 package wordindex
 
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/searchdb"
 )
 
-// Events is the consumer that indexes events. It implements follow.Consumer.
+// Every is how often what was gathered is written. Who searches waits as long for what was said just before.
+const Every = 100 * time.Millisecond
+
+// maxGathered is how much is gathered before it is written at once, so that an index that is far behind takes no memory.
+const maxGathered = 1000
+
+// Events is the consumer that indexes events. It implements follow.Consumer and follow.Flusher.
 type Events struct {
 	index *searchdb.Indexer
-	idle
+
+	mu       sync.Mutex // guards what follows; held while it is written
+	add      []searchdb.Event
+	redacted []searchdb.EventOf
 }
 
 // NewEvents makes an Events.
-func NewEvents(index *searchdb.Indexer, now func() time.Time) *Events {
-	return &Events{index, idle{now, map[shard.ID]time.Time{}}}
-}
-
-// idle says when a place is stored though nothing is written with it: now and then, so that who searches need not wait for entries
-// that have no words, and they cost few transactions.
-type idle struct {
-	now  func() time.Time
-	told map[shard.ID]time.Time
-}
-
-const idleEvery = 100 * time.Millisecond
-
-// skip tells whether a place with nothing to write is left for the next.
-func (i *idle) skip(s shard.ID, nothing bool) bool {
-	now := i.now()
-	if nothing && now.Sub(i.told[s]) < idleEvery {
-		return true
-	}
-	i.told[s] = now
-	return false
-}
+func NewEvents(index *searchdb.Indexer) *Events { return &Events{index: index} }
 
 // EventFilter says which entries Events wants. It is a follow.Filter.
 func EventFilter(k entry.Kind, _ shard.Nid, subject []byte) bool {
@@ -71,8 +59,13 @@ func keyOf(typ string, state bool) (searchdb.Key, string) {
 
 // Apply implements follow.Consumer.
 func (x *Events) Apply(ctx context.Context, b follow.Batch) error {
-	var add []searchdb.Event
-	var redacted []searchdb.EventOf
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.add)+len(x.redacted) >= maxGathered {
+		if err := x.flush(ctx); err != nil {
+			return err
+		}
+	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Kind != entry.KindEvent {
@@ -83,69 +76,86 @@ func (x *Events) Apply(ctx context.Context, b follow.Batch) error {
 			return fmt.Errorf("index event: %w", err)
 		}
 		if body.Redacts != "" {
-			redacted = append(redacted, searchdb.EventOf{Room: e.Room, ID: body.Redacts})
+			x.redacted = append(x.redacted, searchdb.EventOf{Room: e.Room, ID: body.Redacts})
 		}
 		key, field := keyOf(body.Type, body.StateKey != nil)
 		if key == "" {
 			continue
 		}
 		if text := textOf(e.JSON, field); text != "" {
-			add = append(add, searchdb.Event{Nid: e.Event, Room: e.Room, Sender: body.Sender, Key: key, Text: text})
+			x.add = append(x.add, searchdb.Event{Nid: e.Event, Room: e.Room, Sender: body.Sender, Key: key, Text: text})
 		}
 	}
-	if x.skip(b.Shard, len(add)+len(redacted) == 0) {
+	return nil
+}
+
+// Flush implements follow.Flusher.
+func (x *Events) Flush(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.flush(ctx)
+}
+
+func (x *Events) flush(ctx context.Context) error {
+	if len(x.add)+len(x.redacted) == 0 {
 		return nil
 	}
-	return x.index.Events(ctx, searchdb.EventsConsumer, b.Shard, b.Last, add, redacted)
+	if err := x.index.Events(ctx, x.add, x.redacted); err != nil {
+		return err
+	}
+	clear(x.add) // their texts
+	clear(x.redacted)
+	x.add, x.redacted = x.add[:0], x.redacted[:0]
+	return nil
 }
 
 // textOf gives a field of an event's content; an event that replaces another is indexed with what it puts in its place, and a topic also
 // with its plain text.
 func textOf(event []byte, field string) string {
-	var e struct {
-		Content map[string]any `json:"content"`
-	}
-	if json.Unmarshal(event, &e) != nil {
-		return ""
-	}
-	if anew, ok := e.Content["m.new_content"].(map[string]any); ok {
-		if s, ok := anew[field].(string); ok {
+	content, _ := canonjson.Get(event, "content")
+	if anew, ok := canonjson.Get(content, "m.new_content"); ok {
+		if s, ok := canonjson.GetString(anew, field); ok {
 			return s
 		}
 	}
-	s, _ := e.Content[field].(string)
+	s, _ := canonjson.GetString(content, field)
 	if field == "topic" {
-		if plain := plainTopic(e.Content["m.topic"]); plain != s {
-			s += "\n" + plain
+		if topic, ok := canonjson.Get(content, "m.topic"); ok {
+			if plain := plainTopic(topic); plain != s {
+				s += "\n" + plain
+			}
 		}
 	}
 	return s
 }
 
 // plainTopic gives the text/plain of an m.topic.
-func plainTopic(topic any) string {
-	t, _ := topic.(map[string]any)
-	texts, _ := t["m.text"].([]any)
-	for _, text := range texts {
-		r, _ := text.(map[string]any)
-		kind, given := r["mimetype"]
-		if body, ok := r["body"].(string); ok && (!given || kind == "text/plain") {
+func plainTopic(topic []byte) string {
+	texts, _ := canonjson.Get(topic, "m.text")
+	if !canonjson.IsArray(texts) {
+		return ""
+	}
+	for it := canonjson.Walk(texts); it.Next(); {
+		kind, given := canonjson.Get(it.Value(), "mimetype")
+		if body, ok := canonjson.GetString(it.Value(), "body"); ok && (!given || string(kind) == `"text/plain"`) {
 			return body
 		}
 	}
 	return ""
 }
 
-// People is the consumer that keeps the user directory. It implements follow.Consumer.
+// People is the consumer that keeps the user directory. It implements follow.Consumer and follow.Flusher.
 type People struct {
 	index  *searchdb.Indexer
 	shards shard.Map
-	idle
+
+	mu      sync.Mutex // guards changes; held while they are written
+	changes searchdb.Changes
 }
 
 // NewPeople makes a People.
-func NewPeople(index *searchdb.Indexer, m shard.Map, now func() time.Time) *People {
-	return &People{index, m, idle{now, map[shard.ID]time.Time{}}}
+func NewPeople(index *searchdb.Indexer, m shard.Map) *People {
+	return &People{index: index, shards: m, changes: searchdb.NewChanges()}
 }
 
 // PeopleFilter says which entries People wants. It is a follow.Filter.
@@ -155,15 +165,20 @@ func PeopleFilter(k entry.Kind, _ shard.Nid, _ []byte) bool {
 
 // Apply implements follow.Consumer.
 func (x *People) Apply(ctx context.Context, b follow.Batch) error {
-	c := searchdb.Changes{
-		Local: map[string]bool{}, Remote: map[searchdb.RoomUser]bool{}, Rules: map[shard.Nid]bool{}, Ours: map[shard.Nid]bool{},
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.changes.Len() >= maxGathered {
+		if err := x.flush(ctx); err != nil {
+			return err
+		}
 	}
+	c := &x.changes
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		var err error
 		switch e.Kind {
 		case entry.KindEvent:
-			err = x.event(&c, e)
+			err = x.event(c, e)
 		case entry.KindProfile:
 			var body *entry.ProfileBody
 			if body, err = entry.DecodeProfile(&e.Entry); err == nil && (body.Field == "displayname" || body.Field == "avatar_url") {
@@ -179,10 +194,25 @@ func (x *People) Apply(ctx context.Context, b follow.Batch) error {
 			return fmt.Errorf("keep user directory: %w", err)
 		}
 	}
-	if x.skip(b.Shard, len(c.Local)+len(c.Remote)+len(c.Rules)+len(c.Ours) == 0) {
+	return nil
+}
+
+// Flush implements follow.Flusher.
+func (x *People) Flush(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.flush(ctx)
+}
+
+func (x *People) flush(ctx context.Context) error {
+	if x.changes.Len() == 0 {
 		return nil
 	}
-	return x.index.People(ctx, searchdb.PeopleConsumer, b.Shard, b.Last, c)
+	if err := x.index.People(ctx, x.changes); err != nil {
+		return err
+	}
+	x.changes = searchdb.NewChanges()
+	return nil
 }
 
 func (x *People) event(c *searchdb.Changes, e *entry.At) error {

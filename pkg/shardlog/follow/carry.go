@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
@@ -22,21 +23,49 @@ func LogStream() bus.Stream {
 	}
 }
 
-// BusStream reads the log's stream from the bus.
-type BusStream struct{ bus *bus.Bus }
+// BusStream reads the log's stream from the bus, once for all who subscribe. It is safe for concurrent use.
+type BusStream struct {
+	bus *bus.Bus
+
+	mu       sync.RWMutex // guards what follows; held while a message is delivered
+	hearers  map[int]func(Message)
+	next     int
+	consumer *bus.Consumer // while there are hearers
+}
 
 // NewBusStream makes one.
-func NewBusStream(b *bus.Bus) *BusStream { return &BusStream{bus: b} }
+func NewBusStream(b *bus.Bus) *BusStream { return &BusStream{bus: b, hearers: map[int]func(Message){}} }
 
 // Subscribe implements Stream.
 func (s *BusStream) Subscribe(ctx context.Context, deliver func(Message)) error {
-	c := s.bus.Consume(bus.ConsumerConfig{
-		Stream: StreamName,
-		Handle: func(m bus.StreamMessage) { deliver(Message{Seq: m.Seq, Data: m.Data}) },
-	})
-	defer c.Stop()
+	s.mu.Lock()
+	me := s.next
+	s.next++
+	s.hearers[me] = deliver
+	if s.consumer == nil {
+		s.consumer = s.bus.Consume(bus.ConsumerConfig{Stream: StreamName, Handle: s.deliver})
+	}
+	s.mu.Unlock()
 	<-ctx.Done()
+	s.mu.Lock()
+	delete(s.hearers, me)
+	var unused *bus.Consumer
+	if len(s.hearers) == 0 {
+		unused, s.consumer = s.consumer, nil
+	}
+	s.mu.Unlock()
+	if unused != nil {
+		unused.Stop()
+	}
 	return ctx.Err()
+}
+
+func (s *BusStream) deliver(m bus.StreamMessage) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, hear := range s.hearers {
+		hear(Message{Seq: m.Seq, Data: m.Data})
+	}
 }
 
 // ackWait is how long an acknowledgement is waited for; whoever waits has given up before.

@@ -23,6 +23,12 @@ type Cursors interface {
 	SaveCursor(ctx context.Context, consumer string, role Role, at shard.Vector) (held bool, err error)
 }
 
+// Flusher is a Consumer that may put off the effects of what it is told, so that many cost as much as one. Flush brings about
+// all of them; when it fails, none is forgotten. A durable consumer's place is stored after it. It is called beside Apply.
+type Flusher interface {
+	Flush(ctx context.Context) error
+}
+
 // Role is the lease under which a consumer works.
 type Role = shard.Role
 
@@ -177,7 +183,14 @@ func (d *Durable) store(ctx context.Context) error {
 	if !dirty {
 		return nil
 	}
-	held, err := d.o.Cursors.SaveCursor(ctx, d.o.Name, d.o.Role, at)
+	var held bool
+	var err error
+	if f, ok := d.o.Consumer.(Flusher); ok {
+		err = f.Flush(ctx)
+	}
+	if err == nil {
+		held, err = d.o.Cursors.SaveCursor(ctx, d.o.Name, d.o.Role, at)
+	}
 	if err == nil && held {
 		return nil
 	}

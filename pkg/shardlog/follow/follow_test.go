@@ -204,6 +204,73 @@ func TestDurableConsumerThatFailsIsToldAgain(t *testing.T) {
 	}
 }
 
+// late puts off what it is told until it is flushed, as often as that succeeds.
+type late struct {
+	record
+	mu   sync.Mutex
+	held []follow.Batch
+	fail func() error
+}
+
+func (l *late) Apply(_ context.Context, b follow.Batch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, b)
+	return nil
+}
+
+func (l *late) Flush(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fail(); err != nil {
+		return err
+	}
+	for _, b := range l.held {
+		if err := l.record.Apply(ctx, b); err != nil {
+			return err
+		}
+	}
+	l.held = nil
+	return nil
+}
+
+// A place is stored after what was put off has been brought about, and not when that fails.
+func TestPlaceOfAConsumerThatPutsOff(t *testing.T) {
+	h := newHouse(t)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var failing atomic.Bool
+	failing.Store(true)
+	var tried atomic.Int64
+	l := &late{record: record{t: t, again: true}, fail: func() error {
+		tried.Add(1)
+		if failing.Load() {
+			return errors.New("not now")
+		}
+		return nil
+	}}
+	d := follow.NewDurable(follow.Config{Poll: 50 * time.Millisecond}, follow.DurableOptions{
+		Name: "test", Role: follow.Role{Name: "test", Epoch: 1}, Cursors: h.log, Source: h.log, Consumer: l, SaveEvery: tick,
+	})
+	before, err := h.log.LoadCursor(ctx, "test")
+	require.NoError(t, err)
+	require.NoError(t, d.Start(ctx))
+	h.load(20)
+	require.Eventually(t, func() bool { return tried.Load() > 3 }, timeout, tick)
+	at, err := h.log.LoadCursor(ctx, "test")
+	require.NoError(t, err)
+	require.Equal(t, before.Positions, at.Positions)
+	failing.Store(false)
+	heads, err := h.log.Heads(ctx)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		at, err := h.log.LoadCursor(ctx, "test")
+		return err == nil && at.Positions.AtLeast(heads.Positions)
+	}, timeout, tick)
+	require.NoError(t, d.Stop(ctx))
+	l.equalsDatabase(h, nil)
+}
+
 func TestFilterSkipsAndAdvances(t *testing.T) {
 	h := newHouse(t)
 	r := &record{t: t}

@@ -35,18 +35,18 @@ type EventOf struct {
 	ID   string
 }
 
-// Events stores events that have words, forgets redacted ones, and that a consumer is at a place of a shard.
-func (x *Indexer) Events(ctx context.Context, consumer string, s shard.ID, at shard.Pos, add []Event, redacted []EventOf) error {
+// Events stores events that have words, and forgets redacted ones.
+func (x *Indexer) Events(ctx context.Context, add []Event, redacted []EventOf) error {
 	var p AddEventsParams
-	for _, e := range add {
-		labels := []string{roomLabel(e.Room), keyLabel(e.Key), senderLabel(e.Sender)}
-		p.Nids, p.Words = append(p.Nids, int64(e.Nid)), append(p.Words, Words(labels, Text{e.Text, 'A'}))
+	for i := range add {
+		e := &add[i]
+		p.Nids, p.Words = append(p.Nids, int64(e.Nid)), append(p.Words, eventWords(e))
 	}
 	var d DropEventsParams
 	for _, e := range redacted {
 		d.Rooms, d.Ids = append(d.Rooms, int64(e.Room)), append(d.Ids, e.ID)
 	}
-	return x.write(ctx, consumer, s, at, func(q *Queries) error {
+	return x.write(ctx, "events", func(q *Queries) error {
 		if len(add) > 0 {
 			if err := q.AddEvents(ctx, p); err != nil {
 				return err
@@ -59,16 +59,13 @@ func (x *Indexer) Events(ctx context.Context, consumer string, s shard.ID, at sh
 	})
 }
 
-func (x *Indexer) write(ctx context.Context, consumer string, s shard.ID, at shard.Pos, f func(q *Queries) error) error {
-	err := pg.InTx(ctx, x.db, func(tx pgx.Tx) error {
-		q := New(tx)
-		if err := f(q); err != nil {
-			return err
-		}
-		return q.Advance(ctx, AdvanceParams{Pos: int64(at), Consumer: consumer, Shard: int16(s)})
-	})
-	if err != nil {
-		return fmt.Errorf("index for %s: %w", consumer, err)
+func eventWords(e *Event) string {
+	return Words([]string{roomLabel(e.Room), keyLabel(e.Key), senderLabel(e.Sender)}, Text{e.Text, 'A'})
+}
+
+func (x *Indexer) write(ctx context.Context, what string, f func(q *Queries) error) error {
+	if err := pg.InTx(ctx, x.db, func(tx pgx.Tx) error { return f(New(tx)) }); err != nil {
+		return fmt.Errorf("index %s: %w", what, err)
 	}
 	return nil
 }
@@ -91,9 +88,17 @@ type Changes struct {
 	Ours map[shard.Nid]bool
 }
 
-// People looks at what may have changed, and stores that a consumer is at a place of a shard.
-func (x *Indexer) People(ctx context.Context, consumer string, s shard.ID, at shard.Pos, c Changes) error {
-	return x.write(ctx, consumer, s, at, func(q *Queries) error {
+// NewChanges makes a Changes with nothing in it.
+func NewChanges() Changes {
+	return Changes{Local: map[string]bool{}, Remote: map[RoomUser]bool{}, Rules: map[shard.Nid]bool{}, Ours: map[shard.Nid]bool{}}
+}
+
+// Len is how much has changed.
+func (c *Changes) Len() int { return len(c.Local) + len(c.Remote) + len(c.Rules) + len(c.Ours) }
+
+// People looks at what may have changed.
+func (x *Indexer) People(ctx context.Context, c Changes) error {
+	return x.write(ctx, "people", func(q *Queries) error {
 		for user := range c.Local {
 			if err := x.local(ctx, q, user); err != nil {
 				return err

@@ -1,7 +1,3 @@
--- name: Advance :exec
--- Stores how far a consumer is, with what it has written.
-UPDATE cursor SET pos = @pos WHERE consumer = @consumer AND shard = @shard AND pos < @pos;
-
 -- name: Ahead :many
 -- Of the shards in which a consumer has entries of some kinds before it, the last of these: also before the consumer has a place.
 SELECT s::smallint AS shard, x.pos FROM unnest(@shards::smallint[]) AS s

@@ -29,22 +29,6 @@ func (q *Queries) AddEvents(ctx context.Context, arg AddEventsParams) error {
 	return err
 }
 
-const advance = `-- name: Advance :exec
-UPDATE cursor SET pos = $1 WHERE consumer = $2 AND shard = $3 AND pos < $1
-`
-
-type AdvanceParams struct {
-	Pos      int64
-	Consumer string
-	Shard    int16
-}
-
-// Stores how far a consumer is, with what it has written.
-func (q *Queries) Advance(ctx context.Context, arg AdvanceParams) error {
-	_, err := q.db.Exec(ctx, advance, arg.Pos, arg.Consumer, arg.Shard)
-	return err
-}
-
 const ahead = `-- name: Ahead :many
 SELECT s::smallint AS shard, x.pos FROM unnest($1::smallint[]) AS s
 LEFT JOIN cursor c ON c.consumer = $2 AND c.shard = s

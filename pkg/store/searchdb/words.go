@@ -14,13 +14,18 @@ const (
 	maxText  = 64 << 10 // bytes
 	maxWords = 4096
 	maxWord  = 64 // bytes
-	maxTerms = 24
+	// maxPlaces is how often one word counts; PostgreSQL keeps 255.
+	maxPlaces = 200
+	maxTerms  = 24
 )
 
 // fold makes letters that people take for the same the same: case, width, and the accents of Latin, Greek and Cyrillic.
 func fold(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText]
+	}
+	if isASCII(s) {
+		return strings.ToLower(s)
 	}
 	s = norm.NFKD.String(strings.ToValidUTF8(s, " "))
 	s = strings.Map(func(r rune) rune {
@@ -32,12 +37,29 @@ func fold(s string) string {
 	return norm.NFC.String(s)
 }
 
-// unspaced tells of a letter of a script that is written without spaces.
-func unspaced(r rune) bool {
-	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
-func inWord(r rune) bool { return unicode.In(r, unicode.L, unicode.M, unicode.N) }
+// unspaced tells of a letter of a script that is written without spaces.
+func unspaced(r rune) bool {
+	return r >= firstUnspaced && unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+}
+
+// firstUnspaced is where Thai begins, the first of them.
+const firstUnspaced = 0x0e00
+
+func inWord(r rune) bool {
+	if r < utf8.RuneSelf {
+		return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z'
+	}
+	return unicode.In(r, unicode.L, unicode.M, unicode.N)
+}
 
 // runs gives the words of a text in their order, and of unspaced scripts whole runs.
 func runs(s string, each func(word string, unspaced bool)) {
@@ -98,8 +120,17 @@ type Text struct {
 
 // Words makes the words of texts, as PostgreSQL reads a tsvector. labels are found as they are, and by nothing that a text can hold.
 func Words(labels []string, texts ...Text) string {
-	at := map[string][]string{}
-	var order []string
+	var b strings.Builder
+	for _, l := range labels {
+		b.WriteString(quoteLabel(l))
+		b.WriteByte(' ')
+	}
+	type place struct {
+		at     int
+		weight Weight
+	}
+	at := make(map[string][]place, 16)
+	order := make([]string, 0, 16)
 	n := 0
 	for _, t := range texts {
 		add := func(w string) {
@@ -108,10 +139,13 @@ func Words(labels []string, texts ...Text) string {
 			}
 			n++
 			w = cut(w)
-			if at[w] == nil {
+			l := at[w]
+			if l == nil {
 				order = append(order, w)
 			}
-			at[w] = append(at[w], strconv.Itoa(n)+string(rune(t.Weight)))
+			if len(l) < maxPlaces {
+				at[w] = append(l, place{n, t.Weight})
+			}
 		}
 		runs(t.Text, func(w string, whole bool) {
 			if whole {
@@ -121,20 +155,30 @@ func Words(labels []string, texts ...Text) string {
 			add(w)
 		})
 	}
-	var b strings.Builder
-	for _, l := range labels {
-		b.WriteString(quoteLabel(l))
-		b.WriteByte(' ')
-	}
+	var digits [8]byte
 	for _, w := range order {
-		b.WriteString("'" + w + "':" + strings.Join(at[w][:min(len(at[w]), 200)], ",") + " ")
+		b.WriteByte('\'')
+		b.WriteString(w)
+		b.WriteByte('\'')
+		sep := byte(':')
+		for _, p := range at[w] {
+			b.WriteByte(sep)
+			b.Write(strconv.AppendInt(digits[:0], int64(p.at), 10))
+			b.WriteByte(byte(p.weight))
+			sep = ','
+		}
+		b.WriteByte(' ')
 	}
 	return b.String()
 }
 
 // quoteLabel marks a label, so that no word is the same.
 func quoteLabel(l string) string {
-	return "'#" + strings.NewReplacer(`'`, `''`, `\`, `\\`, "\x00", "").Replace(cutLabel(l)) + "'"
+	l = cutLabel(l)
+	if strings.ContainsAny(l, "'\\\x00") {
+		l = strings.NewReplacer(`'`, `''`, `\`, `\\`, "\x00", "").Replace(l)
+	}
+	return "'#" + l + "'"
 }
 
 func cutLabel(l string) string { return l[:min(len(l), 512)] }

@@ -8,65 +8,88 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 )
 
-// Event is an event as conditions look at it, read once for all who are asked about it.
+// Event is an event as conditions look at it, for all who are asked about it. See [FromParts].
 type Event struct {
-	// fields has what is no object, by its path with NUL between the names.
-	fields map[string]jsontext.Value
-	body   string // content.body, if it is a text
+	Parts
+	body string // content.body, if it is a text
 	// lower is the body in small letters, in which plain patterns are looked for; empty if that would not find the same.
-	lower  string
-	RoomID string
-	Sender string
+	lower string
 }
 
 // maxDepth is how deep conditions look into an event.
 const maxDepth = 20
 
-// ReadEvent reads an event in the client format.
-func ReadEvent(event []byte) (*Event, error) {
-	e := &Event{fields: make(map[string]jsontext.Value, 16)}
-	var top map[string]jsontext.Value
-	if err := json.Unmarshal(event, &top, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-		return nil, err
-	}
-	e.flatten("", top, 0)
-	e.RoomID, _ = e.text("room_id")
-	e.Sender, _ = e.text("sender")
-	e.readBody()
-	return e, nil
-}
-
-// flattenValue flattens what is an object.
-func (e *Event) flattenValue(prefix string, v jsontext.Value, depth int) {
-	var inner map[string]jsontext.Value
-	if depth < maxDepth && json.Unmarshal(v, &inner, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) == nil {
-		e.flatten(prefix, inner, depth+1)
-	}
-}
-
-func (e *Event) flatten(prefix string, object map[string]jsontext.Value, depth int) {
-	for name, v := range object {
-		path := prefix + name
-		if v.Kind() != '{' {
-			e.fields[path] = v
-			continue
+// value gives what stands at a path, which has NUL between the names; nil if there is nothing, or an object.
+func (e *Event) value(path string) jsontext.Value {
+	rest, ok := strings.CutPrefix(path, "content\x00")
+	if !ok {
+		s, ok := e.text(path)
+		if !ok {
+			return nil
 		}
-		e.flattenValue(path+"\x00", v, depth)
+		quoted, err := jsontext.AppendQuote(nil, s)
+		if err != nil {
+			return nil
+		}
+		return quoted
 	}
+	v := e.Content
+	for range maxDepth {
+		name, next, more := strings.Cut(rest, "\x00")
+		v = member(v, name)
+		if !more {
+			if canonjson.IsObject(v) {
+				return nil
+			}
+			return v
+		}
+		rest = next
+	}
+	return nil
 }
 
+// member gives a member of an object; nil if it has none, or is no object.
+func member(object []byte, name string) []byte {
+	if !canonjson.IsObject(object) {
+		return nil
+	}
+	for it := canonjson.Walk(object); it.Next(); {
+		if bytes.IndexByte(it.Key(), '\\') < 0 {
+			if it.KeyIs(name) {
+				return it.Value()
+			}
+		} else if it.KeyString() == name {
+			return it.Value()
+		}
+	}
+	return nil
+}
+
+// text gives the text at a path.
 func (e *Event) text(path string) (string, bool) {
-	v := e.fields[path]
-	if v.Kind() != '"' {
+	switch path {
+	case "event_id":
+		return e.EventID, true
+	case "room_id":
+		return e.RoomID, true
+	case "sender":
+		return e.Sender, true
+	case "type":
+		return e.Type, true
+	case "state_key":
+		if e.StateKey == nil {
+			return "", false
+		}
+		return *e.StateKey, true
+	}
+	if !strings.HasPrefix(path, "content\x00") {
 		return "", false
 	}
-	if simple := v[1 : len(v)-1]; bytes.IndexByte(simple, '\\') < 0 {
-		return string(simple), true
-	}
-	b, err := jsontext.AppendUnquote(nil, v)
-	return string(b), err == nil
+	return canonjson.String(e.value(path))
 }
 
 // Circumstances are what a rule can ask of beside the event.
@@ -169,19 +192,19 @@ func (c *Condition) compile() (test, bool) {
 		}, true
 	case "event_property_is":
 		want := c.Value
-		return func(e *Event, _ *Circumstances) bool { return same(e.fields[path], want) }, true
+		return func(e *Event, _ *Circumstances) bool { return same(e.value(path), want) }, true
 	case "event_property_contains":
 		want := c.Value
 		if string(want) == quotedMe {
 			return func(e *Event, a *Circumstances) bool {
-				if a.UserID == "" || e.fields[path].Kind() != '[' {
+				if a.UserID == "" || e.value(path).Kind() != '[' {
 					return false
 				}
 				quoted, err := jsontext.AppendQuote(nil, a.UserID)
-				return err == nil && contains(e.fields[path], quoted)
+				return err == nil && contains(e.value(path), quoted)
 			}, true
 		}
-		return func(e *Event, _ *Circumstances) bool { return contains(e.fields[path], want) }, true
+		return func(e *Event, _ *Circumstances) bool { return contains(e.value(path), want) }, true
 	case "contains_display_name":
 		return func(e *Event, a *Circumstances) bool {
 			return e.Names(a.DisplayName)
@@ -289,12 +312,8 @@ func contains(array, want jsontext.Value) bool {
 	if array.Kind() != '[' {
 		return false
 	}
-	var items []jsontext.Value
-	if json.Unmarshal(array, &items, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
-		return false
-	}
-	for _, v := range items {
-		if same(v, want) {
+	for it := canonjson.Walk(array); it.Next(); {
+		if same(it.Value(), want) {
 			return true
 		}
 	}
@@ -396,12 +415,12 @@ func (g *glob) whole(s string) bool {
 // that is no ASCII letter, digit or underscore.
 func (g *glob) inWords(s string) bool { return g.search([]rune(s), true) }
 
-// readBody takes the body out of the fields.
+// readBody takes the body out of the content.
 func (e *Event) readBody() {
 	e.body, _ = e.text("content\x00body")
 	// Two letters outside of ASCII have small ones in it, which would move the ends of words.
 	if !strings.ContainsAny(e.body, "\u0130\u212a") {
-		e.lower = strings.Map(unicode.ToLower, e.body)
+		e.lower = strings.ToLower(e.body)
 	}
 }
 

@@ -4,7 +4,8 @@ import (
 	"slices"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 )
 
 // Me stands in a rule set for whoever is asked about, so that users who have set the same share one compiled set: see
@@ -67,50 +68,30 @@ func (s *Ruleset) LooksAtName() bool {
 	return false
 }
 
-// Parts is an event in parts, as conditions can look at it.
+// Parts is what conditions look at of an event.
 type Parts struct {
 	EventID, RoomID, Sender, Type string
 	StateKey                      *string
-	Content                       []byte
+	Content                       []byte // canonical JSON
 }
 
-// FromParts is ReadEvent for one who has the event in parts.
+// FromParts reads an event, once for all who are asked about it. It keeps what it is given, and does not change it.
 func FromParts(p Parts) *Event {
-	e := &Event{fields: make(map[string]jsontext.Value, 16), RoomID: p.RoomID, Sender: p.Sender}
-	put := func(name, s string) {
-		if q, err := jsontext.AppendQuote(nil, s); err == nil {
-			e.fields[name] = q
-		}
-	}
-	put("event_id", p.EventID)
-	put("room_id", p.RoomID)
-	put("sender", p.Sender)
-	put("type", p.Type)
-	if p.StateKey != nil {
-		put("state_key", *p.StateKey)
-	}
-	e.flattenValue("content\x00", p.Content, 1)
+	e := &Event{Parts: p}
 	e.readBody()
 	return e
 }
 
 // Mentions gives the users that m.mentions names.
 func (e *Event) Mentions() []string {
-	list := e.fields["content\x00m.mentions\x00user_ids"]
-	if list.Kind() != '[' {
-		return nil
-	}
-	var items []jsontext.Value
-	if json.Unmarshal(list, &items, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+	list := e.value("content\x00m.mentions\x00user_ids")
+	if !canonjson.IsArray(list) {
 		return nil
 	}
 	var users []string
-	for _, v := range items {
-		if v.Kind() != '"' {
-			continue
-		}
-		if u, err := jsontext.AppendUnquote(nil, v); err == nil && !slices.Contains(users, string(u)) {
-			users = append(users, string(u))
+	for it := canonjson.Walk([]byte(list)); it.Next(); {
+		if u, ok := canonjson.String(it.Value()); ok && !slices.Contains(users, u) {
+			users = append(users, u)
 		}
 	}
 	return users

@@ -153,6 +153,7 @@ func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
 		for _, p := range f.Workers() {
 			b.ReportMetric(float64(rss(b, p))/1e6, p.Name+"-MB")
+			b.ReportMetric(float64(memory(b, p, "RssAnon:"))/1e6, p.Name+"-own-MB")
 		}
 	}
 }

@@ -96,6 +96,14 @@ bench: $(BENCHSTAT) ## the benchmarks, with a table of results (BENCH=regexp, BE
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 2h $(TESTFLAGS) ./... | tee bin/bench.txt
 	@$(BENCHSTAT) bin/bench.txt
 
+.PHONY: pgo
+pgo: ## the profile by which the compiler optimises the master (cmd/master/default.pgo), taken anew
+	@.ci/need postgresql redis
+	@rm -rf bin/profiles && mkdir -p bin/profiles
+	BENCH_PROFILES=$(CURDIR)/bin/profiles go test ./pkg/testkit/fleettest -run '^$$' -bench Send -benchtime 60000x
+	go tool pprof -proto bin/profiles/*.master-1.pprof | go run ./.ci/pgo >bin/default.pgo
+	mv bin/default.pgo cmd/master/default.pgo
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)

@@ -56,7 +56,9 @@ func binaries(t testing.TB) string {
 		dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", binPrefix, os.Getpid())) //nolint:usetesting // it outlives the test
 		require.NoError(t, err)
 		built = dir
-		out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/heddle-im/heddle/cmd/...").CombinedOutput()
+		build := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "github.com/heddle-im/heddle/cmd/...")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does: what it has compiled is not compiled again
+		out, err := build.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	})
 	require.NotEmpty(t, built)

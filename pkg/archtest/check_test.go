@@ -87,7 +87,7 @@ func checkOurs(s source, from row, to string) string {
 		return ""
 	case strings.HasPrefix(from.pkg, "testkit/"):
 		if target.layer == layerCmd || target.pkg == "app" && !matches(target.importers, from) {
-			return "of testkit only fleettest starts whole workers"
+			return "of testkit only fleettest and fedtest start whole workers"
 		}
 		return ""
 	case strings.HasPrefix(target.pkg, "testkit/"):

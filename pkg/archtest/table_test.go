@@ -143,7 +143,7 @@ var table = []row{
 	// 7, 8, 9: composition.
 	{"config", layerConfig, []string{"app", "cmd/"}},
 	{"app/buildinfo", layerCore, []string{"app", "cmd/"}},
-	{"app", layerApp, []string{"cmd/", "testkit/fleettest"}},
+	{"app", layerApp, []string{"cmd/", "testkit/fleettest", "testkit/fedtest"}},
 	{"cmd/internal/cli", layerCmd, []string{"cmd/"}},
 	{"cmd/master", layerCmd, nil},
 	{"cmd/synchrotron", layerCmd, nil},
@@ -156,6 +156,7 @@ var table = []row{
 	{"testkit/redistest", layerTest, []string{"testkit/"}},
 	{"testkit/roomtest", layerTest, []string{"testkit/"}},
 	{"testkit/fleettest", layerTest, []string{"testkit/"}},
+	{"testkit/fedtest", layerTest, []string{"testkit/"}},
 	{"archtest", layerTest, nil},
 }
 

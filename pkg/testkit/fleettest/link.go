@@ -38,6 +38,12 @@ const (
 	linkGone
 )
 
+// NewLink makes a link by itself; it ends with the test.
+func NewLink(t testing.TB, name string, dial func() (net.Conn, error)) *Link {
+	t.Helper()
+	return newLink(t, name, dial)
+}
+
 func newLink(t testing.TB, name string, dial func() (net.Conn, error)) *Link {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -57,6 +57,6 @@ func roomHandlers(s *shared, front *account.Front, writer room.Writer) httpx.Han
 		Server: s.base.server, Writer: writer, Accounts: front,
 		Profiles: people, Directory: known, Upgrades: known,
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
-		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(),
+		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,
 	}).Handlers()
 }

@@ -97,9 +97,7 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if err := h.own(r, c, target, room.ActionJoin, q.Reason, via, extra); err != nil {
 		return err
 	}
-	if err := h.follow(r.Context(), c.UserID, target); err != nil {
-		return err
-	}
+	h.follow(r.Context(), c.UserID, target)
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{target})
 }
 

@@ -3,6 +3,7 @@ package write
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 	"unicode/utf8"
@@ -68,13 +69,20 @@ type RoomOptions struct {
 	Now       func() time.Time
 	// Random makes room ids.
 	Random io.Reader
+	// Log may be nil.
+	Log *slog.Logger
 }
 
 // Rooms answers the endpoints that change rooms, memberships, receipts, tags and the directory.
 type Rooms struct{ o RoomOptions }
 
 // NewRooms makes the handlers.
-func NewRooms(o RoomOptions) *Rooms { return &Rooms{o} }
+func NewRooms(o RoomOptions) *Rooms {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Rooms{o}
+}
 
 // Handlers gives the handlers by the names of their rows.
 func (h *Rooms) Handlers() httpx.Handlers {

@@ -69,9 +69,7 @@ func (h *Rooms) event(w http.ResponseWriter, r *http.Request, in id.RoomID, cmd 
 		return err
 	}
 	if s, ok := cmd.(*room.SendState); ok && s.Type == event.TypeTombstone && s.StateKey == "" {
-		if err := h.followTombstone(r.Context(), s); err != nil {
-			return err
-		}
+		h.followTombstone(r.Context(), s)
 	}
 	return httpx.WriteJSON(w, http.StatusOK, eventAnswer{a.Event})
 }

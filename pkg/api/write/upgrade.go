@@ -3,6 +3,7 @@ package write
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -71,9 +72,7 @@ func (h *Rooms) upgrade(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.follow(r.Context(), c.UserID, made); err != nil {
-		return err
-	}
+	h.follow(r.Context(), c.UserID, made)
 	return httpx.WriteJSON(w, http.StatusOK, map[string]id.RoomID{"replacement_room": made})
 }
 
@@ -89,28 +88,37 @@ func takeOld(u *room.Upgrade, old *directory.Old) {
 
 // followTombstone does for one who replaces a room by hand, and so was in the new one before that had replaced anything, what joining does
 // for the others.
-func (h *Rooms) followTombstone(ctx context.Context, t *room.SendState) error {
+func (h *Rooms) followTombstone(ctx context.Context, t *room.SendState) {
 	var content struct {
 		Replacement string `json:"replacement_room"`
 	}
 	err := json.Unmarshal(t.Content, &content)
 	to, bad := id.ParseRoomID(content.Replacement)
 	if err != nil || bad != nil {
-		return nil //nolint:nilerr // it leads nowhere
+		return // it leads nowhere
 	}
 	joined, err := h.o.Directory.Joined(ctx, to, t.By.User)
-	if err != nil || !joined {
-		return err
+	switch {
+	case err != nil:
+		h.o.Log.WarnContext(ctx, "it is not known whether a user is in the room that replaces another", "user", string(t.By.User), "room", string(to), "error", err)
+	case joined:
+		h.follow(ctx, t.By.User, to)
 	}
-	return h.follow(ctx, t.By.User, to)
 }
 
-// follow has what a user has set for a room hold for the one that has replaced it.
-func (h *Rooms) follow(ctx context.Context, user id.UserID, to id.RoomID) error {
+// followTime bounds follow, which goes on when its client is gone.
+const followTime = 20 * time.Second
+
+// follow has what a user has set for a room hold for the one that has replaced it. The user is in that room by now and has to be told so,
+// whatever becomes of this.
+func (h *Rooms) follow(ctx context.Context, user id.UserID, to id.RoomID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), followTime)
+	defer cancel()
 	from, ok, err := h.o.Upgrades.Predecessor(ctx, to)
-	if err != nil || !ok {
-		return err
+	if err == nil && ok {
+		_, err = h.o.Accounts.Do(ctx, &account.FollowRoom{UserID: string(user), From: string(from), To: string(to)})
 	}
-	_, err = h.o.Accounts.Do(ctx, &account.FollowRoom{UserID: string(user), From: string(from), To: string(to)})
-	return err
+	if err != nil {
+		h.o.Log.WarnContext(ctx, "what a user had set for a room was not carried over to its replacement", "user", string(user), "room", string(to), "error", err)
+	}
 }

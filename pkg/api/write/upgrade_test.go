@@ -1,11 +1,14 @@
 package write_test
 
 import (
+	"context"
+	"errors"
 	"net/url"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/account"
@@ -221,4 +224,23 @@ func TestSettingsFollowAnUpgradeByHand(t *testing.T) {
 	require.NotNil(t, s.accountData("alice", made, "m.tag"))
 	s.setState("alice", old, "m.room.tombstone", "", `{"body":"moved","replacement_room":"nowhere"}`)
 	s.setState("alice", old, "m.room.tombstone", "", `{"body":"moved"}`)
+}
+
+// deaf fails whenever it is asked what a room has replaced.
+type deaf struct{ write.Upgrades }
+
+func (deaf) Predecessor(context.Context, id.RoomID) (id.RoomID, bool, error) {
+	return "", false, errors.New("nobody answers")
+}
+
+// Who is in a room, or has replaced one, is told so, whatever comes of the settings that should follow.
+func TestJoiningIsToldThoughNothingFollows(t *testing.T) {
+	s := newStack(t, func(o *write.RoomOptions) { o.Upgrades = deaf{o.Upgrades} })
+	s.users("alice", "bob")
+	old := s.call("alice", "POST", "/createRoom", `{"preset":"public_chat"}`).ok("room_id")
+	s.call("bob", "POST", "/join/"+url.PathEscape(old), "").ok("room_id")
+	made := s.upgrade("alice", old, `{"new_version":"11"}`).ok("replacement_room")
+	s.call("bob", "POST", "/join/"+url.PathEscape(made), "").ok("room_id")
+	other := s.call("alice", "POST", "/createRoom", `{"preset":"public_chat"}`).ok("room_id")
+	s.setState("alice", other, "m.room.tombstone", "", `{"body":"gone","replacement_room":"`+made+`"}`)
 }

@@ -36,6 +36,8 @@ type Rooms interface {
 	Version(ctx context.Context, room id.RoomID) (v roomver.Version, ok bool, err error)
 	Membership(ctx context.Context, room id.RoomID, user id.UserID) (membership string, sender id.UserID, err error)
 	Hosts(ctx context.Context, room id.RoomID) ([]string, error)
+	// Told gives the servers whose users are named in what a user was told of a room that is not known here.
+	Told(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
 }
 
 // Users knows the users of this server.
@@ -114,10 +116,16 @@ func (a *Abroad) candidates(ctx context.Context, act *Act) ([]id.ServerName, err
 	for _, s := range act.Via {
 		add(s)
 	}
-	if membership == event.Knock && act.Action == room.ActionLeave {
-		add(act.Room.Server()) // whom the user has knocked on is not kept
+	if membership == event.Invite || membership == event.Knock {
+		told, err := a.o.Rooms.Told(ctx, act.Room, act.User)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range told {
+			add(s)
+		}
 	}
-	add(act.Room.Server())
+	add(act.Room.Server()) // none from room version 12 on
 	return list, nil
 }
 
@@ -139,9 +147,6 @@ func (a *Abroad) Do(ctx context.Context, act *Act) error {
 	if err != nil {
 		return err
 	}
-	if len(servers) == 0 {
-		return mxerr.New(mxerr.NotFound, "No server is known that is in the room")
-	}
 	var last error
 	for _, s := range servers {
 		if err = a.via(ctx, act, s); err == nil {
@@ -152,6 +157,9 @@ func (a *Abroad) Do(ctx context.Context, act *Act) error {
 		}
 		a.o.Log.Info("a server did not let a user act in a room", "server", string(s), "room", string(act.Room), "action", string(act.Action), "error", err)
 		last = better(last, err)
+	}
+	if last == nil {
+		last = mxerr.New(mxerr.NotFound, "No server is known that is in the room")
 	}
 	if act.Action == room.ActionLeave { // whoever wants to be rid of an invitation is, whatever its server says
 		return a.leaveAlone(ctx, act, last)

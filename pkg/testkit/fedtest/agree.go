@@ -31,20 +31,16 @@ func (h *Homeserver) Timeline(t testing.TB, room string) map[string]int64 {
 // servers came in, each once.
 func Agree(t testing.TB, room string, members ...*User) {
 	t.Helper()
-	var why string
-	if !eventually(func() bool { why = disagreement(t, room, members); return why == "" }) {
-		require.FailNow(t, "the servers do not agree", why)
-	}
-}
-
-// eventually asks again and again, as long as patience lasts.
-func eventually(ok func() bool) bool {
-	for end := time.Now().Add(patience); ; time.Sleep(30 * time.Millisecond) {
-		if ok() {
-			return true
+	end := time.After(patience)
+	for {
+		why := disagreement(t, room, members)
+		if why == "" {
+			return
 		}
-		if time.Now().After(end) {
-			return false
+		select {
+		case <-end:
+			require.FailNow(t, "the servers do not agree", why)
+		case <-time.After(30 * time.Millisecond):
 		}
 	}
 }

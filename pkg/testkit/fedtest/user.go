@@ -86,6 +86,14 @@ func (u *User) Must(t testing.TB, method, path string, body any) map[string]any 
 	return answer
 }
 
+// text gives a field of an answer that is a text.
+func text(t testing.TB, answer map[string]any, field string) string {
+	t.Helper()
+	s, ok := answer[field].(string)
+	require.True(t, ok, "%s: %v", field, answer)
+	return s
+}
+
 // Refused makes a request that has to be refused, and gives the status and the code.
 func (u *User) Refused(t testing.TB, method, path string, body any) (int, string) {
 	t.Helper()
@@ -106,7 +114,7 @@ func (u *User) Create(t testing.TB, version string, more map[string]any) string 
 	t.Helper()
 	body := map[string]any{"room_version": version, "preset": "private_chat"}
 	maps.Copy(body, more)
-	return u.Must(t, "POST", "/createRoom", body)["room_id"].(string)
+	return text(t, u.Must(t, "POST", "/createRoom", body), "room_id")
 }
 
 // RoomPath is the path of something in a room.
@@ -119,24 +127,24 @@ func RoomPath(room string, more ...string) string {
 }
 
 // Say sends a message and gives its event id.
-func (u *User) Say(t testing.TB, room, text string) string {
+func (u *User) Say(t testing.TB, room, words string) string {
 	t.Helper()
 	u.txn++
-	body := map[string]any{"msgtype": "m.text", "body": text}
-	return u.Must(t, "PUT", RoomPath(room, "send", "m.room.message", fmt.Sprint("t", u.txn)), body)["event_id"].(string)
+	body := map[string]any{"msgtype": "m.text", "body": words}
+	return text(t, u.Must(t, "PUT", RoomPath(room, "send", "m.room.message", fmt.Sprint("t", u.txn)), body), "event_id")
 }
 
 // Set sets state and gives its event id.
 func (u *User) Set(t testing.TB, room, typ, key string, content any) string {
 	t.Helper()
-	return u.Must(t, "PUT", RoomPath(room, "state", typ)+"/"+url.PathEscape(key), content)["event_id"].(string)
+	return text(t, u.Must(t, "PUT", RoomPath(room, "state", typ)+"/"+url.PathEscape(key), content), "event_id")
 }
 
 // Join joins a room by id or alias.
 func (u *User) Join(t testing.TB, room string, via ...*Homeserver) {
 	t.Helper()
 	answer := u.Must(t, "POST", JoinPath(room, via...), map[string]any{})
-	delete(u.Seen.Section, answer["room_id"].(string)) // what was told before is over
+	delete(u.Seen.Section, text(t, answer, "room_id")) // what was told before is over
 }
 
 // JoinPath is the path by which a room is joined.
@@ -175,7 +183,7 @@ type batch struct {
 		}
 	}
 	Presence struct{ Events []Event }
-	ToDevice struct{ Events []Event } `json:"to_device"`
+	ToDevice struct{ Events []Event }         `json:"to_device"`
 	Devices  struct{ Changed, Left []string } `json:"device_lists"`
 }
 
@@ -249,7 +257,7 @@ func (s *Seen) ephemeral(room string, e Event) {
 		s.Typing[room] = nil
 		list, _ := e.Content["user_ids"].([]any)
 		for _, u := range list {
-			s.Typing[room] = append(s.Typing[room], u.(string))
+			s.Typing[room] = append(s.Typing[room], fmt.Sprint(u))
 		}
 	case "m.receipt":
 		for event, kinds := range e.Content {

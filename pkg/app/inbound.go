@@ -46,8 +46,9 @@ func (s *shared) keySource(ctx context.Context, requests []signing.Request) sign
 
 // newAbroad makes what users of this server do in rooms elsewhere.
 func newAbroad(s *shared) *abroad.Abroad {
+	rooms := s.residents()
 	return abroad.New(abroad.Options{
-		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Rooms: s.residents(), Users: account.NewReader(s.shards, s.accounts),
+		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Rooms: rooms, Told: rooms.Told, Users: account.NewReader(s.shards, s.accounts),
 		Writer: s.writerOf(), Remote: s.remote, Keys: s.keySource, DB: s.fed, Now: s.now, Log: s.log,
 	})
 }

@@ -73,9 +73,9 @@ type Ring struct {
 	known *cache.Cache[id.ServerName, *keys]
 	tasks *lifecycle.Tasks
 
-	mu         sync.Mutex // guards refreshing and asked
+	mu         sync.Mutex // guards all below, and the replacing of known keys
 	refreshing map[id.ServerName]time.Time
-	asked      map[id.ServerName]time.Time
+	asked      map[string]asking
 }
 
 // keys are what is known of one server. It is not changed, but replaced.
@@ -92,7 +92,7 @@ func New(o Options) *Ring {
 	}
 	r := &Ring{
 		o: o, tasks: lifecycle.NewTasks(context.Background()), refreshing: map[id.ServerName]time.Time{},
-		asked: map[id.ServerName]time.Time{},
+		asked: map[string]asking{},
 	}
 	r.known = cache.New("server_keys", o.Budget, o.Metrics, func(s id.ServerName, k *keys) int64 {
 		n := int64(128 + len(s))
@@ -171,32 +171,54 @@ func (r *Ring) own() *keys {
 }
 
 // suffice tells whether all that is needed is there.
-func (k *keys) suffice(needs []signing.Request) bool {
+func (k *keys) suffice(needs []signing.Request) bool { return len(k.lacking(needs)) == 0 }
+
+// lacking gives what is needed and is not there.
+func (k *keys) lacking(needs []signing.Request) (out []signing.Request) {
 	for _, n := range needs {
-		key, ok := k.byID[n.Key]
-		if !ok || !key.ValidAt(n.ValidAt, n.ValidAt != 0) {
-			return false
+		if key, ok := k.byID[n.Key]; !ok || !key.ValidAt(n.ValidAt, n.ValidAt != 0) {
+			out = append(out, n)
 		}
 	}
-	return true
+	return out
 }
 
 // find gives what can be known of a server's keys: from memory, from the database, from the server, from notaries.
 func (r *Ring) find(ctx context.Context, server id.ServerName, needs []signing.Request) *keys {
+	k := r.direct(ctx, server, needs)
+	if len(r.o.Notaries) == 0 {
+		return k
+	}
+	lacking := k.lacking(needs)
+	if len(lacking) == 0 {
+		return k
+	}
+	r.once(ctx, "notaries of "+string(server), func(ctx context.Context) { r.askNotaries(ctx, server, lacking) })
+	return r.stored(ctx, server)
+}
+
+// direct gives what can be known of a server's keys without notaries.
+func (r *Ring) direct(ctx context.Context, server id.ServerName, needs []signing.Request) *keys {
+	k := r.stored(ctx, server)
+	if k.suffice(needs) {
+		return k
+	}
+	r.once(ctx, string(server), func(ctx context.Context) { r.fetch(ctx, server) })
+	return r.stored(ctx, server)
+}
+
+// stored gives a server's keys from memory, or from the database.
+func (r *Ring) stored(ctx context.Context, server id.ServerName) *keys {
 	k, err := r.known.Load(ctx, server, r.load)
 	if err != nil {
 		r.o.Log.Warn("keys could not be read", "server", string(server), "error", err)
-		k = &keys{}
+		return &keys{}
 	}
-	if k.suffice(needs) || !r.mayAsk(server) {
-		return k
-	}
-	if fresh := r.fetch(ctx, server); fresh != nil {
-		k = r.merge(server, fresh)
-	}
-	if k.suffice(needs) || len(r.o.Notaries) == 0 {
-		return k
-	}
+	return k
+}
+
+// askNotaries asks them in turn until one has given what is needed.
+func (r *Ring) askNotaries(ctx context.Context, server id.ServerName, needs []signing.Request) {
 	for _, notary := range r.o.Notaries {
 		documents, err := r.o.Fetcher.QueryKeys(ctx, notary, needs)
 		if err != nil {
@@ -204,30 +226,55 @@ func (r *Ring) find(ctx context.Context, server id.ServerName, needs []signing.R
 			continue
 		}
 		for _, d := range documents {
-			if parsed := r.vouched(ctx, d, server, notary); parsed != nil {
-				k = r.merge(server, parsed)
+			if k := r.vouched(ctx, d, server, notary); k != nil && k.suffice(needs) {
+				return
 			}
 		}
-		if k.suffice(needs) {
-			break
-		}
 	}
-	return k
 }
 
-// mayAsk bounds how often a server is asked.
-func (r *Ring) mayAsk(server id.ServerName) bool {
+// asking is a question to others that was asked, and is not asked again for a while. done is closed when it is answered.
+type asking struct {
+	at   time.Time
+	done chan struct{}
+}
+
+// once does what answers a question, unless that was done lately; if it is being done, it waits for that to end. So whoever needs the keys of
+// a server that nobody has met before has them after the first fetch, however many need them at once.
+func (r *Ring) once(ctx context.Context, question string, do func(ctx context.Context)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	now := r.o.Now()
-	if last, ok := r.asked[server]; ok && now.Sub(last) < again {
-		return false
+	a, ok := r.asked[question]
+	if !ok || now.Sub(a.at) >= again {
+		r.forgetAsked(now)
+		a = asking{at: now, done: make(chan struct{})}
+		if !r.tasks.Go(func(ctx context.Context) { // for all who wait, so it does not end with the first of them
+			defer close(a.done)
+			do(ctx)
+		}) {
+			close(a.done)
+		}
+		r.asked[question] = a
 	}
-	if len(r.asked) > 10_000 {
-		maps.DeleteFunc(r.asked, func(_ id.ServerName, at time.Time) bool { return now.Sub(at) >= again })
+	r.mu.Unlock()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
 	}
-	r.asked[server] = now
-	return true
+}
+
+// maxAsked bounds the questions that are remembered.
+const maxAsked = 10_000
+
+// forgetAsked makes room for another question. The caller holds mu.
+func (r *Ring) forgetAsked(now time.Time) {
+	if len(r.asked) < maxAsked {
+		return
+	}
+	maps.DeleteFunc(r.asked, func(_ string, a asking) bool { return now.Sub(a.at) >= again })
+	if len(r.asked) >= maxAsked { // that many servers within a minute are made up
+		clear(r.asked)
+	}
 }
 
 // load reads the keys of a server from the database.
@@ -246,22 +293,22 @@ func (r *Ring) load(ctx context.Context, server id.ServerName) (*keys, error) {
 	return k, nil
 }
 
-// fetch asks a server for its keys and stores them; nil if that failed.
-func (r *Ring) fetch(ctx context.Context, server id.ServerName) *keys {
+// fetch asks a server for its keys and keeps them.
+func (r *Ring) fetch(ctx context.Context, server id.ServerName) {
 	raw, err := r.o.Fetcher.ServerKeys(ctx, server)
 	if err != nil {
 		r.o.Log.Debug("keys could not be fetched", "server", string(server), "error", err)
-		return nil
+		return
 	}
 	doc, err := signing.ParseKeyDocument(raw, server)
 	if err != nil {
 		r.o.Log.Debug("keys were not accepted", "server", string(server), "error", err)
-		return nil
+		return
 	}
-	return r.store(ctx, doc)
+	r.keep(ctx, doc)
 }
 
-// vouched reads a document that a notary gave: signed by its server and by the notary. nil if it does not count.
+// vouched keeps a document that a notary gave, signed by its server and by the notary, and gives what is known then; nil if it does not count.
 func (r *Ring) vouched(ctx context.Context, raw []byte, server, notary id.ServerName) *keys {
 	doc, err := signing.ParseKeyDocument(raw, server)
 	if err != nil {
@@ -274,14 +321,16 @@ func (r *Ring) vouched(ctx context.Context, raw []byte, server, notary id.Server
 	if len(needs) == 0 || notary == server {
 		return nil
 	}
-	if err := signing.VerifyServerJSON(doc.JSON, notary, r.Get(ctx, needs), r.o.Now().UnixMilli()); err != nil {
+	of := View{map[id.ServerName]*keys{notary: r.direct(ctx, notary, needs)}}
+	if err := signing.VerifyServerJSON(doc.JSON, notary, of, r.o.Now().UnixMilli()); err != nil {
 		r.o.Log.Warn("a notary's signature is wrong", "notary", string(notary), "error", err)
 		return nil
 	}
-	return r.store(ctx, doc)
+	return r.keep(ctx, doc)
 }
 
-func (r *Ring) store(ctx context.Context, doc *signing.KeyDocument) *keys {
+// keep stores the keys of a document, and remembers them.
+func (r *Ring) keep(ctx context.Context, doc *signing.KeyDocument) *keys {
 	got := r.o.Now().UnixMilli()
 	k := &keys{byID: doc.Keys(got), documents: map[id.KeyID][]byte{}, got: got}
 	rows := make([]feddb.Key, 0, len(k.byID))
@@ -292,18 +341,26 @@ func (r *Ring) store(ctx context.Context, doc *signing.KeyDocument) *keys {
 	if err := r.o.Store.PutKeys(ctx, string(doc.Server), got, doc.JSON, rows); err != nil {
 		r.o.Log.Warn("keys could not be stored", "server", string(doc.Server), "error", err)
 	}
-	return k
+	return r.merge(doc.Server, k)
 }
 
-// merge remembers fresh keys beside those that only older documents had: what those signed is still theirs.
+// merge remembers fresh keys beside those that only older documents had: what those signed is still theirs. A key that is out of use stays so,
+// and none counts for a shorter time because an older document came later.
 func (r *Ring) merge(server id.ServerName, fresh *keys) *keys {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	all := &keys{byID: map[id.KeyID]signing.VerifyKey{}, documents: map[id.KeyID][]byte{}, got: fresh.got}
 	if old, ok := r.known.Get(server); ok {
 		maps.Copy(all.byID, old.byID)
 		maps.Copy(all.documents, old.documents)
 	}
-	maps.Copy(all.byID, fresh.byID)
-	maps.Copy(all.documents, fresh.documents)
+	for keyID, key := range fresh.byID {
+		before, ok := all.byID[keyID]
+		if ok && key.Expired == 0 && before.Key.Equal(key.Key) && (before.Expired != 0 || before.ValidUntil > key.ValidUntil) {
+			continue
+		}
+		all.byID[keyID], all.documents[keyID] = key, fresh.documents[keyID]
+	}
 	r.known.Set(server, all)
 	return all
 }
@@ -330,11 +387,7 @@ func (r *Ring) refresh(server id.ServerName, k *keys) {
 	}
 	r.refreshing[server] = now
 	r.mu.Unlock()
-	r.tasks.Go(func(ctx context.Context) {
-		if fresh := r.fetch(ctx, server); fresh != nil {
-			r.merge(server, fresh)
-		}
-	})
+	r.tasks.Go(func(ctx context.Context) { r.fetch(ctx, server) })
 }
 
 // Documents gives what a notary answers: documents that name the keys asked for, or all current ones if none is asked for, without this
@@ -391,11 +444,9 @@ func (r *Ring) forNotary(ctx context.Context, server id.ServerName, needs []sign
 			fresh = fresh || (n.Key == "" || n.Key == keyID) && key.ValidAt(until, true)
 		}
 	}
-	if fresh || !r.mayAsk(server) {
+	if fresh {
 		return k
 	}
-	if got := r.fetch(ctx, server); got != nil {
-		return r.merge(server, got)
-	}
-	return k
+	r.once(ctx, string(server), func(ctx context.Context) { r.fetch(ctx, server) })
+	return r.stored(ctx, server)
 }

@@ -36,8 +36,6 @@ type Rooms interface {
 	Version(ctx context.Context, room id.RoomID) (v roomver.Version, ok bool, err error)
 	Membership(ctx context.Context, room id.RoomID, user id.UserID) (membership string, sender id.UserID, err error)
 	Hosts(ctx context.Context, room id.RoomID) ([]string, error)
-	// Told gives the servers whose users are named in what a user was told of a room that is not known here.
-	Told(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
 }
 
 // Users knows the users of this server.
@@ -52,6 +50,8 @@ type Options struct {
 	Key    signing.Key
 	Rooms  Rooms
 	Users  Users
+	// Told gives the servers whose users are named in what a user was told of a room that is not known here.
+	Told   func(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
 	Writer room.Writer
 	Remote inbound.Remote
 	Keys   inbound.KeySource
@@ -117,7 +117,7 @@ func (a *Abroad) candidates(ctx context.Context, act *Act) ([]id.ServerName, err
 		add(s)
 	}
 	if membership == event.Invite || membership == event.Knock {
-		told, err := a.o.Rooms.Told(ctx, act.Room, act.User)
+		told, err := a.o.Told(ctx, act.Room, act.User)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,6 @@ func TestFlows(t *testing.T) {
 	ca := fedtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	three := fedtest.NewHomeserver(t, ca, "127.0.0.1")
-	three.Config.Log.Level = "debug"
 	three.Config.Federation.KeyServers = []string{string(two.Name)}
 	three.Start(app.AllInOne, "one")
 	alice, bob, carol := one.NewUser(t, "alice"), two.NewUser(t, "bob"), three.NewUser(t, "carol")

@@ -113,7 +113,7 @@ func (h *Homeserver) Start(kind app.Kind, name string) *Worker {
 	h.t.Cleanup(func() {
 		w.Stop()
 		if h.t.Failed() {
-			h.t.Logf("--- %s %s\n%s", h.Name, name, w.Said(4000))
+			h.t.Logf("--- %s %s\n%s", h.Name, name, w.Said(40))
 		}
 	})
 	h.mu.Lock()

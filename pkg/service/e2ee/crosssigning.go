@@ -101,17 +101,28 @@ func (h *Host) putSignatures(ctx context.Context, p *PutSignatures) (change, err
 			c.rows = append(c.rows, &e2eedb.DeviceKey{UserID: p.UserID, DeviceID: s.DeviceID, JSON: merged})
 		}
 	}
+	if len(c.rows) > 0 {
+		if err := c.listChanged(p.UserID, body); err != nil {
+			return c, err
+		}
+	}
+	return c, c.signed(p)
+}
+
+// signed stores signatures under keys of others. They are nobody's business but the signer's, whose other devices are told whose keys to
+// ask for again.
+func (c *change) signed(p *PutSignatures) error {
+	if len(p.Other) == 0 {
+		return nil
+	}
+	body := &entry.DeviceListBody{}
 	for _, s := range p.Other {
+		body.Signed = append(body.Signed, s.Target)
 		c.rows = append(c.rows, &e2eedb.KeySignature{
-			UserID: p.UserID, Target: s.Target, TargetKey: s.TargetKey, KeyID: s.KeyID, Signature: s.Signature,
+			UserID: p.UserID, Target: s.Target, TargetKey: s.TargetKey, KeyID: s.KeyID, Signature: s.Signature, Entry: len(c.entries),
 		})
 	}
-	if len(c.rows) == 0 {
-		return c, nil
-	}
-	// The signer's other devices see the signatures under keys of others, too: to them the signer's own list changed.
-	if len(p.Other) > 0 {
-		body.CrossSigning = true
-	}
-	return c, c.listChanged(p.UserID, body)
+	e, err := entry.DeviceList(p.UserID, body)
+	c.entries = append(c.entries, e)
+	return err
 }

@@ -35,6 +35,7 @@ const (
 	listChanged noteKind = iota // somebody's list has changed
 	came                        // somebody joined the room
 	went                        // somebody left the room
+	signed                      // the user has signed somebody's keys, on another device perhaps
 )
 
 // note is something that was heard of a user's devices or rooms.
@@ -49,10 +50,13 @@ type note struct {
 }
 
 func (e *Engine) hearDeviceList(at *entry.At, s shard.ID, concerned map[*user]struct{}) error {
+	body, err := entry.DecodeDeviceList(&at.Entry)
+	if err != nil {
+		return err
+	}
 	if u := e.users[at.Subject]; u != nil {
-		body, err := entry.DecodeDeviceList(&at.Entry)
-		if err != nil {
-			return err
+		for _, of := range body.Signed {
+			u.note(&note{kind: signed, shard: s, pos: at.Pos, user: of})
 		}
 		for _, id := range body.Gone { // what comes back with its name is another device
 			delete(u.devices, id)
@@ -60,7 +64,7 @@ func (e *Engine) hearDeviceList(at *entry.At, s shard.ID, concerned map[*user]st
 		}
 		concerned[u] = struct{}{}
 	}
-	if len(e.users) > 0 {
+	if len(e.users) > 0 && len(body.Signed) == 0 {
 		e.unresolved = append(e.unresolved, &note{kind: listChanged, shard: s, pos: at.Pos, user: at.Subject})
 	}
 	return nil
@@ -291,7 +295,7 @@ func (v *view) fromNotes() (changed, left []string, ok bool) {
 		m := u.memberships[nid]
 		return m != nil && m.membership == roomdb.MembershipJoin
 	}
-	news, gone := make(map[string]bool), make(map[string]bool)
+	news, gone, tells := make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	type place struct {
 		user string
 		room shard.Nid
@@ -303,6 +307,9 @@ func (v *view) fromNotes() (changed, left []string, ok bool) {
 			continue
 		}
 		switch n.kind {
+		case signed:
+			tells[n.user] = true
+			continue
 		case listChanged:
 			news[n.user] = true
 		case came:
@@ -342,7 +349,7 @@ func (v *view) fromNotes() (changed, left []string, ok bool) {
 	if own {
 		changed = append(changed, u.id)
 	}
-	return changed, left, true
+	return e2eedb.WithSigned(changed, left, slices.Sorted(maps.Keys(tells))), left, true
 }
 
 func appendUsers(b []byte, users []string) []byte {

@@ -326,3 +326,31 @@ func TestWhoComesIsToldOfItself(t *testing.T) {
 	s.settled(t, p.World)
 	require.Empty(t, s.devices(t, msync.Request{User: bob, Device: "B", Since: a.Next}).Lists.Changed)
 }
+
+// Whoever signs somebody's keys tells the signer's own devices to ask for them again, and nobody else: from memory, and after it is lost.
+func TestSignaturesAreToldToTheSigner(t *testing.T) {
+	p := newPeople(t)
+	s := start(t, p.World, 256<<20)
+	alice, bob, carol := p.user("alice", "A", "A2"), p.user("bob", "B"), p.user("carol", "C")
+	r := p.Create(room.CreateRoom{Creator: roomtest.As(alice), Preset: "public_chat"})
+	p.Join(r, bob)
+	s.settled(t, p.World)
+	since := make(map[id.UserID]string)
+	for _, u := range []id.UserID{alice, bob, carol} {
+		since[u] = s.devices(t, msync.Request{User: u, Device: "A2"}).Next
+	}
+	_, err := p.front.Do.Do(p.Ctx(), nil, &e2ee.PutSignatures{UserID: string(alice), Other: []e2ee.OtherSignature{
+		{Target: string(bob), TargetKey: "x", KeyID: "ed25519:u", Signature: "s"}, {Target: string(carol), TargetKey: "x", KeyID: "ed25519:u", Signature: "s"},
+	}})
+	require.NoError(t, err)
+	for _, w := range []*worker{s, start(t, p.World, 256<<20)} {
+		w.settled(t, p.World)
+		a := w.devices(t, msync.Request{User: alice, Device: "A2", Since: since[alice]})
+		require.ElementsMatch(t, []string{string(bob), string(carol)}, a.Lists.Changed)
+		require.Empty(t, a.Lists.Left)
+		require.Empty(t, w.devices(t, msync.Request{User: alice, Device: "A2", Since: a.Next}).Lists.Changed)
+		for _, u := range []id.UserID{bob, carol} {
+			require.Empty(t, w.devices(t, msync.Request{User: u, Device: "A2", Since: since[u]}).Lists.Changed)
+		}
+	}
+}

@@ -1215,7 +1215,9 @@ type DeviceListBody struct {
 	Changed []string `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
 	Gone    []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
 	// The cross-signing keys, or signatures on them, changed.
-	CrossSigning  bool `protobuf:"varint,3,opt,name=cross_signing,json=crossSigning,proto3" json:"cross_signing,omitempty"`
+	CrossSigning bool `protobuf:"varint,3,opt,name=cross_signing,json=crossSigning,proto3" json:"cross_signing,omitempty"`
+	// Whose keys the subject has signed, which only the subject's own devices see. Nothing else changed if nothing else is set.
+	Signed        []string `protobuf:"bytes,4,rep,name=signed,proto3" json:"signed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1269,6 +1271,13 @@ func (x *DeviceListBody) GetCrossSigning() bool {
 		return x.CrossSigning
 	}
 	return false
+}
+
+func (x *DeviceListBody) GetSigned() []string {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
 }
 
 // KeyCountsBody is the body of a key counts entry: how many keys of one device of the subject are left to be claimed.
@@ -1868,11 +1877,12 @@ const file_log_proto_rawDesc = "" +
 	"\fCHANGE_ADDED\x10\x01\x12\x12\n" +
 	"\x0eCHANGE_REMOVED\x10\x02\x12\x12\n" +
 	"\x0eCHANGE_UPDATED\x10\x03\x12\x16\n" +
-	"\x12CHANGE_DEACTIVATED\x10\x04\"c\n" +
+	"\x12CHANGE_DEACTIVATED\x10\x04\"{\n" +
 	"\x0eDeviceListBody\x12\x18\n" +
 	"\achanged\x18\x01 \x03(\tR\achanged\x12\x12\n" +
 	"\x04gone\x18\x02 \x03(\tR\x04gone\x12#\n" +
-	"\rcross_signing\x18\x03 \x01(\bR\fcrossSigning\"\x87\x01\n" +
+	"\rcross_signing\x18\x03 \x01(\bR\fcrossSigning\x12\x16\n" +
+	"\x06signed\x18\x04 \x03(\tR\x06signed\"\x87\x01\n" +
 	"\rKeyCountsBody\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x120\n" +
 	"\x06counts\x18\x02 \x03(\v2\x18.heddle.wire.v1.KeyCountR\x06counts\x12'\n" +

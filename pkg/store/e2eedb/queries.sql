@@ -14,6 +14,10 @@ JOIN cross_signing_key c ON c.shard = u.shard AND c.user_id = u.user_id;
 -- name: ListSignaturesBy :many
 SELECT target, target_key, key_id, signature FROM key_signature WHERE shard = $1 AND user_id = $2 AND target = ANY(@targets::text[]);
 
+-- name: ListSignedSince :many
+-- Whose keys a user has signed after a position.
+SELECT DISTINCT target FROM key_signature WHERE shard = $1 AND user_id = $2 AND pos > $3;
+
 -- name: ListDeviceNames :many
 SELECT user_id, device_id FROM device WHERE shard = $1 AND user_id = ANY(@users::text[]) ORDER BY 1, 2;
 

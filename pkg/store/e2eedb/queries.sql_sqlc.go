@@ -598,6 +598,37 @@ func (q *Queries) ListSignaturesBy(ctx context.Context, arg ListSignaturesByPara
 	return items, nil
 }
 
+const listSignedSince = `-- name: ListSignedSince :many
+SELECT DISTINCT target FROM key_signature WHERE shard = $1 AND user_id = $2 AND pos > $3
+`
+
+type ListSignedSinceParams struct {
+	Shard  int16
+	UserID string
+	Pos    int64
+}
+
+// Whose keys a user has signed after a position.
+func (q *Queries) ListSignedSince(ctx context.Context, arg ListSignedSinceParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listSignedSince, arg.Shard, arg.UserID, arg.Pos)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var target string
+		if err := rows.Scan(&target); err != nil {
+			return nil, err
+		}
+		items = append(items, target)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listToDevice = `-- name: ListToDevice :many
 SELECT pos, json FROM to_device WHERE shard = $1 AND user_id = $2 AND device_id = $3 AND pos > $4 AND pos <= $5 ORDER BY pos LIMIT $6
 `

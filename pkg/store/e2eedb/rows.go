@@ -56,7 +56,11 @@ type CrossSigningKey struct {
 func (r *CrossSigningKey) Cost() int { return 96 + len(r.UserID) + len(r.JSON) }
 
 // KeySignature sets a signature by UserID under somebody else's key.
-type KeySignature struct{ UserID, Target, TargetKey, KeyID, Signature string }
+type KeySignature struct {
+	UserID, Target, TargetKey, KeyID, Signature string
+	// Entry is the one that tells of it.
+	Entry int
+}
 
 // Cost implements entry.Row.
 func (r *KeySignature) Cost() int { return 256 + len(r.Signature) }

@@ -2,6 +2,7 @@ package e2eedb
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -179,5 +180,19 @@ func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above sh
 	if own > above[m.OfUser(user)] || met {
 		changed = append(changed, user)
 	}
-	return changed, left, nil
+	signed, err := r.q.ListSignedSince(ctx, ListSignedSinceParams{Shard: int16(m.OfUser(user)), UserID: user, Pos: int64(above[m.OfUser(user)])})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read whose keys were signed: %w", err)
+	}
+	return WithSigned(changed, left, signed), left, nil
+}
+
+// WithSigned adds those whose keys the user has signed to those of whom the user is told that they changed.
+func WithSigned(changed, left, signed []string) []string {
+	for _, u := range signed {
+		if !slices.Contains(left, u) && !slices.Contains(changed, u) {
+			changed = append(changed, u)
+		}
+	}
+	return changed
 }

@@ -97,7 +97,8 @@ func QueueKeySignatures(b *pgx.Batch, rows []entry.Placed[*KeySignature]) {
 		entry.Column(rows, func(p placed) string { return p.Row.Target }),
 		entry.Column(rows, func(p placed) string { return p.Row.TargetKey }),
 		entry.Column(rows, func(p placed) string { return p.Row.KeyID }),
-		entry.Column(rows, func(p placed) string { return p.Row.Signature }))
+		entry.Column(rows, func(p placed) string { return p.Row.Signature }),
+		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }
 
 // QueueToDevice adds messages to devices.

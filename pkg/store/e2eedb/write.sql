@@ -33,10 +33,10 @@ SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@usage::text
 ON CONFLICT (shard, user_id, usage) DO UPDATE SET json = excluded.json, pos = excluded.pos;
 
 -- name: UpsertKeySignatures :exec
-INSERT INTO key_signature (shard, user_id, target, target_key, key_id, signature)
+INSERT INTO key_signature (shard, user_id, target, target_key, key_id, signature, pos)
 SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@target::text[]), unnest(@target_key::text[]), unnest(@key_id::text[]),
-       unnest(@signature::text[])
-ON CONFLICT (shard, user_id, target, target_key, key_id) DO UPDATE SET signature = excluded.signature;
+       unnest(@signature::text[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id, target, target_key, key_id) DO UPDATE SET signature = excluded.signature, pos = excluded.pos;
 
 -- name: InsertToDevice :exec
 INSERT INTO to_device (shard, user_id, device_id, pos, json)

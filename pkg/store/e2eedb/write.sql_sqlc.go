@@ -323,10 +323,10 @@ func (q *Queries) UpsertFallbackKeys(ctx context.Context, arg UpsertFallbackKeys
 }
 
 const upsertKeySignatures = `-- name: UpsertKeySignatures :exec
-INSERT INTO key_signature (shard, user_id, target, target_key, key_id, signature)
+INSERT INTO key_signature (shard, user_id, target, target_key, key_id, signature, pos)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-       unnest($6::text[])
-ON CONFLICT (shard, user_id, target, target_key, key_id) DO UPDATE SET signature = excluded.signature
+       unnest($6::text[]), unnest($7::bigint[])
+ON CONFLICT (shard, user_id, target, target_key, key_id) DO UPDATE SET signature = excluded.signature, pos = excluded.pos
 `
 
 type UpsertKeySignaturesParams struct {
@@ -336,6 +336,7 @@ type UpsertKeySignaturesParams struct {
 	TargetKey []string
 	KeyID     []string
 	Signature []string
+	Pos       []int64
 }
 
 func (q *Queries) UpsertKeySignatures(ctx context.Context, arg UpsertKeySignaturesParams) error {
@@ -346,6 +347,7 @@ func (q *Queries) UpsertKeySignatures(ctx context.Context, arg UpsertKeySignatur
 		arg.TargetKey,
 		arg.KeyID,
 		arg.Signature,
+		arg.Pos,
 	)
 	return err
 }

@@ -81,12 +81,18 @@ func sweepBinaries() {
 // converse has a real client hold a conversation.
 func converse(t *testing.T, url, state string, more ...string) {
 	t.Helper()
+	node(t, "conversation.mjs", append([]string{url, state}, more...)...)
+}
+
+// node runs one of the programs with a real client.
+func node(t *testing.T, program string, args ...string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, err := os.Stat("js/node_modules"); err != nil {
 		require.NotEmpty(t, os.Getenv("CI")+os.Getenv("HEDDLE_TEST_E2E"), "run `make test`, which installs the client first")
 	}
-	out, err := exec.CommandContext(ctx, "node", append([]string{"js/conversation.mjs", url, state}, more...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "node", append([]string{"js/" + program}, args...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	t.Logf("%s", out)
 }

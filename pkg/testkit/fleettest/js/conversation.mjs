@@ -4,75 +4,16 @@
 // usage: node conversation.mjs BASE_URL STATE_FILE [again]
 // Prints one line for each step; exits with 1 and says why when something is not as it should be.
 import { readFileSync, writeFileSync } from "node:fs";
-import * as sdk from "matrix-js-sdk";
-
-// The client uses this of the language; older runtimes do not have it.
-Promise.withResolvers ??= function () {
-    let resolve, reject;
-    const promise = new Promise((a, b) => ([resolve, reject] = [a, b]));
-    return { promise, resolve, reject };
-};
-// The client says much; the steps below are what is to be seen.
-const say = (text) => process.stdout.write(text + "\n");
-for (const level of ["log", "info", "debug", "warn", "error", "trace"]) console[level] = () => {};
+import { assert, login, register, run, sdk, start, timelineEvents, until } from "./common.mjs";
 
 const [, , baseUrl, stateFile, again] = process.argv;
-const patience = 30_000;
-
-function assert(ok, what) {
-    if (!ok) throw new Error("not so: " + what);
-    say("ok: " + what);
-}
-
-// until resolves with the first truthy value of check, looked at whenever one of the client's events comes.
-function until(client, events, check, what) {
-    return new Promise((resolve, reject) => {
-        const look = () => {
-            let v;
-            try {
-                v = check();
-            } catch (e) {
-                return done(reject, e);
-            }
-            if (v) done(resolve, v);
-        };
-        const timer = setTimeout(() => done(reject, new Error("in vain waited for: " + what)), patience);
-        const poll = setInterval(look, 250);
-        function done(f, v) {
-            clearTimeout(timer);
-            clearInterval(poll);
-            for (const e of events) client.off(e, look);
-            f(v);
-        }
-        for (const e of events) client.on(e, look);
-        look();
-    });
-}
-
-const timelineEvents = [sdk.RoomEvent.Timeline, sdk.RoomEvent.Redaction, sdk.ClientEvent.Room];
-
-async function register(name) {
-    const anonymous = sdk.createClient({ baseUrl });
-    const password = "correct horse " + name;
-    const answer = await anonymous.registerRequest({ username: name, password, auth: { type: "m.login.dummy" } });
-    return { name, password, ...answer };
-}
-
-async function start(session) {
-    const client = sdk.createClient({
-        baseUrl, accessToken: session.access_token, userId: session.user_id, deviceId: session.device_id,
-    });
-    await client.startClient({ initialSyncLimit: 20, lazyLoadMembers: true });
-    await until(client, [sdk.ClientEvent.Sync], () => client.isInitialSyncComplete(), "the first sync of " + session.user_id);
-    return client;
-}
 
 const bodies = (client, roomId) =>
     (client.getRoom(roomId)?.getLiveTimeline().getEvents() ?? []).filter((e) => e.getType() === "m.room.message").map((e) => e.getContent().body);
 
 async function talk() {
     const stamp = Date.now().toString(36);
-    const [a, b] = [await register("alice" + stamp), await register("bob" + stamp)];
+    const [a, b] = [await register(baseUrl, "alice" + stamp), await register(baseUrl, "bob" + stamp)];
     assert(a.user_id && b.user_id, "two users register");
     const [alice, bob] = [await start(a), await start(b)];
     assert(true, "both have synced");
@@ -122,10 +63,7 @@ async function talk() {
 
 async function return_() {
     const { a, roomId, count } = JSON.parse(readFileSync(stateFile, "utf8"));
-    const anonymous = sdk.createClient({ baseUrl });
-    const session = await anonymous.loginRequest({
-        type: "m.login.password", identifier: { type: "m.id.user", user: a.name }, password: a.password,
-    });
+    const session = await login({ ...a, baseUrl });
     assert(session.device_id !== a.device_id, "logging in makes a new device");
     const client = await start(session);
     const room = client.getRoom(roomId);
@@ -141,10 +79,4 @@ async function return_() {
     assert(true, "leaving and logging out");
 }
 
-try {
-    await (again === "again" ? return_() : talk());
-    process.exit(0);
-} catch (e) {
-    process.stderr.write((e.stack ?? e) + "\n");
-    process.exit(1);
-}
+await run(again === "again" ? return_ : talk);

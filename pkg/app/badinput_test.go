@@ -30,6 +30,7 @@ import (
 func TestBadInput(t *testing.T) {
 	f := newFleet(t)
 	f.cfg.RateLimits.Enabled = false
+	f.cfg.PublicBaseurl, f.cfg.OAuth.Provide = "https://matrix.example.org", true
 	f.cfg.Log.Level = "error"
 	w := &badInput{fleet: f, worker: f.start(t, AllInOne, "one"), fields: fieldNames(t)}
 	f.owns(t, "one")
@@ -310,6 +311,7 @@ func takesJSON(row *route.Row, method string) bool {
 	without := map[string]string{
 		"logout": "", "logout_all": "", "forgetRoom": "", "deleteRoomAlias": "", "deleteRoomTag": "", "deleteProfileField": "",
 		"deletePushRule": "", "adminSharedSecretRegister GET": "", "postReceipt": "",
+		"oauthToken": "a form", "oauthRevoke": "a form", "oauthDevice": "a form", "oauthAuthorize": "a form", "oauthLink": "a form", "oauthAccount": "a form",
 	}
 	_, no := without[row.Name]
 	return !no && (method == http.MethodPost || method == http.MethodPut) && row.MaxBody > route.BodyNone

@@ -70,8 +70,12 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,
 		},
 	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
+	front.LimitGuesses(s.limiter)
 	users := write.NewAccounts(front, s.delegated(front))
 	p.handlers = users.Handlers()
+	if err := provideOAuth(s, front, users, p.handlers); err != nil {
+		return part{}, err
+	}
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer))
 	return p, nil

@@ -47,7 +47,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.drain = engine.Drain
 	away := newAbroad(s)
 	p.handlers = read.NewAccounts(read.AccountsOptions{
-		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, Remote: away,
+		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, OAuth: s.cfg.OAuth.Provide, Remote: away,
 	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())

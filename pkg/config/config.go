@@ -54,7 +54,8 @@ type Config struct {
 	Registration Registration `koanf:"registration"`
 	// Sessions say how long a login lasts.
 	Sessions Sessions `koanf:"sessions"`
-	// OAuth is an outside OAuth 2.0 service that keeps the accounts. Without one they are this server's own.
+	// OAuth is how clients get tokens by OAuth 2.0: from this server itself, or from an outside service that keeps the accounts. Without
+	// either, clients log in by the older endpoints.
 	OAuth OAuth `koanf:"oauth"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
@@ -121,8 +122,11 @@ type Sessions struct {
 	LoginTokenLifetime time.Duration `koanf:"login_token_lifetime"`
 }
 
-// OAuth is an outside OAuth 2.0 service that keeps the accounts.
+// OAuth is how clients get tokens by OAuth 2.0: from this server itself, or from an outside service that keeps the accounts.
 type OAuth struct {
+	// Provide has this server give tokens by OAuth 2.0 itself, on pages where its users log in with their passwords, beside its
+	// own login. It needs `public_baseurl`. Logins of devices without a browser wait in Redis: with several masters there should be one.
+	Provide bool `koanf:"provide"`
 	// Endpoint is the base URL under which the workers reach the service. Empty: there is none. With one, clients log in there, and what
 	// belongs to this server's own login (`/login`, `/register`, `/logout`, `/refresh`, passwords) answers 404 M_UNRECOGNIZED.
 	Endpoint string `koanf:"endpoint"`
@@ -333,6 +337,9 @@ func (c Config) Validate() error {
 			return fmt.Errorf("public_baseurl: %w", err)
 		}
 	}
+	if c.OAuth.Provide && c.PublicBaseurl == "" {
+		return errors.New("oauth.provide: needs public_baseurl, where clients find the pages")
+	}
 	if c.SigningKeyPath == "" {
 		return errors.New("signing_key_path: must be set")
 	}
@@ -360,6 +367,9 @@ func (c Config) Validate() error {
 func (o OAuth) Validate() error {
 	if o.Endpoint == "" {
 		return nil
+	}
+	if o.Provide {
+		return errors.New("provide: the service at the endpoint does this")
 	}
 	if err := checkURL(o.Endpoint, "http", "https"); err != nil {
 		return fmt.Errorf("endpoint: %w", err)

@@ -51,6 +51,28 @@ func (l *Limits) TakeRoom(ctx context.Context, class route.RateClass, room id.Ro
 	return l.take(ctx, l.cfg.Room, class, "r:"+string(room))
 }
 
+// MayGuess implements [account.Guesses]: of wrong passwords, an account has the allowance that a client has of logins.
+func (l *Limits) MayGuess(ctx context.Context, u id.UserID) error {
+	rate, ok := l.cfg.Client[route.RateLogin]
+	if !l.cfg.Enabled || !ok {
+		return nil
+	}
+	a := l.store.Take(ctx, guessKey(u), rate, 0)
+	if a.OK && a.Remaining > 0 {
+		return nil
+	}
+	return mxerr.Limited(max(a.RetryAfter.Milliseconds(), 1000) + 1)
+}
+
+// Guessed implements [account.Guesses].
+func (l *Limits) Guessed(ctx context.Context, u id.UserID) {
+	if rate, ok := l.cfg.Client[route.RateLogin]; ok && l.cfg.Enabled {
+		l.store.Take(ctx, guessKey(u), rate, 1)
+	}
+}
+
+func guessKey(u id.UserID) string { return "ratelimit:guess:" + string(u) }
+
 func (l *Limits) take(ctx context.Context, rates Rates, class route.RateClass, who string) error {
 	rate, ok := rates[class]
 	if !l.cfg.Enabled || !ok {

@@ -20,6 +20,8 @@ type AccountsOptions struct {
 	BaseURL string
 	// Delegated tells that an outside service keeps the accounts, so that clients can change little of them here.
 	Delegated bool
+	// OAuth tells that the server gives tokens by OAuth 2.0 itself.
+	OAuth bool
 	// Remote asks other servers for their users' profiles.
 	Remote Remote
 }
@@ -79,7 +81,11 @@ func (a *Accounts) wellKnown(w http.ResponseWriter, _ *http.Request) error {
 	if a.o.BaseURL == "" {
 		return mxerr.New(mxerr.NotFound, "This server does not announce where it is")
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string]map[string]string{"m.homeserver": {"base_url": a.o.BaseURL}})
+	known := map[string]map[string]string{"m.homeserver": {"base_url": a.o.BaseURL}}
+	if a.o.OAuth { // of older clients; today's ask /auth_metadata
+		known["org.matrix.msc2965.authentication"] = map[string]string{"issuer": a.o.BaseURL + "/", "account": a.o.BaseURL + "/_matrix/oauth2/account"}
+	}
+	return httpx.WriteJSON(w, http.StatusOK, known)
 }
 
 func (a *Accounts) whoami(w http.ResponseWriter, r *http.Request) error {

@@ -19,12 +19,17 @@ import (
 type Accounts struct {
 	front     *account.Front
 	delegated *Delegated // nil: the accounts are this server's own
+	resetPage string     // see ResetOn
 }
 
 // NewAccounts makes the handlers. delegated is nil unless an outside service keeps the accounts.
 func NewAccounts(front *account.Front, delegated *Delegated) *Accounts {
 	return &Accounts{front: front, delegated: delegated}
 }
+
+// ResetOn has users confirm the replacement of their cross-signing keys also on a page, for clients that know no password (spec: "OAuth
+// authentication" stage). It must be called before the handlers are used.
+func (a *Accounts) ResetOn(page string) { a.resetPage = page }
 
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {

@@ -101,7 +101,7 @@ func (e *E2EE) uploadCrossSigning(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	if !done {
-		ok, err := e.accounts.confirm(w, r, q.Auth, "crossSigning", digest(q.Master), digest(q.SelfSigning), digest(q.UserSigning))
+		ok, err := e.accounts.confirm(w, r, q.Auth, resetKeys, digest(q.Master), digest(q.SelfSigning), digest(q.UserSigning))
 		if err != nil || !ok {
 			return err
 		}

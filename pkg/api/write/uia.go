@@ -16,7 +16,13 @@ const (
 	stageDummy    = "m.login.dummy"
 	stagePassword = "m.login.password"
 	stageToken    = "m.login.registration_token"
+	stageOAuth    = "m.oauth"
+
+	unstableStageOAuth = "org.matrix.cross_signing_reset"
 )
+
+// resetKeys is what is confirmed when cross-signing keys are replaced.
+const resetKeys = "crossSigning"
 
 // errOtherUser is the refusal of a stage that names another user than the one who is logged in: no further attempt will help.
 var errOtherUser = errors.New("stage names another user")
@@ -36,8 +42,9 @@ type authDict struct {
 
 // interactive is one request's passage through user-interactive authentication.
 type interactive struct {
-	flows [][]string
-	bind  []byte
+	flows  [][]string
+	params map[string]any // of the stages; nil: none
+	bind   []byte
 	// pass does a stage, or refuses with an *mxerr.Error.
 	pass func(d *authDict, s *account.UIASession) error
 }
@@ -47,7 +54,7 @@ func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*acco
 	uia := a.front.UIA()
 	s := uia.Begin(u.bind)
 	if d == nil {
-		return nil, a.challenge(w, s, u.flows, nil)
+		return nil, a.challenge(w, s, &u, nil)
 	}
 	if d.Session != "" {
 		var err error
@@ -63,18 +70,18 @@ func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*acco
 		if err := u.pass(d, s); errors.Is(err, errOtherUser) {
 			return nil, mxerr.New(mxerr.Forbidden, "Somebody else's password confirms nothing here")
 		} else if err != nil {
-			return nil, a.challenge(w, s, u.flows, mxerr.From(err))
+			return nil, a.challenge(w, s, &u, mxerr.From(err))
 		}
 		s.Complete(d.Type)
 	}
 	if !s.Satisfies(u.flows) {
-		return nil, a.challenge(w, s, u.flows, nil)
+		return nil, a.challenge(w, s, &u, nil)
 	}
 	return s, nil
 }
 
 // challenge answers 401 with the flows, and why a stage was refused if one was.
-func (a *Accounts) challenge(w http.ResponseWriter, s *account.UIASession, flows [][]string, refused *mxerr.Error) error {
+func (a *Accounts) challenge(w http.ResponseWriter, s *account.UIASession, u *interactive, refused *mxerr.Error) error {
 	if refused != nil && refused.HTTPStatus >= http.StatusInternalServerError {
 		return refused
 	}
@@ -92,8 +99,11 @@ func (a *Accounts) challenge(w http.ResponseWriter, s *account.UIASession, flows
 		Flows     []flow         `json:"flows"`
 		Params    map[string]any `json:"params"`
 		Session   string         `json:"session"`
-	}{Completed: s.Completed, Params: map[string]any{}, Session: sid}
-	for _, f := range flows {
+	}{Completed: s.Completed, Params: u.params, Session: sid}
+	if body.Params == nil {
+		body.Params = map[string]any{}
+	}
+	for _, f := range u.flows {
 		body.Flows = append(body.Flows, flow{f})
 	}
 	if refused != nil {
@@ -185,10 +195,24 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 		return a.delegated.Confirm(w, r)
 	}
 	c := auth.Must(r.Context())
+	flows, params := [][]string{{stagePassword}}, map[string]any{}
+	if a.resetPage != "" && parts[0] == resetKeys {
+		may, err := a.front.MayReset(r.Context(), c.UserID)
+		if err != nil || may {
+			return may, err
+		}
+		for _, stage := range []string{stageOAuth, unstableStageOAuth} {
+			flows = append(flows, []string{stage})
+			params[stage] = map[string]string{"url": a.resetPage}
+		}
+	}
 	s, err := a.run(w, d, interactive{
-		flows: [][]string{{stagePassword}},
-		bind:  account.UIABind(append(parts, string(c.UserID))...),
+		flows: flows, params: params,
+		bind: account.UIABind(append(parts, string(c.UserID))...),
 		pass: func(d *authDict, _ *account.UIASession) error {
+			if d.Type != stagePassword {
+				return mxerr.New(mxerr.Forbidden, "Nobody has confirmed this on the page yet")
+			}
 			user := d.Identifier.User
 			if user == "" {
 				user = d.User

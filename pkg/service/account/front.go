@@ -63,6 +63,7 @@ type Front struct {
 	passwords *Passwords
 	uia       *UIA
 	secret    []byte
+	guesses   Guesses // nil: they are not counted
 	now       func() time.Time
 }
 
@@ -172,19 +173,11 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	return out, nil
 }
 
-// LoginPassword makes a session for whoever knows the password. The answer does not tell whether the account exists. A name
-// that nobody has as it was written is looked for in small letters.
+// LoginPassword makes a session for whoever knows the password. The answer does not tell whether the account exists.
 func (f *Front) LoginPassword(ctx context.Context, user, password string, d NewDevice) (LoggedIn, error) {
-	u, err := f.localUser(user)
+	u, err := f.named(ctx, user)
 	if err != nil {
 		return LoggedIn{}, err
-	}
-	if lower := id.UserID(strings.ToLower(string(u))); lower != u {
-		if exists, err := f.db.AccountExists(ctx, f.shards.OfUser(string(u)), string(u)); err != nil {
-			return LoggedIn{}, err
-		} else if !exists {
-			u = lower
-		}
 	}
 	a, err := f.verify(ctx, u, password)
 	if err != nil {
@@ -214,6 +207,11 @@ type verified struct {
 
 func (f *Front) verify(ctx context.Context, u id.UserID, password string) (verified, error) {
 	refused := mxerr.New(mxerr.Forbidden, "Invalid username or password")
+	if f.guesses != nil {
+		if err := f.guesses.MayGuess(ctx, u); err != nil {
+			return verified{}, err
+		}
+	}
 	a, ok, err := f.db.Account(ctx, f.shards.OfUser(string(u)), string(u))
 	if err != nil {
 		return verified{}, err
@@ -223,6 +221,9 @@ func (f *Front) verify(ctx context.Context, u id.UserID, password string) (verif
 	case err != nil:
 		return verified{}, err
 	case !ok || !right:
+		if f.guesses != nil {
+			f.guesses.Guessed(ctx, u)
+		}
 		return verified{}, refused
 	case a.Deactivated:
 		return verified{}, mxerr.New(mxerr.UserDeactivated, "This account has been deactivated")

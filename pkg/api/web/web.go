@@ -1,0 +1,273 @@
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"errors"
+	"html/template"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/heddle-im/heddle/pkg/api/auth"
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+)
+
+//go:embed pages
+var files embed.FS
+
+// Options are what the pages need.
+type Options struct {
+	// Server is the server's name, which the pages show.
+	Server   id.ServerName
+	Provider *oauth.Provider
+	Front    *account.Front
+	Accounts *account.Reader
+}
+
+// Handlers answers the endpoints of OAuth 2.0 and the pages beside them.
+type Handlers struct {
+	o     Options
+	pages *template.Template
+	style template.CSS
+	csp   string
+}
+
+// New makes the handlers.
+func New(o Options) (*Handlers, error) {
+	style, err := files.ReadFile("pages/style.css")
+	if err != nil {
+		return nil, err
+	}
+	pages, err := template.ParseFS(files, "pages/*.html")
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(style)
+	return &Handlers{
+		o: o, pages: pages, style: template.CSS(style), //nolint:gosec // ours
+		csp: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; frame-ancestors 'none'",
+	}, nil
+}
+
+// Handlers gives the handlers by the names of their rows.
+func (h *Handlers) Handlers() httpx.Handlers {
+	return httpx.Handlers{
+		"getAuthMetadata": h.metadata,
+		"getAuthIssuer":   h.issuer,
+		"oauthRegister":   h.register,
+		"oauthToken":      h.token,
+		"oauthRevoke":     h.revoke,
+		"oauthDevice":     h.device,
+		"oauthAuthorize":  h.authorize,
+		"oauthLink":       h.link,
+		"oauthAccount":    h.account,
+	}
+}
+
+// page is what the templates show. Each uses a part of it.
+type page struct {
+	Title, Server, Problem, Said string
+	Style                        template.CSS
+
+	Path     string
+	Client   *oauth.Client
+	Request  string // sealed: the request, or the ticket of who logged in
+	Username string
+
+	Registers, Creating, NeedsToken bool
+
+	Action, DeviceID, Ask, Button      string
+	Devices                            []account.Device
+	DisplayName                        string
+	Delete, Profile, Reset, Deactivate string
+}
+
+func (h *Handlers) show(w http.ResponseWriter, status int, name string, p page) error {
+	p.Server, p.Style = string(h.o.Server), h.style
+	var b bytes.Buffer
+	if err := h.pages.ExecuteTemplate(&b, name, &p); err != nil {
+		return mxerr.Internal(err)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Security-Policy", h.csp)
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes()) // whoever left misses nothing
+	return nil
+}
+
+// failed answers a person with what went wrong; what is the server's fault is left to the router.
+func (h *Handlers) failed(w http.ResponseWriter, r *http.Request, err error) error {
+	status, why := reason(err)
+	if status >= http.StatusInternalServerError || !wantsPage(r) {
+		return h.refused(w, err)
+	}
+	return h.show(w, status, "message.html", page{Title: "This cannot go on", Said: why})
+}
+
+// reason words an error for a person.
+func reason(err error) (status int, why string) {
+	var o *oauth.Error
+	if errors.As(err, &o) {
+		return statusOf(o), sentence(o.Description)
+	}
+	m := mxerr.From(err)
+	return m.HTTPStatus, sentence(m.Message)
+}
+
+func sentence(s string) string {
+	if s == "" {
+		return "Something went wrong."
+	}
+	r, n := utf8.DecodeRuneInString(s)
+	return strings.ToUpper(string(r)) + s[n:] + "."
+}
+
+func statusOf(e *oauth.Error) int {
+	switch e.Code {
+	case oauth.InvalidClient:
+		return http.StatusUnauthorized
+	case oauth.TemporarilyDown:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+// wantsPage tells a browser from a client.
+func wantsPage(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
+		if t, _, err := mime.ParseMediaType(strings.TrimSpace(part)); err == nil && t == "text/html" {
+			return true
+		}
+	}
+	return false
+}
+
+// refused answers a client of OAuth 2.0 (RFC 6749, section 5.2), with an errcode for those that look for one.
+func (h *Handlers) refused(w http.ResponseWriter, err error) error {
+	var o *oauth.Error
+	if !errors.As(err, &o) {
+		return err
+	}
+	code := mxerr.InvalidParam
+	switch o.Code {
+	case oauth.InvalidClient, oauth.InvalidGrant, oauth.AccessDenied:
+		code = mxerr.Forbidden
+	case oauth.TemporarilyDown:
+		code = mxerr.Unknown
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return httpx.WriteJSON(w, statusOf(o), map[string]string{
+		"error": string(o.Code), "error_description": o.Description, "errcode": string(code),
+	})
+}
+
+// form reads a form in the body.
+func form(r *http.Request) (url.Values, error) {
+	b, err := httpx.ReadBody(r)
+	if err != nil {
+		return nil, err
+	}
+	v, err := url.ParseQuery(string(b))
+	if err != nil || !utf8.Valid(b) {
+		return nil, &oauth.Error{Code: oauth.InvalidRequest, Description: "the body is no form"}
+	}
+	for name, values := range v {
+		if len(values) > 1 || strings.ContainsRune(values[0], 0) || !utf8.ValidString(values[0]) {
+			return nil, &oauth.Error{Code: oauth.InvalidRequest, Description: "bad value of " + clip(name)}
+		}
+	}
+	return v, nil
+}
+
+// clip shortens what somebody sent for a message.
+func clip(s string) string {
+	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 64)]), "")
+}
+
+func seen(r *http.Request) oauth.Seen {
+	s := oauth.Seen{UserAgent: r.UserAgent()}
+	if c := auth.From(r.Context()); c != nil && c.Addr.IsValid() {
+		s.IP = c.Addr.String()
+	}
+	return s
+}
+
+func (h *Handlers) metadata(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Cache-Control", "max-age=3600")
+	return httpx.WriteJSON(w, http.StatusOK, h.o.Provider.Metadata(h.o.Front.Config().Enabled))
+}
+
+func (h *Handlers) issuer(w http.ResponseWriter, _ *http.Request) error {
+	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"issuer": h.o.Provider.Issuer()})
+}
+
+func (h *Handlers) register(w http.ResponseWriter, r *http.Request) error {
+	var c oauth.Client
+	if err := httpx.Decode(r, &c); err != nil {
+		return err
+	}
+	registered, err := h.o.Provider.Register(c)
+	if err != nil {
+		return h.refused(w, err)
+	}
+	return httpx.WriteJSON(w, http.StatusCreated, registered)
+}
+
+func (h *Handlers) token(w http.ResponseWriter, r *http.Request) error {
+	v, err := form(r)
+	if err != nil {
+		return h.refused(w, err)
+	}
+	t, err := h.o.Provider.Token(r.Context(), v, seen(r))
+	if err != nil {
+		return h.refused(w, err)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return httpx.WriteJSON(w, http.StatusOK, t)
+}
+
+func (h *Handlers) revoke(w http.ResponseWriter, r *http.Request) error {
+	v, err := form(r)
+	if err != nil {
+		return h.refused(w, err)
+	}
+	if v.Get("token") == "" {
+		return h.refused(w, &oauth.Error{Code: oauth.InvalidRequest, Description: "token is missing"})
+	}
+	if err := h.o.Provider.Revoke(r.Context(), v.Get("token")); err != nil {
+		return err
+	}
+	return httpx.WriteEmpty(w)
+}
+
+func (h *Handlers) device(w http.ResponseWriter, r *http.Request) error {
+	v, err := form(r)
+	if err != nil {
+		return h.refused(w, err)
+	}
+	d, err := h.o.Provider.Device(r.Context(), v)
+	if err != nil {
+		return h.refused(w, err)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return httpx.WriteJSON(w, http.StatusOK, d)
+}

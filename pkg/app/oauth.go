@@ -1,0 +1,28 @@
+package app
+
+import (
+	"maps"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/api/web"
+	"github.com/heddle-im/heddle/pkg/api/write"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+)
+
+// provideOAuth adds the server's own OAuth 2.0 to the handlers, if the configuration wants it.
+func provideOAuth(s *shared, front *account.Front, users *write.Accounts, handlers httpx.Handlers) error {
+	if !s.cfg.OAuth.Provide {
+		return nil
+	}
+	provider := oauth.NewProvider(oauth.Options{Secret: s.secret, Accounts: front, Soft: s.soft, BaseURL: s.baseURL(), Now: s.now})
+	pages, err := web.New(web.Options{
+		Server: s.base.server, Provider: provider, Front: front, Accounts: account.NewReader(s.shards, s.accounts),
+	})
+	if err != nil {
+		return err
+	}
+	users.ResetOn(provider.AccountURL(oauth.ActionReset))
+	maps.Copy(handlers, pages.Handlers())
+	return nil
+}

@@ -305,7 +305,7 @@ func (r *Ring) fetch(ctx context.Context, server id.ServerName) {
 		r.o.Log.Debug("keys were not accepted", "server", string(server), "error", err)
 		return
 	}
-	r.keep(ctx, doc)
+	r.keep(ctx, doc, false)
 }
 
 // vouched keeps a document that a notary gave, signed by its server and by the notary, and gives what is known then; nil if it does not count.
@@ -326,13 +326,21 @@ func (r *Ring) vouched(ctx context.Context, raw []byte, server, notary id.Server
 		r.o.Log.Warn("a notary's signature is wrong", "notary", string(notary), "error", err)
 		return nil
 	}
-	return r.keep(ctx, doc)
+	return r.keep(ctx, doc, true)
 }
 
-// keep stores the keys of a document, and remembers them.
-func (r *Ring) keep(ctx context.Context, doc *signing.KeyDocument) *keys {
+// keep stores the keys of a document that came from its server, or that somebody vouches for, and remembers them. What a notary has may be older
+// than what is known: then the known stays, and a key that is out of use is not brought back.
+func (r *Ring) keep(ctx context.Context, doc *signing.KeyDocument, vouched bool) *keys {
 	got := r.o.Now().UnixMilli()
+	before := r.stored(ctx, doc.Server)
 	k := &keys{byID: doc.Keys(got), documents: map[id.KeyID][]byte{}, got: got}
+	if vouched {
+		maps.DeleteFunc(k.byID, func(keyID id.KeyID, key signing.VerifyKey) bool {
+			known, ok := before.byID[keyID]
+			return ok && (known.Expired != 0 || key.Expired == 0 && known.ValidUntil >= key.ValidUntil)
+		})
+	}
 	rows := make([]feddb.Key, 0, len(k.byID))
 	for keyID, key := range k.byID {
 		k.documents[keyID] = doc.JSON
@@ -341,26 +349,21 @@ func (r *Ring) keep(ctx context.Context, doc *signing.KeyDocument) *keys {
 	if err := r.o.Store.PutKeys(ctx, string(doc.Server), got, doc.JSON, rows); err != nil {
 		r.o.Log.Warn("keys could not be stored", "server", string(doc.Server), "error", err)
 	}
-	return r.merge(doc.Server, k)
+	return r.merge(doc.Server, before, k)
 }
 
-// merge remembers fresh keys beside those that only older documents had: what those signed is still theirs. A key that is out of use stays so,
-// and none counts for a shorter time because an older document came later.
-func (r *Ring) merge(server id.ServerName, fresh *keys) *keys {
+// merge remembers fresh keys beside those that only older documents had: what those signed is still theirs.
+func (r *Ring) merge(server id.ServerName, before, fresh *keys) *keys {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if now, ok := r.known.Get(server); ok {
+		before = now
+	}
 	all := &keys{byID: map[id.KeyID]signing.VerifyKey{}, documents: map[id.KeyID][]byte{}, got: fresh.got}
-	if old, ok := r.known.Get(server); ok {
-		maps.Copy(all.byID, old.byID)
-		maps.Copy(all.documents, old.documents)
-	}
-	for keyID, key := range fresh.byID {
-		before, ok := all.byID[keyID]
-		if ok && key.Expired == 0 && before.Key.Equal(key.Key) && (before.Expired != 0 || before.ValidUntil > key.ValidUntil) {
-			continue
-		}
-		all.byID[keyID], all.documents[keyID] = key, fresh.documents[keyID]
-	}
+	maps.Copy(all.byID, before.byID)
+	maps.Copy(all.documents, before.documents)
+	maps.Copy(all.byID, fresh.byID)
+	maps.Copy(all.documents, fresh.documents)
 	r.known.Set(server, all)
 	return all
 }

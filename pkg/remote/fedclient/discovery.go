@@ -160,17 +160,26 @@ func (r *resolver) fetchWellKnown(ctx context.Context, server id.ServerName) (id
 	if err != nil || len(body) > wellKnownSize {
 		return "", wellKnownMissing
 	}
-	var answer struct {
-		Server string `json:"m.server"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		return "", wellKnownMissing
-	}
-	delegated, err := id.ParseServerName(answer.Server)
+	delegated, err := parseWellKnown(body)
 	if err != nil {
 		return "", wellKnownMissing
 	}
 	return delegated, lifetime(resp.Header, r.o.Now())
+}
+
+// parseWellKnown reads the name that a server delegates to.
+func parseWellKnown(body []byte) (id.ServerName, error) {
+	var answer struct {
+		Server string `json:"m.server"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", fmt.Errorf("%w: .well-known: %w", ErrMalformed, err)
+	}
+	delegated, err := id.ParseServerName(answer.Server)
+	if err != nil {
+		return "", fmt.Errorf("%w: .well-known: %w", ErrMalformed, err)
+	}
+	return delegated, nil
 }
 
 // lifetime reads from an answer's header how long it is good, within bounds.

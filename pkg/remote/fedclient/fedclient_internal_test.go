@@ -25,7 +25,6 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/heddle-im/heddle/pkg/infra/outhttp"
-	"github.com/heddle-im/heddle/pkg/infra/soft"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
 )
@@ -43,6 +42,35 @@ func TestMain(m *testing.M) {
 
 const us id.ServerName = "us.test"
 
+// kept is a Cache that forgets nothing.
+type kept struct {
+	mu     sync.Mutex // guards values
+	values map[string][]byte
+}
+
+func (k *kept) Get(_ context.Context, key string) ([]byte, bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v, ok := k.values[key]
+	return v, ok, nil
+}
+
+func (k *kept) Set(_ context.Context, key string, value []byte, _ time.Duration) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.values[key] = value
+	return nil
+}
+
+func (k *kept) Delete(_ context.Context, keys ...string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range keys {
+		delete(k.values, key)
+	}
+	return nil
+}
+
 // rig is a client, and what it can meet.
 type rig struct {
 	*Client
@@ -57,15 +85,12 @@ func newRig(t *testing.T, deny ...netip.Prefix) *rig {
 	r.clock.Store(1_700_000_000_000)
 	key, err := signing.NewKey("ed25519:1", make([]byte, 32))
 	require.NoError(t, err)
-	store, err := soft.New(soft.Config{}, soft.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = store.Close() })
 	pool := x509.NewCertPool()
 	ca := httptest.NewTLSServer(nil) // all test servers have one certificate, for 127.0.0.1, ::1 and example.com
 	pool.AddCert(ca.Certificate())
 	ca.Close()
 	r.Client = New(Options{
-		Enabled: true, Server: us, Key: key, Guard: outhttp.NewGuard(nil, deny), Cache: store, Roots: pool,
+		Enabled: true, Server: us, Key: key, Guard: outhttp.NewGuard(nil, deny), Cache: &kept{values: map[string][]byte{}}, Roots: pool,
 		Resolver: r.dns.resolver(), Now: func() time.Time { return time.UnixMilli(r.clock.Load()) },
 	})
 	t.Cleanup(r.Close)

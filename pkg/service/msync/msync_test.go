@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/room"
@@ -224,6 +225,26 @@ func TestDeclinedInvitation(t *testing.T) {
 	require.Len(t, left.Timeline.Events, 1, "nothing of the room but the going")
 	require.Equal(t, "m.room.member", left.Timeline.Events[0].Type)
 	require.Empty(t, left.State.Events)
+}
+
+func TestForgottenRoomsAreToldAsLeft(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, roomver.Default)
+	w.Join(r, bob)
+	before := s.sync(t, msync.Request{User: bob})
+	require.Contains(t, before.Rooms.Join, string(r))
+	w.Membership(r, bob, bob, room.ActionLeave)
+	w.Do(&room.Forget{Room: r, User: bob})
+	s.settled(t, w)
+	after := s.sync(t, msync.Request{User: bob, Since: before.Next, Timeout: 10 * time.Second})
+	require.Contains(t, after.Rooms.Leave, string(r), "a device that held the room as joined is told")
+	require.Empty(t, after.Rooms.Leave[string(r)].State.Events)
+	include := filter.Filter{Room: filter.RoomFilter{IncludeLeave: true}}
+	require.NotContains(t, s.sync(t, msync.Request{User: bob, Filter: &include}).Rooms.Leave, string(r))
+	again := s.sync(t, msync.Request{User: bob, Since: after.Next})
+	require.NotContains(t, again.Rooms.Leave, string(r))
 }
 
 func TestBadTokens(t *testing.T) {

@@ -318,7 +318,8 @@ func (v *view) plan() *plan {
 				p.knocked = append(p.knocked, x)
 			}
 		case roomdb.MembershipLeave, roomdb.MembershipBan:
-			if x.fresh && !m.forgotten && (incremental || v.Filter.Room.IncludeLeave) {
+			// Who left is told so, also where the room is forgotten by then: else a device would hold it as joined for ever.
+			if x.fresh && (incremental || (v.Filter.Room.IncludeLeave && !m.forgotten)) {
 				p.left = append(p.left, x)
 			}
 		case roomdb.MembershipNone:

@@ -82,8 +82,8 @@ func isMember(it *readdb.Item) bool {
 }
 
 // leaving reads the timeline of a room that the user has left: after a place, up to the leaving. was tells whether the user had been in it;
-// of one who had not, nothing but the leaving is told. It gives nil if the user has forgotten the room since the rows were read:
-// nobody is told of that.
+// of one who had not, nothing but the leaving is told. It gives nil if the user has forgotten the room: nothing
+// of it is told then.
 func (v *view) leaving(ctx context.Context, x *part, above int64) (st *stretch, was bool, _ error) {
 	a, _, err := v.e.Rooms.AccessTo(ctx, x.ref, v.User)
 	if err != nil {
@@ -114,8 +114,13 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 		above = int64(since)
 	}
 	st, was, err := v.leaving(ctx, x, above)
-	if err != nil || st == nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case st == nil && incremental: // what is forgotten is told as left, and no more than that
+		return []byte(`{"timeline":{"events":[],"limited":false},"state":{"events":[]},"account_data":{"events":[]}}`), nil
+	case st == nil:
+		return nil, nil
 	}
 	var state []*readdb.Item
 	if was {

@@ -133,13 +133,19 @@ func (r *Rooms) Members(ctx context.Context, v Viewer, q MembersQuery) ([]byte, 
 }
 
 // membersAt gives the state (snapshot nid) whose members are asked for: that after the last event at or before a place, which must be one
-// that the reader may see; before the room's first event there is none.
+// that the reader may see. Before the room's first event there is none: the prev_batch of a timeline that goes back to the beginning
+// stands for the beginning itself, the room as its creator came into it.
 func (r *Rooms) membersAt(ctx context.Context, v Viewer, a *readdb.Access, place string) (shard.Nid, error) {
 	upto, err := r.place(place, a, false)
 	if err != nil {
 		return 0, err
 	}
 	last, err := r.db.TimelineBackward(ctx, a.Ref.Nid, min(upto, a.Until, roomdb.End-1)+1, roomdb.Beginning, 1)
+	if err == nil && len(last) == 0 {
+		if last, err = r.db.TimelineForward(ctx, a.Ref.Nid, roomdb.Beginning, min(a.Until, roomdb.End-1)+1, 2); len(last) > 1 {
+			last = last[1:]
+		}
+	}
 	if err != nil || len(last) == 0 {
 		return 0, err
 	}

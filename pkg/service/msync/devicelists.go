@@ -300,7 +300,16 @@ func (v *view) fromNotes() (changed, left []string, ok bool) {
 		user string
 		room shard.Nid
 	}
-	last := make(map[place]bool) // whether the user's last move was to come there
+	type move struct {
+		pos  shard.Pos
+		here bool
+	}
+	last := make(map[place]move) // the user's last move there; going is noted when it is resolved, and may stand after a later coming
+	moved := func(n *note, here bool) {
+		if at := (place{n.user, n.room}); n.pos > last[at].pos {
+			last[at] = move{n.pos, here}
+		}
+	}
 	rooms := make(map[string][]shard.Nid)
 	for _, n := range u.notes {
 		if !v.new(n) {
@@ -314,24 +323,26 @@ func (v *view) fromNotes() (changed, left []string, ok bool) {
 			news[n.user] = true
 		case came:
 			if in(n.room) {
-				news[n.user], last[place{n.user, n.room}] = true, true
+				news[n.user] = true
+				moved(n, true)
 			}
 		case went:
-			gone[n.user], last[place{n.user, n.room}] = true, false
+			gone[n.user] = true
+			moved(n, false)
 		}
 		if n.kind != came {
 			rooms[n.user] = n.rooms // the latest that is known
 		}
 	}
 	shares := func(user string) bool {
-		for at, here := range last {
-			if at.user == user && here && in(at.room) {
+		for at, m := range last {
+			if at.user == user && m.here && in(at.room) {
 				return true
 			}
 		}
 		return slices.ContainsFunc(rooms[user], func(nid shard.Nid) bool {
-			here, moved := last[place{user, nid}]
-			return in(nid) && (here || !moved)
+			m, ok := last[place{user, nid}]
+			return in(nid) && (m.here || !ok)
 		})
 	}
 	own := news[u.id]

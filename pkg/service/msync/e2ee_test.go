@@ -308,6 +308,24 @@ func TestDeviceListsAgainstModel(t *testing.T) {
 	}
 }
 
+// Who leaves a room and comes back between two syncs is told who went meanwhile, from memory and from the database.
+func TestWhoComesBackIsToldWhoWent(t *testing.T) {
+	p := newPeople(t)
+	s := start(t, p.World, 256<<20)
+	alice, bob := p.user("alice", "A"), p.user("bob", "B")
+	r := p.Create(room.CreateRoom{Creator: roomtest.As(alice), Preset: "public_chat"})
+	p.Join(r, bob)
+	s.settled(t, p.World)
+	since := s.devices(t, msync.Request{User: bob, Device: "B"}).Next
+	p.Membership(r, bob, bob, room.ActionLeave)
+	p.Membership(r, alice, alice, room.ActionLeave)
+	p.Join(r, bob)
+	for _, w := range []*worker{s, start(t, p.World, 256<<20)} {
+		w.settled(t, p.World)
+		require.Equal(t, []string{string(alice)}, w.devices(t, msync.Request{User: bob, Device: "B", Since: since}).Lists.Left)
+	}
+}
+
 // Who comes to others in a room is told of them, and of itself, for its other devices.
 func TestWhoComesIsToldOfItself(t *testing.T) {
 	p := newPeople(t)

@@ -127,7 +127,8 @@ func (r *Reader) Tracked(ctx context.Context, m shard.Map, user string, above sh
 	if err != nil {
 		return nil, nil, err
 	}
-	moves, err := r.Moved(ctx, above, append(append([]shard.Nid{}, oldRooms...), goneRooms...))
+	// Also of rooms that the user has come into: it may have left them and come back, and others may have left meanwhile.
+	moves, err := r.Moved(ctx, above, append(slices.Clone(joinedRooms), goneRooms...))
 	if err != nil {
 		return nil, nil, err
 	}

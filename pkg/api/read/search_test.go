@@ -168,7 +168,10 @@ func TestSearchPages(t *testing.T) {
 			for next := ""; ; {
 				p := s.search(alice, "word", next, more...)
 				require.LessOrEqual(t, len(p.Results), limit)
-				require.NotEmpty(t, p.Results, "a next_batch leads to something")
+				if len(p.Results) == 0 {
+					require.Zero(t, len(all)%limit, "only what follows a last page that was full is empty")
+					require.Empty(t, p.Next)
+				}
 				require.Equal(t, 23, p.Count)
 				for i := 1; order == "rank" && i < len(p.Results); i++ {
 					require.GreaterOrEqual(t, p.Results[i-1].Rank, p.Results[i].Rank)
@@ -196,7 +199,10 @@ func TestSearchPages(t *testing.T) {
 		for next := g.Next; next != ""; {
 			p := s.search(alice, "word", next, more...)
 			require.Equal(t, len(in[r]), p.Count)
-			require.Len(t, p.Groups["room_id"], 1)
+			if require.LessOrEqual(t, len(p.Groups["room_id"]), 1); len(p.Results) == 0 {
+				require.Empty(t, p.Next)
+				break
+			}
 			seen = append(seen, p.Groups["room_id"][string(r)].Results...)
 			next = p.Next
 		}

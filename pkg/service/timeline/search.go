@@ -257,7 +257,9 @@ func (x *searching) find(ctx context.Context) error {
 		x.count = *from.Count
 		exhausted, err = x.look(ctx, from.place(), tell, enough)
 	}
-	x.more = x.last.Event != 0 && (beyond || !exhausted)
+	// A full answer says where to go on even if nothing is known to follow: clients ask until they are told nothing.
+	full := x.limit > 0 && len(x.hits) == x.limit
+	x.more = x.last.Event != 0 && (full || beyond || !exhausted)
 	return err
 }
 

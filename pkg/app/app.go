@@ -148,7 +148,7 @@ func (a *App) listen(s *shared, parts []part) error {
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), trustedProxies())
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
-		Parking: parking, Gate: b.gate,
+		Parking: parking, Gate: b.gate, Pressure: b.pressure,
 		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
 		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,

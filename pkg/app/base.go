@@ -55,12 +55,14 @@ type base struct {
 	soft    *soft.Store
 	budget  *cache.Budget
 	gate    *cache.Gate
-	leases  *leasedb.DB
-	renewer *lease.Renewer
-	members *members.Register
-	ready   *lifecycle.Readiness
-	status  *status
-	tls     *tls.Config
+	// pressure turns requests away while memory is short. It looks only if the process is ours.
+	pressure *cache.Pressure
+	leases   *leasedb.DB
+	renewer  *lease.Renewer
+	members  *members.Register
+	ready    *lifecycle.Readiness
+	status   *status
+	tls      *tls.Config
 
 	closers []func()
 }
@@ -116,6 +118,12 @@ func (b *base) openTelemetry(ctx context.Context) error {
 	}
 	b.budget = cache.NewBudget(cache.BudgetConfig{Memory: limit}, b.tel.Metrics)
 	b.gate = cache.NewGate(limit, b.tel.Metrics)
+	b.pressure = cache.NewPressure(limit, b.tel.Metrics)
+	if b.opts.OwnsProcess {
+		tasks := lifecycle.NewTasks(context.WithoutCancel(ctx))
+		tasks.Go(b.pressure.Run)
+		b.onClose(tasks.Stop)
+	}
 	return nil
 }
 

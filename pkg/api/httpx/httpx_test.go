@@ -12,7 +12,9 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -27,6 +29,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
@@ -284,6 +287,31 @@ func TestErrorsKeepTheirCauseInTheLog(t *testing.T) {
 	w = do(rt, "GET", "/_matrix/client/versions", "")
 	requireError(t, w, 503, mxerr.Unknown)
 	require.NotEmpty(t, w.Header().Get("Retry-After"))
+}
+
+// While memory is short, requests are turned away before their handlers run, and asked to come back at different times.
+func TestRequestsAreTurnedAwayWhileMemoryIsShort(t *testing.T) {
+	p := cache.NewPressure(1, nil) // no process lives on a byte
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { p.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	require.Eventually(t, func() bool { return p.Admit() != nil }, 10*time.Second, time.Millisecond)
+	rt := newRouter(t, Options{Pressure: p, Handlers: Handlers{
+		"sync": func(http.ResponseWriter, *http.Request) error { t.Error("called"); return nil },
+	}})
+	after := map[string]bool{}
+	for range 50 {
+		w := do(rt, "GET", "/_matrix/client/v3/sync", "")
+		requireError(t, w, 503, mxerr.LimitExceeded)
+		seconds, err := strconv.Atoi(w.Header().Get("Retry-After"))
+		require.NoError(t, err)
+		require.True(t, seconds >= 2 && seconds <= 10, seconds)
+		require.Contains(t, w.Body.String(), "retry_after_ms")
+		after[w.Header().Get("Retry-After")] = true
+	}
+	require.Greater(t, len(after), 2)
 }
 
 func TestFailureAfterTheAnswerBeganCutsItShort(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	mathrand "math/rand/v2"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -109,6 +111,9 @@ func WriteError(w http.ResponseWriter, err error) {
 	WriteRaw(w, e.HTTPStatus, e.AppendJSON(nil))
 }
 
+// Whoever is turned away for want of memory is asked to wait for a time between these.
+const busyFrom, busyTo = 2 * time.Second, 10 * time.Second
+
 func classify(err error) *mxerr.Error {
 	var tooLarge *http.MaxBytesError
 	var e *mxerr.Error
@@ -118,7 +123,10 @@ func classify(err error) *mxerr.Error {
 	case errors.As(err, &tooLarge):
 		return mxerr.New(mxerr.TooLarge, "The request is too large")
 	case errors.Is(err, cache.ErrBusy):
-		return mxerr.New(mxerr.LimitExceeded, "The server is busy").WithStatus(http.StatusServiceUnavailable).WithCause(err)
+		// Not all who are turned away come back at once.
+		busy := mxerr.New(mxerr.LimitExceeded, "The server is busy").WithStatus(http.StatusServiceUnavailable).WithCause(err)
+		busy.RetryAfterMs = busyFrom.Milliseconds() + mathrand.Int64N((busyTo - busyFrom).Milliseconds())
+		return busy
 	case errors.Is(err, context.DeadlineExceeded):
 		return mxerr.New(mxerr.Unknown, "The server took too long").WithStatus(http.StatusGatewayTimeout).WithCause(err)
 	default:

@@ -67,6 +67,8 @@ type Options struct {
 	Parking *Parking
 	// Gate, if not nil, bounds what answers to GET requests take that are being made at a time.
 	Gate *cache.Gate
+	// Pressure, if not nil, turns requests away while memory is short.
+	Pressure *cache.Pressure
 	// MaxUpload is the body limit of media uploads in bytes.
 	MaxUpload int64
 	// BodyTime is how long a client may take to send a body, or, for streams, to send something; 1 minute by default.
@@ -307,6 +309,12 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 		if r.ContentLength > limit {
 			rt.fail(w, r, row.Name, mxerr.New(mxerr.TooLarge, "The request is too large"))
 			return
+		}
+		if !forwarded { // its worker decides
+			if err := rt.opts.Pressure.Admit(); err != nil {
+				rt.fail(w, r, row.Name, err)
+				return
+			}
 		}
 		if err := h(w, r); err != nil {
 			rt.fail(w, r, row.Name, err)

@@ -84,6 +84,7 @@ var table = []row{
 	{"store/e2eedb", layerStore, readers},
 	{"store/pushdb", layerStore, readers},
 	{"store/feddb", layerStore, append([]string{"remote/keyring"}, readers...)},
+	{"store/delaydb", layerStore, []string{"service/delay", "api/", "app"}},
 	{"store/senderdb", layerStore, []string{"service/sender", "app"}},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
@@ -126,6 +127,7 @@ var table = []row{
 	{"service/resident", layerService, handlers}, // rooms, as other servers are told of them
 	{"service/inbound", layerService, append([]string{"service/abroad"}, handlers...)},
 	{"service/abroad", layerService, handlers}, // what users of this server do in rooms that are elsewhere
+	{"service/delay", layerService, handlers},
 	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
 	{"service/appservice", layerService, handlers},

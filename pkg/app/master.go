@@ -77,7 +77,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		return part{}, err
 	}
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
-	maps.Copy(p.handlers, roomHandlers(s, front, writer))
+	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))
 	return p, nil
 }
 

@@ -8,11 +8,14 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/delay"
 	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/delaydb"
 )
 
 // roomWriter has commands on rooms done: here, if the room's shard is held here, or else by whoever holds it. What is done
@@ -50,13 +53,23 @@ func (r retrying) Do(ctx context.Context, key []byte, cmd room.Command) (room.An
 	return a, err
 }
 
+// addDelays has events sent that were asked for later.
+func addDelays(s *shared, group *lifecycle.Group, writer room.Writer) *delay.Engine {
+	e := delay.New(delay.Config{}, delay.Options{
+		Store: delaydb.NewDB(s.db.Primary), Send: write.SendDelayed(writer), Now: s.now, Metrics: s.tel.Metrics, Log: s.log,
+	})
+	group.Add("delayed events", e)
+	return e
+}
+
 // roomHandlers are the endpoints that change rooms.
-func roomHandlers(s *shared, front *account.Front, writer room.Writer) httpx.Handlers {
+func roomHandlers(s *shared, front *account.Front, writer room.Writer, delays *delay.Engine) httpx.Handlers {
 	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
 		Profiles: people, Directory: known, Upgrades: known,
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
+		Delays:   delays,
 		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,
 	}).Handlers()
 }

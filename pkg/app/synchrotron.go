@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/delaydb"
 	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
@@ -56,6 +57,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	shown := timeline.New(rooms, s.accounts, s.now)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())
+	maps.Copy(p.handlers, read.NewDelayed(delaydb.NewDB(s.db.Primary)).Handlers())
 	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
 	return p, nil

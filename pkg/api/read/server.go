@@ -28,6 +28,7 @@ func versions(w http.ResponseWriter, _ *http.Request) error {
 			"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
 			"uk.tcpip.msc4133":                               true,
 			"uk.tcpip.msc4133.stable":                        true,
+			"org.matrix.msc4140":                             true,
 			"org.matrix.msc4222":                             true,
 			"org.matrix.simplified_msc3575":                  true,
 		},

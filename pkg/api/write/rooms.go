@@ -64,6 +64,7 @@ type RoomOptions struct {
 	Directory Directory
 	Upgrades  Upgrades
 	Reported  Reported
+	Delays    Delays
 	Limits    RoomLimiter
 	Abroad    Abroad
 	Now       func() time.Time
@@ -100,6 +101,9 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"sendMessage":                  h.send,
 		"setRoomStateWithKey":          h.setState,
 		"redactEvent":                  h.redact,
+		"sendDelayedEvent":             h.sendDelayed,
+		"updateDelayedEvent":           h.updateDelayed,
+		"actOnDelayedEvent":            h.actOnDelayed,
 		"postReceipt":                  h.receipt,
 		"setReadMarker":                h.readMarkers,
 		"setTyping":                    h.typing,

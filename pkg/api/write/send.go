@@ -17,6 +17,12 @@ import (
 )
 
 func (h *Rooms) send(w http.ResponseWriter, r *http.Request) error {
+	if ms, later, err := h.askedToDelay(r); later || err != nil {
+		if err != nil {
+			return err
+		}
+		return h.sendLater(w, r, nil, ms)
+	}
 	c := auth.Must(r.Context())
 	target, err := pathRoom(r)
 	if err != nil {
@@ -102,6 +108,13 @@ func (h *Rooms) redact(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Rooms) setState(w http.ResponseWriter, r *http.Request) error {
+	if ms, later, err := h.askedToDelay(r); later || err != nil {
+		if err != nil {
+			return err
+		}
+		key := httpx.Var(r, "stateKey")
+		return h.sendLater(w, r, &key, ms)
+	}
 	c := auth.Must(r.Context())
 	target, err := pathRoom(r)
 	if err != nil {
@@ -114,18 +127,23 @@ func (h *Rooms) setState(w http.ResponseWriter, r *http.Request) error {
 	if cmd.Content, err = eventContent(r); err != nil {
 		return err
 	}
-	switch {
-	case cmd.Type == event.TypeMember:
-		err = h.completeMember(r.Context(), c, cmd)
-	case c.Suspended:
-		err = suspended()
-	case cmd.Type == event.TypeCanonicalAlias && cmd.StateKey == "":
-		err = h.checkCanonicalAlias(r.Context(), target, cmd.Content)
-	}
-	if err != nil {
+	if err := h.checkState(r.Context(), c, cmd); err != nil {
 		return err
 	}
 	return h.event(w, r, target, cmd)
+}
+
+// checkState refuses what the room would not know to be wrong, and completes members.
+func (h *Rooms) checkState(ctx context.Context, c *auth.Caller, cmd *room.SendState) error {
+	switch {
+	case cmd.Type == event.TypeMember:
+		return h.completeMember(ctx, c, cmd)
+	case c.Suspended:
+		return suspended()
+	case cmd.Type == event.TypeCanonicalAlias && cmd.StateKey == "":
+		return h.checkCanonicalAlias(ctx, cmd.Room, cmd.Content)
+	}
+	return nil
 }
 
 // completeMember gives a member event of a user of this server the profile that its content leaves out.

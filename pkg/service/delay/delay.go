@@ -2,7 +2,7 @@
 // its own leaving scheduled, and puts it off as long as it is there.
 //
 // Guarantees: an event that is scheduled is sent once, whichever workers die meanwhile, and not before it is due; those of one room that
-// are due together are sent in the order of their times. What the room refuses by then is given up. Who knows an event's id may act
+// a worker finds due together are sent in the order of their times. What the room refuses by then is given up. Who knows an event's id may act
 // on it, so ids cannot be guessed.
 //
 // An [Engine] may run in any number of workers at the same time. The store gives each event to one of them, and the writer does the command of
@@ -23,20 +23,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/store/delaydb"
 )
-
-// Store keeps the events. It is *delaydb.DB.
-type Store interface {
-	Schedule(ctx context.Context, e *delaydb.Event, now int64, most int) (bool, error)
-	ByTxn(ctx context.Context, user, device, txn string) (string, bool, error)
-	NextDue(ctx context.Context) (int64, error)
-	Claim(ctx context.Context, now, stale int64, most int) ([]delaydb.Event, error)
-	ClaimOne(ctx context.Context, delayID string, now int64) (delaydb.Event, bool, error)
-	Restart(ctx context.Context, delayID string, now int64) (bool, error)
-	Cancel(ctx context.Context, delayID string, now int64) (bool, error)
-	Settle(ctx context.Context, delayID string, s delaydb.Status, now int64) error
-	Status(ctx context.Context, delayID string) (delaydb.Status, bool, error)
-	Sweep(ctx context.Context, before int64, most int) (int64, error)
-}
 
 // Send has an event sent by its user. The same key has its effect once. A *mxerr.Error with a status below 500 is the room's refusal.
 type Send func(ctx context.Context, key []byte, e *delaydb.Event) error
@@ -78,7 +64,7 @@ func (c Config) withDefaults() Config {
 
 // Options are what an Engine needs. Metrics and Log may be nil.
 type Options struct {
-	Store   Store
+	Store   *delaydb.DB
 	Send    Send
 	Now     func() time.Time
 	Metrics *telemetry.Metrics
@@ -183,7 +169,7 @@ func (e *Engine) already(ctx context.Context, delayID string, want delaydb.Statu
 	if err != nil {
 		return err
 	}
-	if !ok || s != want {
+	if !ok || s != want && (s != delaydb.BeingSent || want != delaydb.Sent) {
 		return errNone()
 	}
 	return nil

@@ -23,8 +23,8 @@ const parallel = 8
 const sweepEvery = 10 * time.Minute
 
 // Start implements lifecycle.Service.
-func (e *Engine) Start(context.Context) error {
-	e.tasks = lifecycle.NewTasks(context.Background())
+func (e *Engine) Start(ctx context.Context) error {
+	e.tasks = lifecycle.NewTasks(context.WithoutCancel(ctx))
 	e.tasks.Go(e.run)
 	e.tasks.Every(sweepEvery, e.sweep)
 	return nil

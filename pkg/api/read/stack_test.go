@@ -24,6 +24,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/delaydb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/searchdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -52,6 +53,7 @@ func newStack(t *testing.T) *stack {
 	handlers := read.NewRooms(roomtest.Server, rooms, s.remote).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
 	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
+	maps.Copy(handlers, read.NewDelayed(delaydb.NewDB(w.DB.Pool)).Handlers())
 	words := searchdb.NewReader(w.DB.Pool)
 	maps.Copy(handlers, read.NewSearch(timeline.NewSearch(rooms, words)).Handlers())
 	maps.Copy(handlers, read.NewPeople(directory.NewPeople(w.Shards, words)).Handlers())

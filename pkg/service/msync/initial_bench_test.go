@@ -1,0 +1,94 @@
+package msync_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
+)
+
+// largeAccount makes a user of 1,000 rooms with 100 members each, the same people everywhere, and 20 messages in each room.
+func largeAccount(b *testing.B) (*roomtest.World, id.UserID) {
+	const rooms, members, messages = 1000, 100, 20
+	w := roomtest.New(b)
+	alice := roomtest.User("alice")
+	var all errgroup.Group
+	all.SetLimit(64)
+	for range rooms {
+		r := w.Room(alice, roomver.Default)
+		all.Go(func() error {
+			do := func(cmd room.Command) error {
+				_, err := w.Host.Do(context.Background(), nil, cmd)
+				return err
+			}
+			for i := 1; i < members; i++ {
+				u := roomtest.User(fmt.Sprintf("member%d", i))
+				if err := do(&room.SetMembership{Room: r, By: roomtest.As(u), Target: u, Action: room.ActionJoin}); err != nil {
+					return err
+				}
+			}
+			for i := range messages {
+				u := roomtest.User(fmt.Sprintf("member%d", i%10+1))
+				if err := do(&room.Send{Room: r, By: roomtest.As(u), Type: "m.room.message", Content: roomtest.Message(fmt.Sprint("message ", i))}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(b, all.Wait())
+	w.Exec(`ANALYZE`)
+	return w, alice
+}
+
+// BenchmarkInitial answers the first sync of a user of 1,000 rooms with 100 members each, as clients ask: members are loaded lazily. Cold
+// is a worker that has just begun, and warm one that has answered it before.
+func BenchmarkInitial(b *testing.B) {
+	w, alice := largeAccount(b)
+	f, err := filter.Parse([]byte(`{"room":{"timeline":{"limit":20},"state":{"lazy_load_members":true}}}`))
+	require.NoError(b, err)
+	q := msync.Request{User: alice, Filter: f}
+	sync := func(b *testing.B, s *worker) {
+		body, err := s.Sync(b.Context(), q)
+		require.NoError(b, err)
+		b.ReportMetric(float64(len(body)), "B/answer")
+	}
+	sliding := func(b *testing.B, s *worker) {
+		body, err := s.slideRaw(b.Context(), ask(b, alice, "", elementX))
+		require.NoError(b, err)
+		b.ReportMetric(float64(len(body)), "B/answer")
+	}
+	for _, c := range []struct {
+		name string
+		do   func(*testing.B, *worker)
+	}{{"sync", sync}, {"sliding", sliding}} {
+		b.Run(c.name+"/cold", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				s := start(b, w, 1<<30)
+				s.settled(b, w)
+				b.StartTimer()
+				c.do(b, s)
+			}
+		})
+		b.Run(c.name+"/warm", func(b *testing.B) {
+			s := start(b, w, 1<<30)
+			s.settled(b, w)
+			c.do(b, s)
+			b.ReportAllocs()
+			for b.Loop() {
+				c.do(b, s)
+			}
+		})
+	}
+}

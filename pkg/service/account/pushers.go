@@ -45,13 +45,13 @@ func (h *Host) setPusher(ctx context.Context, s shard.ID, c *SetPusher) (change,
 			continue
 		}
 		if c.Remove {
-			return change{rows: []entry.Row{&accountdb.PusherGone{UserID: c.UserID, AppID: p.AppID, Pushkey: p.Pushkey}}}, nil
+			return pushersChange(c.UserID, &accountdb.PusherGone{UserID: c.UserID, AppID: p.AppID, Pushkey: p.Pushkey})
 		}
 		p.Created = old.Created
 		if samePusher(old, &p) {
 			return change{answer: Answer{Unchanged: true}}, nil
 		}
-		return change{rows: []entry.Row{&p}}, nil
+		return pushersChange(c.UserID, &p)
 	}
 	switch {
 	case c.Remove:
@@ -59,7 +59,13 @@ func (h *Host) setPusher(ctx context.Context, s shard.ID, c *SetPusher) (change,
 	case len(pushers) >= maxPushers:
 		return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "This account has too many pushers")
 	}
-	return change{rows: []entry.Row{&p}}, nil
+	return pushersChange(c.UserID, &p)
+}
+
+// pushersChange changes a pusher, and says so to who sends notifications.
+func pushersChange(userID string, row entry.Row) (change, error) {
+	e, err := sessionEntry(userID, entry.SessionPushers, nil, nil)
+	return change{entries: []entry.Entry{e}, rows: []entry.Row{row}}, err
 }
 
 func samePusher(a, b *Pusher) bool {

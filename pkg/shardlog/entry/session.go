@@ -30,6 +30,8 @@ const (
 	SessionUpdated = wire.SessionBody_CHANGE_UPDATED
 	// SessionDeactivated: the account was deactivated, its devices and tokens are gone, and it is to leave its rooms.
 	SessionDeactivated = wire.SessionBody_CHANGE_DEACTIVATED
+	// SessionPushers: a pusher of the user came, went or changed; devices and tokens did not.
+	SessionPushers = wire.SessionBody_CHANGE_PUSHERS
 )
 
 // SessionChange is one of those.

@@ -33,6 +33,8 @@ const (
 	SessionBody_CHANGE_UPDATED     SessionBody_Change = 3
 	// The account was deactivated: its devices and tokens are gone, and it is to leave its rooms.
 	SessionBody_CHANGE_DEACTIVATED SessionBody_Change = 4
+	// Where the user wants notifications sent: a pusher came, went or changed.
+	SessionBody_CHANGE_PUSHERS SessionBody_Change = 5
 )
 
 // Enum value maps for SessionBody_Change.
@@ -43,6 +45,7 @@ var (
 		2: "CHANGE_REMOVED",
 		3: "CHANGE_UPDATED",
 		4: "CHANGE_DEACTIVATED",
+		5: "CHANGE_PUSHERS",
 	}
 	SessionBody_Change_value = map[string]int32{
 		"CHANGE_UNSPECIFIED": 0,
@@ -50,6 +53,7 @@ var (
 		"CHANGE_REMOVED":     2,
 		"CHANGE_UPDATED":     3,
 		"CHANGE_DEACTIVATED": 4,
+		"CHANGE_PUSHERS":     5,
 	}
 )
 
@@ -1865,19 +1869,20 @@ const file_log_proto_rawDesc = "" +
 	"\acontent\x18\x03 \x01(\fR\acontent\"9\n" +
 	"\vProfileBody\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xfd\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x92\x02\n" +
 	"\vSessionBody\x12:\n" +
 	"\x06change\x18\x01 \x01(\x0e2\".heddle.wire.v1.SessionBody.ChangeR\x06change\x12\x1d\n" +
 	"\n" +
 	"device_ids\x18\x02 \x03(\tR\tdeviceIds\x12\x1f\n" +
 	"\vvoid_tokens\x18\x03 \x03(\fR\n" +
-	"voidTokens\"r\n" +
+	"voidTokens\"\x86\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCHANGE_ADDED\x10\x01\x12\x12\n" +
 	"\x0eCHANGE_REMOVED\x10\x02\x12\x12\n" +
 	"\x0eCHANGE_UPDATED\x10\x03\x12\x16\n" +
-	"\x12CHANGE_DEACTIVATED\x10\x04\"{\n" +
+	"\x12CHANGE_DEACTIVATED\x10\x04\x12\x12\n" +
+	"\x0eCHANGE_PUSHERS\x10\x05\"{\n" +
 	"\x0eDeviceListBody\x12\x18\n" +
 	"\achanged\x18\x01 \x03(\tR\achanged\x12\x12\n" +
 	"\x04gone\x18\x02 \x03(\tR\x04gone\x12#\n" +

@@ -32,3 +32,16 @@ func (r *Reader) WithPushers(ctx context.Context, shards []shard.ID, users []str
 	}
 	return out, nil
 }
+
+// PushersOf reads the pushers of many users, without what is for people in them. Their shards are given in their order.
+func (r *Reader) PushersOf(ctx context.Context, shards []shard.ID, users []string) ([]Pusher, error) {
+	rows, err := r.q.ListPushersOf(ctx, ListPushersOfParams{Shards: shardNumbers(shards), Users: users})
+	if err != nil {
+		return nil, fmt.Errorf("read pushers: %w", err)
+	}
+	out := make([]Pusher, len(rows))
+	for i, g := range rows {
+		out[i] = Pusher{UserID: g.UserID, AppID: g.AppID, Pushkey: g.Pushkey, Kind: g.Kind, Data: g.Data, Created: g.Created}
+	}
+	return out, nil
+}

@@ -73,3 +73,9 @@ JOIN account_data a ON a.shard = u.shard AND a.user_id = u.user_id AND a.room_id
 SELECT DISTINCT p.user_id
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
 JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;
+
+-- name: ListPushersOf :many
+-- The pushers of many users.
+SELECT p.user_id, p.app_id, p.pushkey, p.kind, p.data, p.created
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;

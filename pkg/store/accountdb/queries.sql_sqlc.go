@@ -564,6 +564,54 @@ func (q *Queries) ListPushers(ctx context.Context, arg ListPushersParams) ([]Lis
 	return items, nil
 }
 
+const listPushersOf = `-- name: ListPushersOf :many
+SELECT p.user_id, p.app_id, p.pushkey, p.kind, p.data, p.created
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id
+`
+
+type ListPushersOfParams struct {
+	Shards []int16
+	Users  []string
+}
+
+type ListPushersOfRow struct {
+	UserID  string
+	AppID   string
+	Pushkey string
+	Kind    string
+	Data    []byte
+	Created int64
+}
+
+// The pushers of many users.
+func (q *Queries) ListPushersOf(ctx context.Context, arg ListPushersOfParams) ([]ListPushersOfRow, error) {
+	rows, err := q.db.Query(ctx, listPushersOf, arg.Shards, arg.Users)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListPushersOfRow
+	for rows.Next() {
+		var i ListPushersOfRow
+		if err := rows.Scan(
+			&i.UserID,
+			&i.AppID,
+			&i.Pushkey,
+			&i.Kind,
+			&i.Data,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listRefreshTokens = `-- name: ListRefreshTokens :many
 SELECT hash, user_id, device_id, access_hash, parent, expires, created
 FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3

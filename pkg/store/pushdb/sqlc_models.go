@@ -3,3 +3,12 @@
 //   sqlc v1.31.1
 
 package pushdb
+
+type PushOwed struct {
+	Shard   int16
+	UserID  string
+	AppID   string
+	Pushkey string
+	Since   int64
+	Above   []int64
+}

@@ -55,6 +55,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 			return part{}, err
 		}
 	}
+	if s.hasRole(config.RolePush) {
+		if err := addPush(s, group); err != nil {
+			return part{}, err
+		}
+	}
 	if !s.hasRole(config.RoleClient) {
 		return p, nil
 	}

@@ -63,6 +63,8 @@ type Config struct {
 	RateLimits RateLimits `koanf:"rate_limits"`
 	// Federation is the exchange with other homeservers.
 	Federation Federation `koanf:"federation"`
+	// Push is the sending of notifications to the gateways of users' apps.
+	Push Push `koanf:"push"`
 	// Media is the store of uploaded and remote files.
 	Media Media `koanf:"media"`
 	// Presence is who is online.
@@ -221,6 +223,14 @@ type Federation struct {
 	// OldKeys are the public halves of keys that this server signed with before, so that what they signed stays good: each is the key's
 	// id, the key in base64, and when it went out of use, in milliseconds: `ed25519:old BASE64 1600000000000`.
 	OldKeys []string `koanf:"old_keys"`
+}
+
+// Push is the sending of notifications to the gateways of users' apps.
+type Push struct {
+	// AllowNetworks are networks in which gateways may be although `federation.deny_networks` names them.
+	AllowNetworks []netip.Prefix `koanf:"allow_networks"`
+	// CAFile has certificates to trust beside the system's, in PEM.
+	CAFile string `koanf:"ca_file"`
 }
 
 // Media is the store of uploaded and remote files.

@@ -27,7 +27,7 @@ func (t *term) wake(p *pusher) {
 func (t *term) hasWork(p *pusher) bool {
 	now := t.o.Now()
 	if p.behind {
-		return !now.Before(p.due) && t.gateway(p).open(now)
+		return t.applied != nil && !now.Before(p.due) && t.gateway(p).open(now)
 	}
 	return len(p.queue) > 0 || p.badge && !now.Before(p.due)
 }
@@ -92,10 +92,15 @@ func (t *term) run(ctx context.Context, p *pusher) {
 func (t *term) pop(p *pusher, q *queued) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(p.queue) == 0 || p.queue[0].seq != q.seq { // it was noted as owed meanwhile
-		if p.sent != nil {
-			p.sent[q.nid] = struct{}{}
+	if p.fresh && !t.fresh(p) {
+		if p.fresh = false; !p.behind {
+			p.sent = nil
 		}
+	}
+	if p.sent != nil {
+		p.sent[q.nid] = struct{}{}
+	}
+	if len(p.queue) == 0 || p.queue[0].seq != q.seq { // it was noted as owed meanwhile
 		return
 	}
 	p.queue = p.queue[1:]
@@ -157,7 +162,9 @@ func (t *term) catchUp(ctx context.Context, p *pusher) error {
 		t.settle(p)
 		return nil
 	}
-	p.above = upto
+	for s := range upto {
+		p.above[s] = max(p.above[s], upto[s])
+	}
 	p.version++
 	return nil
 }
@@ -208,7 +215,7 @@ func (t *term) owedTo(ctx context.Context, p *pusher, above, upto shard.Vector) 
 	var out []queued
 	for i := range events {
 		e := &events[i]
-		if _, told := p.sent[e.Nid]; told || t.old(e.TS) || e.RedactedBy != 0 {
+		if _, told := p.sent[e.Nid]; told || t.old(e.TS) || e.RedactedBy != 0 || e.TS < p.target.created {
 			continue
 		}
 		ref := refs[e.Room]

@@ -216,7 +216,7 @@ func (t *term) rejected(ctx context.Context, p *pusher, answer []byte) error {
 		Rejected []string `json:"rejected"`
 	}
 	if json.Unmarshal(answer, &a) != nil || !slices.Contains(a.Rejected, p.key.Pushkey) {
-		return nil //nolint:nilerr // it took the notification, whatever it says of it
+		return nil // it took the notification, whatever it says of it
 	}
 	t.metrics.rejected.Inc()
 	if err := t.o.Remove(ctx, p.key); err != nil {

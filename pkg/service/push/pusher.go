@@ -84,7 +84,9 @@ type pusher struct {
 	missed bool
 	// version grows when above changes; stored is the one that is in the database.
 	version, stored uint64
-	// sent are events that it was told of although it is owed them.
+	// fresh says that it was made a moment ago, and the log has perhaps not told of it yet: events that came since may have been passed over.
+	fresh bool
+	// sent are events that it was told of although it is owed them, or may be.
 	sent  map[shard.Nid]struct{}
 	fails int
 	due   time.Time // when it is tried again
@@ -173,7 +175,11 @@ func (t *term) adopt(user string, list []accountdb.Pusher) *recipient {
 		key := pushdb.PusherKey{UserID: user, AppID: list[i].AppID, Pushkey: list[i].Pushkey}
 		at := slices.IndexFunc(old, func(p *pusher) bool { return p.key == key && !p.gone })
 		if at < 0 {
-			r.pushers = append(r.pushers, &pusher{key: key, of: r, target: tg, badged: -1})
+			p := &pusher{key: key, of: r, target: tg, badged: -1}
+			if p.fresh = t.fresh(p); p.fresh {
+				p.sent = map[shard.Nid]struct{}{}
+			}
+			r.pushers = append(r.pushers, p)
 			continue
 		}
 		p := old[at]
@@ -191,6 +197,13 @@ func (t *term) adopt(user string, list []accountdb.Pusher) *recipient {
 	return r
 }
 
+// freshFor is for how long a pusher may be unheard of in the log.
+const freshFor = 5 * time.Minute
+
+func (t *term) fresh(p *pusher) bool {
+	return t.o.Now().UnixMilli()-p.target.created < freshFor.Milliseconds()
+}
+
 // drop forgets a pusher that is no more. Under mu.
 func (t *term) drop(p *pusher) {
 	p.gone, p.queue, p.badge = true, nil, false
@@ -199,7 +212,8 @@ func (t *term) drop(p *pusher) {
 	notify(t.progress)
 }
 
-// reload reads a user's pushers, which changed. anew says that there may be some where none were.
+// reload reads a user's pushers, which changed. anew says that there may be some where none were. What the shards' logs say of events and
+// of pushers has no order: a new pusher is owed what came since it was made.
 func (t *term) reload(ctx context.Context, user string, anew bool) error {
 	t.mu.Lock()
 	known := t.users[user] != nil
@@ -212,18 +226,27 @@ func (t *term) reload(ctx context.Context, user string, anew bool) error {
 		return err
 	}
 	var places []pushdb.Place
-	if !known && len(list) > 0 {
+	if anew && len(list) > 0 {
 		if places, err = t.o.DB.Places(ctx, user, nil); err != nil {
 			return err
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known || len(list) > 0 {
-		t.adopt(user, list)
-	}
-	for _, p := range places { // its hearers were read when the user was none of them
+	for _, p := range places { // its hearers were perhaps read when the user was none of them
 		delete(t.rooms, p.Room)
+	}
+	if !known && len(list) == 0 {
+		return nil
+	}
+	for _, p := range t.adopt(user, list).pushers {
+		if !anew || !p.fresh {
+			continue
+		}
+		p.fresh = false
+		t.owe(p)
+		clear(p.above)
+		t.wake(p)
 	}
 	return nil
 }
@@ -257,7 +280,10 @@ func (t *term) owe(p *pusher) {
 		return
 	}
 	if !p.behind {
-		p.behind, p.since, p.above, p.sent = true, t.o.Now(), t.applied.Clone(), map[shard.Nid]struct{}{}
+		p.behind, p.since, p.above = true, t.o.Now(), t.applied.Clone()
+		if p.sent == nil {
+			p.sent = map[shard.Nid]struct{}{}
+		}
 		p.stored, p.missed = 0, true
 		p.version++
 		t.owed[p] = struct{}{}
@@ -277,7 +303,10 @@ func (t *term) settle(p *pusher) {
 	if !p.behind {
 		return
 	}
-	p.behind, p.above, p.sent, p.missed = false, nil, nil, false
+	p.behind, p.above, p.missed = false, nil, false
+	if !p.fresh {
+		p.sent = nil
+	}
 	delete(t.owed, p)
 	if p.stored > 0 {
 		t.settled[p.key] = struct{}{}

@@ -75,23 +75,10 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Store keeps what is counted of notifications and what pushers are owed. It is *pushdb.DB.
-type Store interface {
-	Hearers(ctx context.Context, rooms []shard.Nid, places []shard.Pos) ([]pushdb.Hearer, error)
-	Places(ctx context.Context, userID string, rooms []shard.Nid) ([]pushdb.Place, error)
-	Unread(ctx context.Context, userID string, places []pushdb.Place) ([]*pushdb.Unread, error)
-	Reads(ctx context.Context, userID string, rooms []shard.Nid) (map[shard.Nid]*pushdb.Unread, error)
-	Joined(ctx context.Context, room shard.Nid) (int, error)
-	Notified(ctx context.Context, userID string, in []pushdb.Window, highlights bool, most int) (map[shard.ID][]pushdb.Notification, error)
-	Locate(ctx context.Context, list []*pushdb.Notification) error
-	Owed(ctx context.Context) ([]pushdb.Owed, error)
-	SaveOwed(ctx context.Context, role shard.Role, set, drop []pushdb.Owed) (held bool, err error)
-}
-
 // Options are what a Sender needs. Stream, Roots, Metrics and Log may be nil.
 type Options struct {
 	Shards      shard.Map
-	DB          Store
+	DB          *pushdb.DB
 	Rooms       *roomdb.Reader
 	Accounts    *accountdb.Reader
 	Preferences *Preferences
@@ -156,7 +143,7 @@ func (s *Sender) Opened(ctx context.Context, slot int, epoch shard.Epoch) error 
 	if err != nil {
 		return fmt.Errorf("take over notifications: %w", err)
 	}
-	t := newTerm(s, shard.Role{Name: RoleName, Slot: int16(slot), Epoch: epoch})
+	t := newTerm(ctx, s, shard.Role{Name: RoleName, Slot: int16(slot), Epoch: epoch})
 	if err := t.restore(ctx, owed); err != nil {
 		t.work.Stop()
 		return fmt.Errorf("take over notifications: %w", err)

@@ -45,9 +45,10 @@ type hearer struct {
 	class pushdb.Class
 }
 
-func newTerm(s *Sender, role shard.Role) *term {
+func newTerm(ctx context.Context, s *Sender, role shard.Role) *term {
+	ctx = context.WithoutCancel(ctx)
 	return &term{
-		Sender: s, role: role, following: lifecycle.NewTasks(context.Background()), work: lifecycle.NewTasks(context.Background()),
+		Sender: s, role: role, following: lifecycle.NewTasks(ctx), work: lifecycle.NewTasks(ctx),
 		lanes: make(chan struct{}, s.cfg.Lanes), readers: make(chan struct{}, s.cfg.Readers), progress: make(chan struct{}, 1),
 		rooms: map[shard.Nid]map[string]*hearer{}, users: map[string]*recipient{}, gateways: map[string]*gateway{},
 		pending: map[*pusher]struct{}{}, owed: map[*pusher]struct{}{}, settled: map[pushdb.PusherKey]struct{}{},
@@ -217,6 +218,9 @@ func (t *term) judged(room map[string]*hearer, e *entry.At, body *entry.EventBod
 		beyond[x.UserId] = pushdb.Count{Notify: int64(x.Notify), Highlight: int64(x.Highlight)}
 	}
 	tell := func(user string, h *hearer) {
+		if p.Sent && user == body.Sender {
+			return
+		}
 		if c := pushdb.Flags(p.Flags).In(h.class).Plus(beyond[user]); c.Notify > 0 && h.since < e.Pos {
 			n.to = append(n.to, told{h.recipient, c.Highlight > 0})
 			out.reads = append(out.reads, read{h.recipient, e.Room, false})

@@ -1,6 +1,6 @@
 -- name: LatestTallies :many
--- Of each stretch of a thread the latest events that notify by its bits of the flags, but those that are taken back, or are nothing to this
--- user. No more than scan are looked at in a stretch.
+-- Of each stretch of a thread the latest events that notify by its bits of the flags, but those that are taken back, are nothing to this
+-- user, or were sent by the user, who has then no exception. No more than scan are looked at in a stretch.
 SELECT s.i::integer AS i, x.ord, x.flags
 FROM (SELECT unnest(@i::integer[]) AS i, unnest(@rooms::bigint[]) AS room_nid, unnest(@threads::text[]) AS thread,
              unnest(@above::bigint[]) AS above, unnest(@upto::bigint[]) AS upto) s
@@ -12,6 +12,8 @@ CROSS JOIN LATERAL (
     WHERE t.flags & @bits::smallint <> 0
       AND NOT EXISTS (SELECT FROM push_exception n WHERE n.room_nid = t.room_nid AND n.user_id = @user_id AND n.ord = t.ord AND n.notify < 0)
       AND NOT EXISTS (SELECT FROM push_correction c WHERE c.room_nid = t.room_nid AND c.ord = t.ord)
+      AND NOT EXISTS (SELECT FROM event v WHERE v.room_nid = t.room_nid AND v.ord = t.ord AND v.sender = (
+          SELECT a.nid FROM atom a WHERE a.shard = (t.room_nid & 255)::smallint AND a.name = @user_id))
     ORDER BY t.ord DESC LIMIT @count
 ) x;
 
@@ -28,6 +30,8 @@ CROSS JOIN LATERAL (
     WHERE t.flags & @bits::smallint <> 0
       AND NOT EXISTS (SELECT FROM push_exception n WHERE n.room_nid = t.room_nid AND n.user_id = @user_id AND n.ord = t.ord AND n.notify < 0)
       AND NOT EXISTS (SELECT FROM push_correction c WHERE c.room_nid = t.room_nid AND c.ord = t.ord)
+      AND NOT EXISTS (SELECT FROM event v WHERE v.room_nid = t.room_nid AND v.ord = t.ord AND v.sender = (
+          SELECT a.nid FROM atom a WHERE a.shard = (t.room_nid & 255)::smallint AND a.name = @user_id))
     ORDER BY t.ord DESC LIMIT @count
 ) x;
 

@@ -141,6 +141,8 @@ CROSS JOIN LATERAL (
     WHERE t.flags & $7::smallint <> 0
       AND NOT EXISTS (SELECT FROM push_exception n WHERE n.room_nid = t.room_nid AND n.user_id = $8 AND n.ord = t.ord AND n.notify < 0)
       AND NOT EXISTS (SELECT FROM push_correction c WHERE c.room_nid = t.room_nid AND c.ord = t.ord)
+      AND NOT EXISTS (SELECT FROM event v WHERE v.room_nid = t.room_nid AND v.ord = t.ord AND v.sender = (
+          SELECT a.nid FROM atom a WHERE a.shard = (t.room_nid & 255)::smallint AND a.name = $8))
     ORDER BY t.ord DESC LIMIT $9
 ) x
 `
@@ -206,6 +208,8 @@ CROSS JOIN LATERAL (
     WHERE t.flags & $7::smallint <> 0
       AND NOT EXISTS (SELECT FROM push_exception n WHERE n.room_nid = t.room_nid AND n.user_id = $8 AND n.ord = t.ord AND n.notify < 0)
       AND NOT EXISTS (SELECT FROM push_correction c WHERE c.room_nid = t.room_nid AND c.ord = t.ord)
+      AND NOT EXISTS (SELECT FROM event v WHERE v.room_nid = t.room_nid AND v.ord = t.ord AND v.sender = (
+          SELECT a.nid FROM atom a WHERE a.shard = (t.room_nid & 255)::smallint AND a.name = $8))
     ORDER BY t.ord DESC LIMIT $9
 ) x
 `
@@ -228,8 +232,8 @@ type LatestTalliesRow struct {
 	Flags int16
 }
 
-// Of each stretch of a thread the latest events that notify by its bits of the flags, but those that are taken back, or are nothing to this
-// user. No more than scan are looked at in a stretch.
+// Of each stretch of a thread the latest events that notify by its bits of the flags, but those that are taken back, are nothing to this
+// user, or were sent by the user, who has then no exception. No more than scan are looked at in a stretch.
 func (q *Queries) LatestTallies(ctx context.Context, arg LatestTalliesParams) ([]LatestTalliesRow, error) {
 	rows, err := q.db.Query(ctx, latestTallies,
 		arg.I,

@@ -38,6 +38,7 @@ type stack struct {
 	*roomtest.World
 	front  *account.Front
 	router http.Handler
+	serves func(more httpx.Handlers) // makes the router anew, with more handlers
 	remote *abroad
 	tokens map[id.UserID]string
 }
@@ -57,12 +58,16 @@ func newStack(t *testing.T) *stack {
 	words := searchdb.NewReader(w.DB.Pool)
 	maps.Copy(handlers, read.NewSearch(timeline.NewSearch(rooms, words)).Handlers())
 	maps.Copy(handlers, read.NewPeople(directory.NewPeople(w.Shards, words)).Handlers())
-	var err error
-	s.router, err = httpx.New(httpx.Options{
-		Kinds: route.Kinds(), Handlers: handlers,
-		Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
-	})
-	require.NoError(t, err)
+	s.serves = func(more httpx.Handlers) {
+		maps.Copy(handlers, more)
+		var err error
+		s.router, err = httpx.New(httpx.Options{
+			Kinds: route.Kinds(), Handlers: handlers,
+			Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
+		})
+		require.NoError(t, err)
+	}
+	s.serves(nil)
 	return s
 }
 

@@ -57,6 +57,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	shown := timeline.New(rooms, s.accounts, s.now)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
 	maps.Copy(p.handlers, read.NewOldSync(engine, shown).Handlers())
+	maps.Copy(p.handlers, read.NewNotifications(timeline.NewNotifications(shown, pushdb.NewReader(s.db.Primary))).Handlers())
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewDelayed(delaydb.NewDB(s.db.Primary)).Handlers())
 	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())

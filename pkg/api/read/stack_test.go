@@ -25,6 +25,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/delaydb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/searchdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -56,6 +57,7 @@ func newStack(t *testing.T) *stack {
 	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
 	maps.Copy(handlers, read.NewDelayed(delaydb.NewDB(w.DB.Pool)).Handlers())
 	words := searchdb.NewReader(w.DB.Pool)
+	maps.Copy(handlers, read.NewNotifications(timeline.NewNotifications(rooms, pushdb.NewReader(w.DB.Pool))).Handlers())
 	maps.Copy(handlers, read.NewSearch(timeline.NewSearch(rooms, words)).Handlers())
 	maps.Copy(handlers, read.NewPeople(directory.NewPeople(w.Shards, words)).Handlers())
 	s.serves = func(more httpx.Handlers) {

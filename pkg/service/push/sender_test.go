@@ -201,6 +201,8 @@ func TestAGatewayThatIsDownAndBack(t *testing.T) {
 	w.caughtUp()
 	require.Equal(t, 1, w.count(`SELECT count(*) FROM push_owed`), "one row, however many events")
 	w.Redact(r, alice(), lost[1])
+	asked := g.requests()
+	w.eventually("what is owed is listed anew", func() bool { return g.requests() >= asked+2 })
 	g.answers(nil)
 	g.of(lost[2])
 	four := w.Send(r, alice(), "four")

@@ -45,7 +45,7 @@ type gap struct {
 }
 
 // close fetches what a staged event lacks and has it accepted. An error says that it could not be.
-func (g *gap) close(ctx context.Context, staged *feddb.StagedPDU, missing []id.EventID) error {
+func (g *gap) close(ctx context.Context, staged *feddb.StagedPDU) error {
 	e, err := event.Parse(g.rules, staged.JSON)
 	if err != nil {
 		return g.o.DB.DropStaged(ctx, g.shard, []int64{staged.Seq})
@@ -59,6 +59,7 @@ func (g *gap) close(ctx context.Context, staged *feddb.StagedPDU, missing []id.E
 		g.o.Log.Debug("missing events were not given", "room", string(g.room), "from", string(from), "error", err)
 	}
 	chain := append(before, e)
+	var missing []id.EventID
 	for range 3 {
 		lacking, why, err := g.try(ctx, chain, staged)
 		if err != nil || lacking < 0 {
@@ -107,7 +108,7 @@ func (g *gap) missing(ctx context.Context, from id.ServerName, e *event.Event) (
 	if err != nil {
 		return nil, wrap("encode request", err)
 	}
-	raw, err := g.o.Remote.Ask(ctx, from, "POST", fedPath("get_missing_events", string(g.room)), nil, body, answerLimit, askTimeout, false)
+	raw, err := g.ask(ctx, from, "POST", fedPath("get_missing_events", string(g.room)), nil, body, answerLimit, askTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +221,7 @@ func (g *gap) dropSet(ctx context.Context, set []byte) {
 
 // authChain fetches the auth events of an event and stores them.
 func (g *gap) authChain(ctx context.Context, from id.ServerName, e *event.Event) error {
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("event_auth", string(g.room), string(e.EventID())), nil, nil, idsLimit, askTimeout, false)
+	raw, err := g.ask(ctx, from, "GET", fedPath("event_auth", string(g.room), string(e.EventID())), nil, nil, idsLimit, askTimeout)
 	if err != nil {
 		return err
 	}
@@ -241,7 +242,7 @@ func (g *gap) authChain(ctx context.Context, from id.ServerName, e *event.Event)
 // stateBefore fetches the state before an event, as far as it is not known here.
 func (g *gap) stateBefore(ctx context.Context, from id.ServerName, e *event.Event) (*Set, error) {
 	query := url.Values{"event_id": {string(e.EventID())}}
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("state_ids", string(g.room)), query, nil, idsLimit, stateTimeout, false)
+	raw, err := g.ask(ctx, from, "GET", fedPath("state_ids", string(g.room)), query, nil, idsLimit, stateTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +306,7 @@ func (g *gap) singly(ctx context.Context, from id.ServerName, ids []id.EventID) 
 	group.SetLimit(abreast)
 	for _, e := range ids {
 		group.Go(func() error {
-			b, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("event", string(e)), nil, nil, answerLimit, askTimeout, false)
+			b, err := g.ask(ctx, from, "GET", fedPath("event", string(e)), nil, nil, answerLimit, askTimeout)
 			if err != nil {
 				return nil
 			}
@@ -326,7 +327,7 @@ func (g *gap) singly(ctx context.Context, from id.ServerName, ids []id.EventID) 
 }
 
 func (g *gap) wholeState(ctx context.Context, from id.ServerName, query url.Values) ([]*event.Event, error) {
-	raw, err := g.o.Remote.Ask(ctx, from, "GET", fedPath("state", string(g.room)), query, nil, stateLimit, stateTimeout, false)
+	raw, err := g.ask(ctx, from, "GET", fedPath("state", string(g.room)), query, nil, stateLimit, stateTimeout)
 	if err != nil {
 		return nil, err
 	}

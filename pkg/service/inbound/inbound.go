@@ -89,24 +89,43 @@ func unique(requests []signing.Request) []signing.Request {
 
 // limiter bounds what is done at the same time by key.
 type limiter struct {
-	mu   sync.Mutex
-	busy map[string]bool
+	mu   sync.Mutex // guards busy
+	busy map[string]*places
 }
 
-func (l *limiter) enter(key string) bool {
+type places struct {
+	taken  int
+	missed bool
+}
+
+func newLimiter() *limiter { return &limiter{busy: map[string]*places{}} }
+
+// enter takes one of a key's places, if there is one left.
+func (l *limiter) enter(key string, most int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[key] {
+	p := l.busy[key]
+	if p == nil {
+		p = &places{}
+		l.busy[key] = p
+	}
+	if p.taken >= most {
+		p.missed = true
 		return false
 	}
-	l.busy[key] = true
+	p.taken++
 	return true
 }
 
-func (l *limiter) leave(key string) {
+// leave gives a place back, and tells whether somebody found none since the key's first was taken.
+func (l *limiter) leave(key string) (missed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.busy, key)
+	p := l.busy[key]
+	if p.taken--; p.taken == 0 {
+		delete(l.busy, key)
+	}
+	return p.missed
 }
 
 func fedPath(endpoint string, segments ...string) string {

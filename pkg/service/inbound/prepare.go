@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -38,8 +39,9 @@ type PreparerOptions struct {
 
 // Preparer brings staged events to their rooms.
 type Preparer struct {
-	o    PreparerOptions
-	busy limiter
+	o       PreparerOptions
+	busy    *limiter // by room
+	repairs *limiter // by room and server, and by server
 }
 
 // NewPreparer makes a Preparer.
@@ -50,7 +52,7 @@ func NewPreparer(o PreparerOptions) *Preparer {
 	if o.Poll == 0 {
 		o.Poll = 2 * time.Second
 	}
-	return &Preparer{o: o, busy: limiter{busy: map[string]bool{}}}
+	return &Preparer{o: o, busy: newLimiter(), repairs: newLimiter()}
 }
 
 const (
@@ -63,37 +65,62 @@ const (
 	// longestWait is how long an event is postponed at most, and maxTries after how many tries it is given up.
 	longestWait = time.Hour
 	maxTries    = 20
+	// maxWaiting bounds the events of one server that wait in one room for others to appear.
+	maxWaiting = 1000
 )
+
+// shardWork is the work on one shard.
+type shardWork struct {
+	*Preparer
+	shard     shard.ID
+	roomTasks *errgroup.Group
+	gapTasks  *errgroup.Group
+	// again tells that there may be work that nobody else tells of.
+	again chan struct{}
+}
+
+func (w *shardWork) lookAgain() {
+	select {
+	case w.again <- struct{}{}:
+	default:
+	}
+}
 
 // Run works on what is staged for a shard until ctx ends. It must be called by whoever holds the shard's preparation, and by nobody
 // else. wake tells that something was staged.
 func (p *Preparer) Run(ctx context.Context, s shard.ID, wake <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(roomsAbreast)
-	defer func() { _ = group.Wait() }()
+	w := &shardWork{Preparer: p, shard: s, roomTasks: new(errgroup.Group), gapTasks: new(errgroup.Group), again: make(chan struct{}, 1)}
+	w.roomTasks.SetLimit(roomsAbreast)
+	w.gapTasks.SetLimit(repairsAbreast)
+	defer func() {
+		_ = w.roomTasks.Wait() // begins repairs
+		_ = w.gapTasks.Wait()
+	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-wake:
+		case <-w.again:
 		case <-timer.C:
 		}
 		p.edus(ctx, s)
-		for p.rooms(ctx, s, group) {
+		for w.work(ctx) {
 			p.edus(ctx, s)
 		}
 		timer.Reset(p.o.Poll)
 	}
 }
 
-// rooms begins to work on rooms that have something staged, and tells whether there were some.
-func (p *Preparer) rooms(ctx context.Context, s shard.ID, group *errgroup.Group) bool {
-	due, err := p.o.DB.DueRooms(ctx, s, 64)
+// work begins to work on rooms that have something staged, and tells whether there were some. Afterwards nothing is due of what a room had:
+// it is done, postponed or parked.
+func (w *shardWork) work(ctx context.Context) bool {
+	due, err := w.o.DB.DueRooms(ctx, w.shard, 64)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.o.Log.Warn("staged events could not be read", "shard", int(s), "error", err)
+			w.o.Log.Warn("staged events could not be read", "shard", int(w.shard), "error", err)
 		}
 		return false
 	}
@@ -102,16 +129,20 @@ func (p *Preparer) rooms(ctx context.Context, s shard.ID, group *errgroup.Group)
 		if ctx.Err() != nil {
 			return false
 		}
-		if !p.busy.enter(r) {
+		if !w.busy.enter(r, 1) {
 			continue
 		}
 		begun = true
-		group.Go(func() error { // waits for a place
-			defer p.busy.leave(r)
+		w.roomTasks.Go(func() error { // waits for a place
 			work, cancel := context.WithTimeout(ctx, roomPatience)
-			defer cancel()
-			if err := p.room(work, s, id.RoomID(r)); err != nil && ctx.Err() == nil {
-				p.o.Log.Warn("staged events of a room could not be worked on", "room", r, "error", err)
+			err := w.room(work, ctx, id.RoomID(r))
+			cancel()
+			// What was staged after it was looked at was told to nobody else.
+			if missed := w.busy.leave(r); missed && err == nil {
+				w.lookAgain()
+			}
+			if err != nil && ctx.Err() == nil {
+				w.o.Log.Warn("staged events of a room could not be worked on", "room", r, "error", err)
 			}
 			return nil
 		})
@@ -153,38 +184,56 @@ func (p *Preparer) edus(ctx context.Context, s shard.ID) {
 	}
 }
 
-// room works on a room's staged events. An error leaves them where they are.
-func (p *Preparer) room(ctx context.Context, s shard.ID, r id.RoomID) error {
-	staged, err := p.o.DB.Staged(ctx, s, string(r), pieceOfRoom)
+// room works on a room's staged events; repairs that it begins last until long. An error leaves the events where they are.
+func (w *shardWork) room(ctx, long context.Context, r id.RoomID) error {
+	staged, err := w.o.DB.Staged(ctx, w.shard, string(r), pieceOfRoom)
 	if err != nil || len(staged) == 0 {
 		return err
 	}
-	ref, ok, err := p.o.Rooms.Room(ctx, s, string(r))
+	ref, ok, err := w.o.Rooms.Room(ctx, w.shard, string(r))
 	if err != nil {
 		return err
 	}
 	rules, known := roomver.Get(roomver.Version(ref.Version))
 	if !ok || !known {
-		return p.o.DB.DropStaged(ctx, s, seqsOf(staged))
+		return w.o.DB.DropStaged(ctx, w.shard, seqsOf(staged))
 	}
-	verdicts, err := p.accept(ctx, r, staged)
+	verdicts, err := w.acceptEach(ctx, r, staged)
 	if err != nil {
-		p.postpone(ctx, s, staged, err)
 		return err
 	}
-	g := &gap{Preparer: p, room: r, nid: ref.Nid, shard: s, rules: rules}
+	g := &gap{Preparer: w.Preparer, room: r, nid: ref.Nid, shard: w.shard, rules: rules}
+	var lacking []feddb.StagedPDU
 	for i := range verdicts {
-		if verdicts[i].Fate != room.FateMissing || !staged[i].Ready {
-			continue
-		}
-		if err := g.close(ctx, &staged[i], verdicts[i].Missing); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			p.postpone(ctx, s, staged[i:i+1], err)
+		if verdicts[i].Fate == room.FateMissing && staged[i].Ready {
+			lacking = append(lacking, staged[i])
 		}
 	}
-	return nil
+	return w.repair(long, g, lacking)
+}
+
+// acceptEach is accept that tries events one by one if it fails, so that one that the writer cannot bear spoils nothing for the others. Those are
+// postponed, and have no fate.
+func (w *shardWork) acceptEach(ctx context.Context, r id.RoomID, staged []feddb.StagedPDU) ([]room.Verdict, error) {
+	verdicts, err := w.accept(ctx, r, staged)
+	if err == nil {
+		return verdicts, nil
+	}
+	if ctx.Err() != nil || isUnavailable(err) || isContext(err) {
+		w.postpone(ctx, w.shard, staged, err)
+		return nil, err
+	}
+	verdicts = make([]room.Verdict, len(staged))
+	for i := range staged {
+		one, err := w.accept(ctx, r, staged[i:i+1])
+		if err != nil {
+			w.o.Log.Warn("an event could not be handed to its room", "room", string(r), "event", staged[i].EventID, "error", err)
+			w.postpone(ctx, w.shard, staged[i:i+1], err)
+			continue
+		}
+		verdicts[i] = one[0]
+	}
+	return verdicts, nil
 }
 
 func seqsOf(staged []feddb.StagedPDU) []int64 {
@@ -231,14 +280,19 @@ func (p *Preparer) postpone(ctx context.Context, s shard.ID, staged []feddb.Stag
 	var failed error
 	for i := range staged {
 		e := &staged[i]
-		var refused *mxerr.Error
-		unavailable := errors.As(why, &refused) && refused.HTTPStatus == 503
+		if !e.Ready {
+			continue // it waits anyway
+		}
+		unavailable := isUnavailable(why)
 		switch {
 		case e.Tries >= maxTries && !unavailable:
 			p.o.Log.Warn("an event is given up", "event", e.EventID, "room", e.RoomID, "origin", e.Origin, "error", why)
 			failed = p.o.DB.DropStaged(ctx, s, []int64{e.Seq})
 		case unavailable || isContext(why): // the master is away, which says nothing of the event
 			failed = p.o.DB.Postpone(ctx, s, []int64{e.Seq}, why.Error(), time.Second)
+		case e.Tries == 0 && p.tooMany(ctx, s, e):
+			p.o.Log.Warn("an event is given up: too many of its server wait", "event", e.EventID, "room", e.RoomID, "origin", e.Origin)
+			failed = p.o.DB.DropStaged(ctx, s, []int64{e.Seq})
 		default:
 			wait := longestWait
 			if e.Tries < 10 {
@@ -250,6 +304,18 @@ func (p *Preparer) postpone(ctx context.Context, s shard.ID, staged []feddb.Stag
 	if failed != nil && ctx.Err() == nil {
 		p.o.Log.Warn("events could not be postponed", "error", failed)
 	}
+}
+
+// tooMany tells whether a server has as many events waiting in a room as it may.
+func (p *Preparer) tooMany(ctx context.Context, s shard.ID, e *feddb.StagedPDU) bool {
+	n, err := p.o.DB.Waiting(ctx, s, e.RoomID, e.Origin)
+	return err == nil && n >= maxWaiting
+}
+
+// isUnavailable tells whether the master is away.
+func isUnavailable(err error) bool {
+	var refused *mxerr.Error
+	return errors.As(err, &refused) && refused.HTTPStatus == http.StatusServiceUnavailable
 }
 
 func isContext(err error) bool {

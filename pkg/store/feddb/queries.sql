@@ -33,7 +33,15 @@ SELECT room_id, min(seq)::bigint AS first FROM staged_pdu
 WHERE shard = $1 AND due <= now() GROUP BY room_id ORDER BY first LIMIT $2;
 
 -- name: StagedOfRoom :many
-SELECT seq, room_id, event_id, origin, json, tries, (due <= now())::bool AS ready FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3;
+-- Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due.
+SELECT s.seq, s.room_id, s.event_id, s.origin, s.json, s.tries, (s.due <= now())::bool AS ready FROM staged_pdu AS s
+WHERE s.shard = @shard::smallint AND s.seq IN (
+    (SELECT d.seq FROM staged_pdu AS d WHERE d.shard = @shard::smallint AND d.room_id = @room_id::text AND d.due <= now()
+     ORDER BY d.seq LIMIT @most::integer)
+    UNION ALL
+    (SELECT w.seq FROM staged_pdu AS w WHERE w.shard = @shard::smallint AND w.room_id = @room_id::text AND w.due > now()
+     ORDER BY w.due, w.seq LIMIT @most::integer))
+ORDER BY s.seq;
 
 -- name: CountStaged :one
 SELECT count(*) FROM staged_pdu;
@@ -41,6 +49,12 @@ SELECT count(*) FROM staged_pdu;
 -- name: PostponeStaged :exec
 UPDATE staged_pdu SET tries = tries + 1, error = @error, due = now() + make_interval(secs => @seconds::float8)
 WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);
+
+-- name: ParkStaged :exec
+UPDATE staged_pdu SET due = now() + make_interval(secs => @seconds::float8) WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);
+
+-- name: CountWaiting :one
+SELECT count(*) FROM staged_pdu WHERE shard = @shard AND room_id = @room_id AND origin = @origin AND tries > 0;
 
 -- name: DropStaged :exec
 DELETE FROM staged_pdu WHERE shard = @shard AND seq = ANY(@seqs::bigint[]);

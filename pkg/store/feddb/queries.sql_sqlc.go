@@ -20,6 +20,23 @@ func (q *Queries) CountStaged(ctx context.Context) (int64, error) {
 	return count, err
 }
 
+const countWaiting = `-- name: CountWaiting :one
+SELECT count(*) FROM staged_pdu WHERE shard = $1 AND room_id = $2 AND origin = $3 AND tries > 0
+`
+
+type CountWaitingParams struct {
+	Shard  int16
+	RoomID string
+	Origin string
+}
+
+func (q *Queries) CountWaiting(ctx context.Context, arg CountWaitingParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countWaiting, arg.Shard, arg.RoomID, arg.Origin)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const dropSet = `-- name: DropSet :exec
 WITH e AS (DELETE FROM staged_event WHERE set_id = ANY($1::bytea[]))
 DELETE FROM staged_set WHERE set_id = ANY($1::bytea[])
@@ -372,6 +389,21 @@ func (q *Queries) OldSets(ctx context.Context, hours int32) ([][]byte, error) {
 	return items, nil
 }
 
+const parkStaged = `-- name: ParkStaged :exec
+UPDATE staged_pdu SET due = now() + make_interval(secs => $1::float8) WHERE shard = $2 AND seq = ANY($3::bigint[])
+`
+
+type ParkStagedParams struct {
+	Seconds float64
+	Shard   int16
+	Seqs    []int64
+}
+
+func (q *Queries) ParkStaged(ctx context.Context, arg ParkStagedParams) error {
+	_, err := q.db.Exec(ctx, parkStaged, arg.Seconds, arg.Shard, arg.Seqs)
+	return err
+}
+
 const postponeStaged = `-- name: PostponeStaged :exec
 UPDATE staged_pdu SET tries = tries + 1, error = $1, due = now() + make_interval(secs => $2::float8)
 WHERE shard = $3 AND seq = ANY($4::bigint[])
@@ -466,13 +498,20 @@ func (q *Queries) StagePDUs(ctx context.Context, arg StagePDUsParams) error {
 }
 
 const stagedOfRoom = `-- name: StagedOfRoom :many
-SELECT seq, room_id, event_id, origin, json, tries, (due <= now())::bool AS ready FROM staged_pdu WHERE shard = $1 AND room_id = $2 ORDER BY seq LIMIT $3
+SELECT s.seq, s.room_id, s.event_id, s.origin, s.json, s.tries, (s.due <= now())::bool AS ready FROM staged_pdu AS s
+WHERE s.shard = $1::smallint AND s.seq IN (
+    (SELECT d.seq FROM staged_pdu AS d WHERE d.shard = $1::smallint AND d.room_id = $2::text AND d.due <= now()
+     ORDER BY d.seq LIMIT $3::integer)
+    UNION ALL
+    (SELECT w.seq FROM staged_pdu AS w WHERE w.shard = $1::smallint AND w.room_id = $2::text AND w.due > now()
+     ORDER BY w.due, w.seq LIMIT $3::integer))
+ORDER BY s.seq
 `
 
 type StagedOfRoomParams struct {
 	Shard  int16
 	RoomID string
-	Limit  int32
+	Most   int32
 }
 
 type StagedOfRoomRow struct {
@@ -485,8 +524,9 @@ type StagedOfRoomRow struct {
 	Ready   bool
 }
 
+// Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due.
 func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]StagedOfRoomRow, error) {
-	rows, err := q.db.Query(ctx, stagedOfRoom, arg.Shard, arg.RoomID, arg.Limit)
+	rows, err := q.db.Query(ctx, stagedOfRoom, arg.Shard, arg.RoomID, arg.Most)
 	if err != nil {
 		return nil, err
 	}

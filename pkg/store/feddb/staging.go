@@ -96,7 +96,7 @@ func (d *DB) DueRooms(ctx context.Context, s shard.ID, most int) ([]string, erro
 
 // Staged reads a room's staged events in the order in which they came.
 func (d *DB) Staged(ctx context.Context, s shard.ID, room string, most int) ([]StagedPDU, error) {
-	rows, err := d.q.StagedOfRoom(ctx, StagedOfRoomParams{Shard: int16(s), RoomID: room, Limit: int32(most)})
+	rows, err := d.q.StagedOfRoom(ctx, StagedOfRoomParams{Shard: int16(s), RoomID: room, Most: int32(most)})
 	if err != nil {
 		return nil, fmt.Errorf("read staged events: %w", err)
 	}
@@ -105,6 +105,23 @@ func (d *DB) Staged(ctx context.Context, s shard.ID, room string, most int) ([]S
 		out[i] = StagedPDU{Shard: s, Seq: r.Seq, RoomID: r.RoomID, EventID: r.EventID, Origin: r.Origin, JSON: r.Json, Tries: int(r.Tries), Ready: r.Ready}
 	}
 	return out, nil
+}
+
+// Park keeps staged events from being due for a while: somebody works on them, or will. It is no try.
+func (d *DB) Park(ctx context.Context, s shard.ID, seqs []int64, by time.Duration) error {
+	if err := d.q.ParkStaged(ctx, ParkStagedParams{Shard: int16(s), Seqs: seqs, Seconds: by.Seconds()}); err != nil {
+		return fmt.Errorf("park staged events: %w", err)
+	}
+	return nil
+}
+
+// Waiting counts the events of a server that were tried in vain and wait to be tried again.
+func (d *DB) Waiting(ctx context.Context, s shard.ID, room, origin string) (int, error) {
+	n, err := d.q.CountWaiting(ctx, CountWaitingParams{Shard: int16(s), RoomID: room, Origin: origin})
+	if err != nil {
+		return 0, fmt.Errorf("count staged events: %w", err)
+	}
+	return int(n), nil
 }
 
 // Postpone notes why staged events could not be worked on, and that they are not to be for a while.

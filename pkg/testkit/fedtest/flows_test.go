@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -271,3 +272,8 @@ func atThree(t *testing.T, alice, bob, carol *fedtest.User) {
 	carol.Sees(t, room, fromBob)
 	fedtest.Agree(t, room, alice, bob, carol)
 }
+
+const (
+	patience = time.Minute
+	tick     = 20 * time.Millisecond
+)

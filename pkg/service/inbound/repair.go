@@ -21,7 +21,7 @@ const (
 	// die, the next one looks at it so much later.
 	parked = 30 * time.Second
 	// noPlace is how long an event waits for which there is no place to repair it.
-	noPlace = 5 * time.Second
+	noPlace = time.Second
 )
 
 // repair begins to fetch what events lack, for each server's events in their order.

@@ -33,11 +33,12 @@ SELECT room_id, min(seq)::bigint AS first FROM staged_pdu
 WHERE shard = $1 AND due <= now() GROUP BY room_id ORDER BY first LIMIT $2;
 
 -- name: StagedOfRoom :many
--- Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due.
+-- Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due. Those that failed
+-- before come after the others.
 SELECT s.seq, s.room_id, s.event_id, s.origin, s.json, s.tries, (s.due <= now())::bool AS ready FROM staged_pdu AS s
 WHERE s.shard = @shard::smallint AND s.seq IN (
     (SELECT d.seq FROM staged_pdu AS d WHERE d.shard = @shard::smallint AND d.room_id = @room_id::text AND d.due <= now()
-     ORDER BY d.seq LIMIT @most::integer)
+     ORDER BY d.tries, d.seq LIMIT @most::integer)
     UNION ALL
     (SELECT w.seq FROM staged_pdu AS w WHERE w.shard = @shard::smallint AND w.room_id = @room_id::text AND w.due > now()
      ORDER BY w.due, w.seq LIMIT @most::integer))

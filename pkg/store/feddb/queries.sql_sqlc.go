@@ -501,7 +501,7 @@ const stagedOfRoom = `-- name: StagedOfRoom :many
 SELECT s.seq, s.room_id, s.event_id, s.origin, s.json, s.tries, (s.due <= now())::bool AS ready FROM staged_pdu AS s
 WHERE s.shard = $1::smallint AND s.seq IN (
     (SELECT d.seq FROM staged_pdu AS d WHERE d.shard = $1::smallint AND d.room_id = $2::text AND d.due <= now()
-     ORDER BY d.seq LIMIT $3::integer)
+     ORDER BY d.tries, d.seq LIMIT $3::integer)
     UNION ALL
     (SELECT w.seq FROM staged_pdu AS w WHERE w.shard = $1::smallint AND w.room_id = $2::text AND w.due > now()
      ORDER BY w.due, w.seq LIMIT $3::integer))
@@ -524,7 +524,8 @@ type StagedOfRoomRow struct {
 	Ready   bool
 }
 
-// Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due.
+// Those that wait are few beside those that are due, whoever sent how many of them: they may be waiting for one that is due. Those that failed
+// before come after the others.
 func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]StagedOfRoomRow, error) {
 	rows, err := q.db.Query(ctx, stagedOfRoom, arg.Shard, arg.RoomID, arg.Most)
 	if err != nil {

@@ -100,7 +100,7 @@ func TestLiesAboutWhatIsMissing(t *testing.T) {
 			r.Says(stateIDs, encoded(t, map[string]any{"pdu_ids": list, "auth_chain_ids": []string{}}))
 		},
 		"state, endless": func(*testing.T, *fedtest.Place, *event.Event) { r.Handle(stateIDs, endless) },
-		"state, of numbers": func(t *testing.T, _ *fedtest.Place, _ *event.Event) {
+		"state, of numbers": func(_ *testing.T, _ *fedtest.Place, _ *event.Event) {
 			r.Says(stateIDs, `{"pdu_ids":[1,2],"auth_chain_ids":[3]}`)
 		},
 		"state, with other events than asked for": func(t *testing.T, p *fedtest.Place, _ *event.Event) {
@@ -167,10 +167,10 @@ func TestSlowAboutWhatIsMissing(t *testing.T) {
 func TestManyEventsThatLackSomething(t *testing.T) {
 	s := newStage(t)
 	p := s.enter(t, roomver.V11, "mallory")
-	for range 4 {
+	for i := range 4 {
 		var events []*event.Event
-		for range 50 {
-			events = append(events, p.Say(t, "after nothing", p.Say(t, "never sent")))
+		for j := range 50 {
+			events = append(events, p.Say(t, "after nothing", p.Say(t, fmt.Sprint("never sent ", i, " ", j))))
 		}
 		s.remote.Send(t, s.home, events...)
 		s.goesOn(t, p)
@@ -220,18 +220,12 @@ func TestEventsInACircle(t *testing.T) {
 		return p.Build(t, proto)
 	}
 	at := ":" + string(s.remote.Name)
-	one, two, self := build(id.EventID("$one"+at), id.EventID("$two"+at)), build(id.EventID("$two"+at), id.EventID("$one"+at)),
-		build(id.EventID("$self"+at), id.EventID("$self"+at))
-	s.remote.Says("/_matrix/federation/v1/get_missing_events/", encoded(t, map[string]any{"events": pdusOf(one, two, self)}))
-	s.remote.Send(t, s.home, one, two, self)
+	one, two := build(id.EventID("$one"+at), id.EventID("$two"+at)), build(id.EventID("$two"+at), id.EventID("$one"+at))
+	s.remote.Says("/_matrix/federation/v1/get_missing_events/", encoded(t, map[string]any{"events": pdusOf(one, two)}))
+	s.remote.Send(t, s.home, one, two)
 	require.Eventually(t, func() bool { return s.remote.Asked("/_matrix/federation/v1/get_missing_events/") > 0 }, patience, tick)
-	good := p.Message(t, "straight on")
-	good.EventID = id.EventID("$good" + at)
-	e := p.Build(t, good)
-	s.remote.Send(t, s.home, e)
-	s.alice.Sees(t, string(p.Room), string(e.EventID()))
-	s.alice.Sees(t, string(p.Room), s.alice.Say(t, string(p.Room), "well said"))
-	for _, x := range []*event.Event{one, two, self} {
+	s.goesOn(t, p)
+	for _, x := range []*event.Event{one, two} {
 		require.NotContains(t, s.home.Timeline(t, string(p.Room)), string(x.EventID()))
 	}
 }

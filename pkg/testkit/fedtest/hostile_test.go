@@ -44,18 +44,18 @@ func newStage(t *testing.T) *stage {
 // there was taken, and is there once.
 func (s *stage) undisturbed(t *testing.T, f func()) {
 	t.Helper()
-	speaker, room := s.home.NewUser(t, "speaker"), ""
-	room = speaker.Create(t, "11", nil)
+	speaker := s.home.NewUser(t, fmt.Sprint("speaker", s.remote.Asked("")))
+	room := speaker.Create(t, "11", nil)
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	var said []string
 	group.Go(func() {
 		for {
+			said = append(said, speaker.Say(t, room, "undisturbed"))
 			select {
 			case <-stop:
 				return
 			case <-time.After(5 * time.Millisecond):
-				said = append(said, speaker.Say(t, room, "undisturbed"))
 			}
 		}
 	})

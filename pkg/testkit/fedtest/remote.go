@@ -28,8 +28,8 @@ import (
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 )
 
-// Remote is another server that the test plays: it does and says what the test wants. It answers nothing but for its keys, until
-// Handle says otherwise. It is safe for concurrent use.
+// Remote is another server that the test plays: it does and says what the test wants. It gives its keys and takes transactions, and answers nothing
+// else until Handle says otherwise. It is safe for concurrent use.
 type Remote struct {
 	Name id.ServerName
 	Key  signing.Key
@@ -60,6 +60,7 @@ func NewRemote(t testing.TB, ca *Authority) *Remote {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}}
 	t.Cleanup(transport.CloseIdleConnections)
 	r.http = &http.Client{Transport: transport, Timeout: patience}
+	r.Says("/_matrix/federation/v1/send/", `{"pdus":{}}`)
 	r.Handle("/_matrix/key/v2/server", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(r.Document(time.Hour)) })
 	return r
 }
@@ -200,12 +201,14 @@ type Place struct {
 	// Join is the event by which the user came in, State what the homeserver said was there, with it; Chain the auth chain.
 	Join         *event.Event
 	State, Chain []*event.Event
+
+	hashes map[id.EventID]event.Hash // for room versions that name them
 }
 
 // Enter has a user of the Remote join a room of a homeserver, as a good server does.
 func (r *Remote) Enter(t testing.TB, home *Homeserver, room, name string) *Place {
 	t.Helper()
-	p := &Place{Remote: r, Home: home, Room: id.RoomID(room), User: id.UserID("@" + name + ":" + string(r.Name))}
+	p := &Place{Remote: r, Home: home, Room: id.RoomID(room), User: id.UserID("@" + name + ":" + string(r.Name)), hashes: map[id.EventID]event.Hash{}}
 	q := url.Values{}
 	for _, v := range roomver.All() {
 		q.Add("ver", string(v.Version))
@@ -221,6 +224,9 @@ func (r *Remote) Enter(t testing.TB, home *Homeserver, room, name string) *Place
 	p.Rules = roomver.MustGet(template.Version)
 	proto, err := event.ParseTemplate(p.Rules, template.Event)
 	require.NoError(t, err)
+	for e, h := range proto.LinkHashes {
+		p.hashes[e] = h
+	}
 	p.Join = p.Build(t, proto)
 	status, answer = r.Ask(t, home, http.MethodPut,
 		"/_matrix/federation/v2/send_join/"+url.PathEscape(room)+"/"+url.PathEscape(string(p.Join.EventID())), p.Join.JSON())
@@ -242,6 +248,7 @@ func (p *Place) parse(t testing.TB, raw []json.RawMessage) []*event.Event {
 		var err error
 		out[i], err = event.Parse(p.Rules, pdu)
 		require.NoError(t, err)
+		p.hashes[out[i].EventID()] = out[i].ReferenceHash()
 	}
 	return out
 }
@@ -289,8 +296,13 @@ func (p *Place) Message(t testing.TB, text string, after ...*event.Event) *event
 // Build makes an event of what is proposed.
 func (p *Place) Build(t testing.TB, proto *event.Proto) *event.Event {
 	t.Helper()
+	if p.Rules.EventIDs == roomver.EventIDGiven && proto.EventID == "" {
+		proto.EventID = id.EventID(fmt.Sprintf("$%d:%s", p.Remote.next(), p.Remote.Name))
+	}
+	proto.LinkHashes = p.hashes
 	e, err := event.Build(p.Rules, proto, p.Remote.Name, p.Remote.Key)
 	require.NoError(t, err)
+	p.hashes[e.EventID()] = e.ReferenceHash()
 	return e
 }
 

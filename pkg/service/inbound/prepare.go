@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"time"
 
@@ -315,7 +314,7 @@ func (p *Preparer) tooMany(ctx context.Context, s shard.ID, e *feddb.StagedPDU) 
 // isUnavailable tells whether the master is away.
 func isUnavailable(err error) bool {
 	var refused *mxerr.Error
-	return errors.As(err, &refused) && refused.HTTPStatus == http.StatusServiceUnavailable
+	return errors.As(err, &refused) && refused.HTTPStatus == 503
 }
 
 func isContext(err error) bool {

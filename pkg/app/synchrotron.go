@@ -9,6 +9,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/read"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/directory"
@@ -56,6 +57,11 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
 	shown := timeline.New(rooms, s.accounts, s.now)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
+	help := s.cfg.Support
+	maps.Copy(p.handlers, read.Support{
+		Page: help.Page, Admin: read.Contact{MatrixID: id.UserID(help.AdminMatrixID), Email: help.AdminEmail},
+		Security: read.Contact{MatrixID: id.UserID(help.SecurityMatrixID), Email: help.SecurityEmail},
+	}.Handlers())
 	maps.Copy(p.handlers, read.NewOldSync(engine, shown).Handlers())
 	maps.Copy(p.handlers, read.NewNotifications(timeline.NewNotifications(shown, pushdb.NewReader(s.db.Primary))).Handlers())
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())

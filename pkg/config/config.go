@@ -69,6 +69,8 @@ type Config struct {
 	Media Media `koanf:"media"`
 	// Presence is who is online.
 	Presence Presence `koanf:"presence"`
+	// Support is whom people ask for help: it is told in `/.well-known/matrix/support`, if any of it is set.
+	Support Support `koanf:"support"`
 	// Memory is the budget that all caches and windows of this process share.
 	Memory Memory `koanf:"memory"`
 	// Log is what this process writes on standard error.
@@ -261,6 +263,38 @@ type S3 struct {
 type Presence struct {
 	// Enabled switches it.
 	Enabled bool `koanf:"enabled"`
+}
+
+// Support is whom people ask for help.
+type Support struct {
+	// Page is the URL of a page that helps.
+	Page string `koanf:"page"`
+	// AdminMatrixID is the user id of who runs the server, which may be of another one.
+	AdminMatrixID string `koanf:"admin_matrix_id"`
+	// AdminEmail is the address of who runs the server.
+	AdminEmail string `koanf:"admin_email"`
+	// SecurityMatrixID is the user id of whom to tell of weaknesses.
+	SecurityMatrixID string `koanf:"security_matrix_id"`
+	// SecurityEmail is the address for the same.
+	SecurityEmail string `koanf:"security_email"`
+}
+
+// Validate implements the check of a section.
+func (s Support) Validate() error {
+	if s.Page != "" {
+		if err := checkURL(s.Page, "http", "https"); err != nil {
+			return fmt.Errorf("page: %w", err)
+		}
+	}
+	for key, v := range map[string]string{"admin_matrix_id": s.AdminMatrixID, "security_matrix_id": s.SecurityMatrixID} {
+		if v == "" {
+			continue
+		}
+		if _, err := id.ParseUserID(v); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	return nil
 }
 
 // Memory is the budget that all caches and windows of a process share.

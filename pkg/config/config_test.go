@@ -234,3 +234,10 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestSupportIsChecked(t *testing.T) {
+	require.NoError(t, Support{Page: "https://a.example", AdminMatrixID: "@a:a.example", SecurityEmail: "s@a.example"}.Validate())
+	require.ErrorContains(t, Support{Page: "a.example"}.Validate(), "page")
+	require.ErrorContains(t, Support{AdminMatrixID: "a"}.Validate(), "admin_matrix_id")
+	require.ErrorContains(t, Support{SecurityMatrixID: "a"}.Validate(), "security_matrix_id")
+}

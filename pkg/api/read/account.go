@@ -1,6 +1,7 @@
 package read
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -34,7 +35,7 @@ func NewAccounts(o AccountsOptions) *Accounts { return &Accounts{o} }
 
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {
-	return httpx.Handlers{
+	handlers := httpx.Handlers{
 		"getVersions":           versions,
 		"getCapabilities":       a.capabilities,
 		"getWellknown":          a.wellKnown,
@@ -54,10 +55,11 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getPushRule":           a.pushRule,
 		"isPushRuleEnabled":     a.pushRuleEnabled,
 		"getPushRuleActions":    a.pushRuleActions,
-		"getProtocols":          nothing,
 		"getTurnServer":         nothing,
 		"getRtcTransports":      rtcTransports,
 	}
+	maps.Copy(handlers, thirdParties())
+	return handlers
 }
 
 func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }

@@ -53,7 +53,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
-	maps.Copy(p.handlers, read.NewSync(engine, accounts, who).Handlers())
+	maps.Copy(p.handlers, read.NewSync(engine, accounts, who, s.budget, s.tel.Metrics).Handlers())
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
 	shown := timeline.New(rooms, s.accounts, s.now)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())

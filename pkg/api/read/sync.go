@@ -3,12 +3,12 @@ package read
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
-	"github.com/heddle-im/heddle/pkg/matrix/filter"
+	"github.com/heddle-im/heddle/pkg/infra/cache"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
@@ -21,13 +21,13 @@ const maxSyncTimeout = 5 * time.Minute
 // Sync answers /sync.
 type Sync struct {
 	engine   *msync.Engine
-	accounts *account.Reader
+	filters  *filters
 	presence *presence.Hub
 }
 
-// NewSync makes the handlers.
-func NewSync(engine *msync.Engine, accounts *account.Reader, who *presence.Hub) *Sync {
-	return &Sync{engine, accounts, who}
+// NewSync makes the handlers. Filters are kept within the budget; m may be nil.
+func NewSync(engine *msync.Engine, accounts *account.Reader, who *presence.Hub, b *cache.Budget, m *telemetry.Metrics) *Sync {
+	return &Sync{engine, newFilters(accounts, b, m), who}
 }
 
 // Handlers gives the handlers by the names of their rows.
@@ -59,7 +59,7 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return mxerr.New(mxerr.InvalidParam, "set_presence is none of offline, online and unavailable")
 	}
-	if q.Filter, err = s.filter(r, c, p.Get("filter")); err != nil {
+	if q.Filter, err = s.filters.of(r.Context(), c.UserID, p.Get("filter")); err != nil {
 		return err
 	}
 	ended := s.presence.Sync(r.Context(), string(c.UserID), string(c.DeviceID), shown)
@@ -76,26 +76,4 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 	}
 	httpx.WriteRaw(w, http.StatusOK, body)
 	return nil
-}
-
-// filter reads the filter that a request gives or names.
-func (s *Sync) filter(r *http.Request, c *auth.Caller, text string) (*filter.Filter, error) {
-	if text == "" {
-		return nil, nil
-	}
-	stored := []byte(text)
-	if !strings.HasPrefix(text, "{") {
-		var ok bool
-		var err error
-		if stored, ok, err = s.accounts.Filter(r.Context(), c.UserID, text); err != nil {
-			return nil, err
-		} else if !ok {
-			return nil, mxerr.New(mxerr.InvalidParam, "Unknown filter")
-		}
-	}
-	f, err := filter.Parse(stored)
-	if err != nil {
-		return nil, mxerr.New(mxerr.InvalidParam, "Invalid filter").WithCause(err)
-	}
-	return f, nil
 }

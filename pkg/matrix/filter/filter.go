@@ -195,9 +195,14 @@ func (e *EventFilter) Empty() bool {
 	return e.Types == nil && e.NotTypes == nil && e.Senders == nil && e.NotSenders == nil
 }
 
+// PassType tells whether events of the type pass, of some sender at least.
+func (e *EventFilter) PassType(typ string) bool {
+	return (e.Types == nil || matchAny(e.Types, typ)) && !matchAny(e.NotTypes, typ)
+}
+
 // Pass tells whether an event of the type and sender passes.
 func (e *EventFilter) Pass(typ, sender string) bool {
-	return (e.Types == nil || matchAny(e.Types, typ)) && !matchAny(e.NotTypes, typ) &&
+	return e.PassType(typ) &&
 		(e.Senders == nil || slices.Contains(e.Senders, sender)) && !slices.Contains(e.NotSenders, sender)
 }
 

@@ -215,7 +215,11 @@ type receipt struct {
 }
 
 // waiter is one waiting sync.
-type waiter struct{ wake chan struct{} } // capacity 1
+type waiter struct {
+	wake chan struct{} // capacity 1
+	// noPresence: its filter lets no presence pass.
+	noPresence bool
+}
 
 // positions gives the token of now.
 func (e *Engine) positions() (uint32, shard.Vector) {

@@ -117,8 +117,14 @@ func (e *Engine) settleUp() int64 {
 }
 
 // wake wakes a user's waiting syncs. Under mu.
-func (e *Engine) wake(u *user) {
+func (e *Engine) wake(u *user) { u.wake(func(*waiter) bool { return true }) }
+
+// wake has those of the user's waiting syncs look again that want to. Under Engine.mu.
+func (u *user) wake(wants func(*waiter) bool) {
 	for w := range u.waiters {
+		if !wants(w) {
+			continue
+		}
 		select {
 		case w.wake <- struct{}{}:
 		default:

@@ -34,16 +34,18 @@ func (e *Engine) RoomsOf(userID string) (rooms []shard.Nid, ok bool) {
 	return rooms, true
 }
 
-// WakeIn has the waiting syncs of those who are in any of the rooms, and of a user, look again.
+// WakeIn has the waiting syncs of those who are in any of the rooms, and of a user, look again, as far as they want presence.
 func (e *Engine) WakeIn(rooms []shard.Nid, userID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if u := e.users[userID]; u != nil {
-		e.wake(u)
+		u.wake(func(w *waiter) bool { return !w.noPresence })
 	}
 	for _, nid := range rooms {
 		if r := e.rooms[nid]; r != nil {
-			e.wakeRoom(r)
+			for m := range r.members {
+				m.wake(func(w *waiter) bool { return !w.noPresence })
+			}
 		}
 	}
 }

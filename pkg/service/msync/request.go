@@ -101,7 +101,7 @@ func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error)
 		return nil, nil, err
 	}
 	timeout := min(q.Timeout, maxTimeout)
-	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1)}, since: since, until: time.Now().Add(timeout)}
+	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1), noPresence: !q.Filter.Presence.PassType(typePresence)}, since: since, until: time.Now().Add(timeout)}
 	e.await(u, p.w) // before the first look, so that nothing slips in between
 	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState)
 	if err != nil || done {

@@ -236,7 +236,10 @@ func newPoll(addr, token, since string) (*poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(conn, "GET /_matrix/client/v3/sync?timeout=600000&since=%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", since, addr, token)
+	// Others who begin to wait come online: what is waited for is none of that.
+	filter := url.QueryEscape(`{"presence":{"types":[]}}`)
+	_, err = fmt.Fprintf(conn, "GET /_matrix/client/v3/sync?timeout=600000&filter=%s&since=%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n",
+		filter, since, addr, token)
 	return &poll{conn}, err
 }
 

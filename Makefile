@@ -117,7 +117,7 @@ lint: $(GOFUMPT) $(GOLANGCI) $(BUF) ## formatting, vet, linters, protobuf lint a
 	go vet ./...
 	$(GOLANGCI) run --allow-parallel-runners ./...
 	cd pkg/shardlog/wire && $(BUF) lint && $(BUF) breaking --against testdata/released.binpb
-	@for f in .ci/* deploy/complement/*.sh; do bash -n $$f; done
+	@grep -rlE '^#!.*sh$$$$' .ci deploy | while read -r f; do bash -n $$f; done
 	@[ -d helm ] || echo "lint: there is no chart yet"
 
 .PHONY: fmt

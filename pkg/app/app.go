@@ -21,6 +21,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/store/schema"
 )
 
@@ -145,7 +146,9 @@ func (a *App) listen(s *shared, parts []part) error {
 		return err
 	}
 	b.onClose(fwd.Close)
-	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), trustedProxies())
+	seen := e2ee.NewLastSeen(e2eeFront(s), b.now, b.log)
+	a.group.Add("last seen", seen)
+	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), seen, trustedProxies())
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
 		Parking: parking, Gate: b.gate, Pressure: b.pressure,

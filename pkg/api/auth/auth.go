@@ -66,18 +66,24 @@ type Federation interface {
 	Verify(r *http.Request) (context.Context, error)
 }
 
+// Seen takes in that a device was used, and from where.
+type Seen interface {
+	Note(user id.UserID, device id.DeviceID, addr netip.Addr, agent string)
+}
+
 // Gate wraps handlers.
 type Gate struct {
 	sessions   Sessions
 	limiter    Limiter
 	federation Federation
+	seen       Seen
 	proxies    []netip.Prefix
 }
 
-// NewGate makes a Gate. limiter may be nil (no limits), and so may federation (no endpoint that needs it is let through).
+// NewGate makes a Gate. limiter may be nil (no limits), and so may federation (no endpoint that needs it is let through) and seen.
 // proxies are the networks whose X-Forwarded-For is believed.
-func NewGate(s Sessions, l Limiter, f Federation, proxies []netip.Prefix) *Gate {
-	return &Gate{sessions: s, limiter: l, federation: f, proxies: proxies}
+func NewGate(s Sessions, l Limiter, f Federation, seen Seen, proxies []netip.Prefix) *Gate {
+	return &Gate{sessions: s, limiter: l, federation: f, seen: seen, proxies: proxies}
 }
 
 // Wrap puts the gate before a handler, as the row says.
@@ -137,6 +143,9 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")
 	case need == route.AuthUser && s.Kind == account.KindGuest:
 		return nil, mxerr.New(mxerr.GuestAccessForbidden, "Guests may not do that")
+	}
+	if g.seen != nil {
+		g.seen.Note(c.UserID, c.DeviceID, c.Addr, r.UserAgent())
 	}
 	return c, nil
 }

@@ -165,26 +165,36 @@ func (e *E2EE) dehydrated(w http.ResponseWriter, r *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, d)
 }
 
+// dehydratedEvents gives messages to the dehydrated device. Older clients ask by POST, and stop at an answer without events; newer ones by
+// GET, and stop at one without next_batch.
 func (e *E2EE) dehydratedEvents(w http.ResponseWriter, r *http.Request) error {
 	p, err := httpx.Query(r)
 	if err != nil {
 		return err
 	}
-	q := struct {
-		Next string `json:"next_batch"`
-	}{p.Get("next_batch")}
-	if err := httpx.DecodeOptional(r, &q); err != nil {
-		return err
+	from := p.Get("from")
+	if r.Method == http.MethodPost {
+		q := struct {
+			Next string `json:"next_batch"`
+		}{p.Get("next_batch")}
+		if err := httpx.DecodeOptional(r, &q); err != nil {
+			return err
+		}
+		from = q.Next
 	}
 	var after int64
-	if q.Next != "" {
-		if after, err = strconv.ParseInt(q.Next, 10, 64); err != nil || after < 0 {
-			return mxerr.New(mxerr.InvalidParam, "next_batch is not one of this server")
+	if from != "" {
+		if after, err = strconv.ParseInt(from, 10, 64); err != nil || after < 0 {
+			return mxerr.New(mxerr.InvalidParam, "Not a place among the messages to a dehydrated device")
 		}
 	}
-	messages, end, err := e.keys.DehydratedMessages(r.Context(), auth.Must(r.Context()).UserID, httpx.Var(r, "deviceId"), shard.Pos(after))
+	m, err := e.keys.DehydratedMessages(r.Context(), auth.Must(r.Context()).UserID, httpx.Var(r, "deviceId"), shard.Pos(after))
 	if err != nil {
 		return err
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"events": messages, "next_batch": strconv.FormatInt(int64(end), 10)})
+	answer := map[string]any{"events": m.Events}
+	if m.More || r.Method == http.MethodPost {
+		answer["next_batch"] = strconv.FormatInt(int64(m.Next), 10)
+	}
+	return httpx.WriteJSON(w, http.StatusOK, answer)
 }

@@ -65,7 +65,7 @@ func newStack(t *testing.T) *stack {
 		var err error
 		s.router, err = httpx.New(httpx.Options{
 			Kinds: route.Kinds(), Handlers: handlers,
-			Wrap: auth.NewGate(sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
+			Wrap: auth.NewGate(sessions, nil, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 		})
 		require.NoError(t, err)
 	}

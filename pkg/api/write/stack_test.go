@@ -68,7 +68,7 @@ func newStackOf(t *testing.T, cfg account.Config, change ...func(*write.RoomOpti
 	s.sessions = account.NewSessions(string(roomtest.Server), w.Shards, s.accounts,
 		cache.NewBudget(cache.BudgetConfig{Memory: 1300}, nil), time.Now)
 	router, err := httpx.New(httpx.Options{
-		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(s.sessions, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
+		Kinds: route.Kinds(), Handlers: handlers, Wrap: auth.NewGate(s.sessions, nil, nil, nil, nil).Wrap, MaxUpload: 1 << 20,
 	})
 	require.NoError(t, err)
 	s.router = router

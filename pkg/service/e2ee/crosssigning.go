@@ -42,6 +42,9 @@ func (h *Host) putCrossSigning(ctx context.Context, p *PutCrossSigning) (change,
 			if bytes.Equal(old, next) {
 				continue
 			}
+			if err := bounded(next); err != nil {
+				return change{}, err
+			}
 		}
 		c.rows = append(c.rows, &e2eedb.CrossSigningKey{UserID: p.UserID, Usage: k.usage, JSON: next, Entry: at})
 	}
@@ -91,6 +94,8 @@ func (h *Host) putSignatures(ctx context.Context, p *PutSignatures) (change, err
 		case old == nil || !same:
 			c.answer.Unknown = append(c.answer.Unknown, name)
 		case bytes.Equal(merged, old):
+		case bounded(merged) != nil:
+			return change{}, bounded(merged)
 		case s.DeviceID == "":
 			cross[e2eedb.Master] = merged
 			body.CrossSigning = true

@@ -18,7 +18,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
-	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -448,13 +447,14 @@ func TestDehydrated(t *testing.T) {
 	require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{
 		Sender: alice, Device: "A", Type: "m.test", Txn: "1", Messages: map[string]map[string]json.RawMessage{string(bob): {"D2": content("hello")}},
 	}))
-	list, next, err := b.reader.DehydratedMessages(b.Ctx(), bob, "D2", 0)
+	m, err := b.reader.DehydratedMessages(b.Ctx(), bob, "D2", 0)
 	require.NoError(t, err)
-	require.Len(t, list, 1)
-	list, _, err = b.reader.DehydratedMessages(b.Ctx(), bob, "D2", next)
+	require.Len(t, m.Events, 1)
+	require.False(t, m.More)
+	m, err = b.reader.DehydratedMessages(b.Ctx(), bob, "D2", m.Next)
 	require.NoError(t, err)
-	require.Empty(t, list)
-	_, _, err = b.reader.DehydratedMessages(b.Ctx(), bob, "B", shard.Pos(0))
+	require.Empty(t, m.Events)
+	_, err = b.reader.DehydratedMessages(b.Ctx(), bob, "B", 0)
 	require.True(t, mxerr.Is(err, mxerr.Forbidden), "%v", err)
 	_, err = b.front.Dehydrate(b.Ctx(), bob, "B", "", json.RawMessage(`{}`), &e2ee.Upload{Device: deviceKeys(t, bob, "B")})
 	require.Error(t, err, "a device that is in use")

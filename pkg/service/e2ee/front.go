@@ -37,7 +37,7 @@ type Remote interface {
 const (
 	pieceBytes    = 192 << 10
 	pieceMessages = 400
-	pieceUsers    = 100
+	pieceClaims   = 400
 	inFlight      = 8 // commands of one request
 	// maxContent bounds a message to a device: what a federated EDU can carry.
 	maxContent = 64 << 10
@@ -133,22 +133,23 @@ func (f *Front) Claim(ctx context.Context, wanted map[string]map[string]string) 
 			continue
 		}
 		s := f.Shards.OfUser(user)
-		c := local[s]
-		if c == nil || len(c.Wanted) >= pieceUsers {
-			c = &Claim{}
-			local[s], cmds = c, append(cmds, c)
-		}
 		for _, device := range slices.Sorted(maps.Keys(wanted[user])) {
-			c.Wanted = append(c.Wanted, Wanted{UserID: user, DeviceID: device, Algorithm: wanted[user][device]})
+			w := Wanted{UserID: user, DeviceID: device, Algorithm: wanted[user][device]}
+			if !storable(w.DeviceID) || !storable(w.Algorithm) {
+				continue // there is no such device, or no such key
+			}
+			c := local[s]
+			if c == nil || len(c.Wanted) >= pieceClaims {
+				c = &Claim{}
+				local[s], cmds = c, append(cmds, c)
+			}
+			c.Wanted = append(c.Wanted, w)
 		}
 	}
 	var mu sync.Mutex // guards out
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
 	for _, c := range cmds {
-		if len(c.Wanted) == 0 {
-			continue
-		}
 		g.Go(func() error {
 			a, err := f.do(gctx, c)
 			if err != nil {

@@ -22,8 +22,8 @@ func (f *Front) PutBackup(ctx context.Context, user id.UserID, version int64, al
 	switch {
 	case algorithm == "":
 		return 0, mxerr.New(mxerr.MissingParam, "The backup needs an algorithm")
-	case len(algorithm) > maxNameLen:
-		return 0, invalid("The algorithm's name is too long")
+	case !storable(algorithm):
+		return 0, invalid("The algorithm's name is too long, or not a name")
 	case len(auth) == 0:
 		return 0, mxerr.New(mxerr.MissingParam, "The backup needs auth_data")
 	case len(auth) > maxAuthData:
@@ -69,8 +69,10 @@ func (f *Front) BackUp(ctx context.Context, user id.UserID, version int64, keys 
 				return Stored{}, badJSON("A key lacks a member")
 			case *k.FirstIndex < 0 || *k.Forwarded < 0:
 				return Stored{}, invalid("An index of a key is negative")
-			case len(k.Data) > maxSessionData || len(room) > maxNameLen || len(session) > maxNameLen:
+			case len(k.Data) > maxSessionData:
 				return Stored{}, mxerr.New(mxerr.TooLarge, "A key is too large")
+			case !storable(room) || !storable(session):
+				return Stored{}, invalid("The id of a room or session is too long, or not an id")
 			case json.Unmarshal(k.Data, &m) != nil || m == nil:
 				return Stored{}, badJSON("session_data is not an object")
 			}

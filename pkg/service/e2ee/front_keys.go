@@ -231,7 +231,7 @@ func (s *signatures) other(user, name string, b []byte) error {
 
 // Dehydrate makes a dehydrated device in place of one that there may be.
 func (f *Front) Dehydrate(ctx context.Context, user id.UserID, device, name string, data json.RawMessage, u *Upload) (string, error) {
-	if device == "" || len(device) > maxNameLen || len(name) > maxNameLen {
+	if device == "" || !storable(device) || !storable(name) {
 		return "", invalid("The device needs an id, and not too long a name")
 	}
 	if len(u.Device) == 0 {

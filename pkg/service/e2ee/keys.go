@@ -39,6 +39,9 @@ func (h *Host) putDeviceKeys(ctx context.Context, c *change, u *UploadKeys) erro
 		if bytes.Equal(keys, old) {
 			return nil
 		}
+		if err := bounded(keys); err != nil {
+			return err
+		}
 	}
 	c.rows = append(c.rows, &e2eedb.DeviceKey{UserID: u.UserID, DeviceID: u.DeviceID, JSON: keys, Entry: len(c.entries)})
 	return c.listChanged(u.UserID, &entry.DeviceListBody{Changed: []string{u.DeviceID}})

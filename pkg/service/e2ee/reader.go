@@ -270,25 +270,33 @@ func (r *Reader) Dehydrated(ctx context.Context, user id.UserID) (*Dehydrated, e
 // dehydratedPage is how many messages to a dehydrated device are given at a time.
 const dehydratedPage = 100
 
+// DehydratedMessages are some of the messages to a dehydrated device: those up to Next, and whether there are More.
+type DehydratedMessages struct {
+	Events []json.RawMessage
+	Next   shard.Pos
+	More   bool
+}
+
 // DehydratedMessages gives messages to the user's dehydrated device after a position. They stay until the device is removed: whoever
 // takes it over may be interrupted.
-func (r *Reader) DehydratedMessages(ctx context.Context, user id.UserID, device string, after shard.Pos) ([]json.RawMessage, shard.Pos, error) {
+func (r *Reader) DehydratedMessages(ctx context.Context, user id.UserID, device string, after shard.Pos) (DehydratedMessages, error) {
+	out := DehydratedMessages{Events: []json.RawMessage{}, Next: after}
 	d, err := r.Dehydrated(ctx, user)
 	if err != nil {
-		return nil, 0, err
+		return out, err
 	}
 	if d.DeviceID != device {
-		return nil, 0, mxerr.New(mxerr.Forbidden, "Not the dehydrated device")
+		return out, mxerr.New(mxerr.Forbidden, "Not the dehydrated device")
 	}
-	list, err := r.DB.Messages(ctx, r.Shards.OfUser(string(user)), string(user), device, after, 1<<62, dehydratedPage)
+	list, err := r.DB.Messages(ctx, r.Shards.OfUser(string(user)), string(user), device, after, 1<<62, dehydratedPage+1)
 	if err != nil {
-		return nil, 0, err
+		return out, err
 	}
-	out := make([]json.RawMessage, len(list))
-	for i, m := range list {
-		out[i], after = m.JSON, m.Pos
+	for _, m := range list[:min(len(list), dehydratedPage)] {
+		out.Events, out.Next = append(out.Events, m.JSON), m.Pos
 	}
-	return out, after, nil
+	out.More = len(list) > dehydratedPage
+	return out, nil
 }
 
 // Backup gives a version of the user's key backup; 0 stands for the latest. Refused with M_NOT_FOUND.

@@ -16,10 +16,15 @@ import (
 
 // What keys may be at most.
 const (
-	maxKeyJSON   = 16 << 10
+	maxKeyJSON = 16 << 10
+	// maxMerged is what a key may be with all the signatures that came to it.
+	maxMerged    = 2 * maxKeyJSON
 	maxNameLen   = 255
 	maxKeysAtOne = 500 // one-time keys in one upload
 )
+
+// storable tells whether a name can be kept: of a bounded length, and without what PostgreSQL's texts cannot hold.
+func storable(s string) bool { return len(s) <= maxNameLen && strings.IndexByte(s, 0) < 0 }
 
 // signed is a JSON object with signatures.
 type signed map[string]json.RawMessage
@@ -79,6 +84,14 @@ func mergeSignatures(old, next []byte) (merged []byte, same bool) {
 		b["signatures"] = canonical(all)
 	}
 	return canonical(b), true
+}
+
+// bounded refuses a key to which too many signatures have come.
+func bounded(merged []byte) error {
+	if len(merged) > maxMerged {
+		return mxerr.New(mxerr.TooLarge, "The key has too many signatures")
+	}
+	return nil
 }
 
 // withSignature gives a key with one more signature; nil if it is none.
@@ -157,7 +170,7 @@ func checkKeys(keys map[string]json.RawMessage, fallback bool) ([]NewKey, error)
 	var out []NewKey
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
 		alg, kid, ok := strings.Cut(name, ":")
-		if !ok || alg == "" || kid == "" || len(name) > maxNameLen || strings.ContainsRune(name, 0) {
+		if !ok || alg == "" || kid == "" || !storable(name) {
 			return nil, invalid("Keys are named algorithm:id")
 		}
 		raw := keys[name]

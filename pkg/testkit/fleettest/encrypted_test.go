@@ -3,6 +3,7 @@ package fleettest_test
 import (
 	"testing"
 
+	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 )
 
@@ -10,4 +11,23 @@ import (
 func TestEncryptedConversationOnASplitDeployment(t *testing.T) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
 	node(t, "encrypted.mjs", f.URL, f.URL)
+}
+
+// The same between two servers, each of them split: everything that is said goes over TLS through the proxy of the other.
+func TestEncryptedConversationBetweenTwoServers(t *testing.T) {
+	fleets := federated(t, fleettest.Split(), "localhost", "127.0.0.1")
+	node(t, "encrypted.mjs", fleets[0].URL, fleets[1].URL)
+}
+
+// federated starts deployments that reach each other.
+func federated(t testing.TB, spec fleettest.Spec, hosts ...string) []*fleettest.Fleet {
+	t.Helper()
+	ca, bin := fedtest.NewAuthority(t), binaries(t)
+	var fleets []*fleettest.Fleet
+	for _, host := range hosts {
+		cert, key := ca.Certificate(host)
+		spec.Federation = &fleettest.Federation{Host: host, Cert: cert, Key: key, CA: ca.File}
+		fleets = append(fleets, fleettest.Start(t, bin, nats, spec))
+	}
+	return fleets
 }

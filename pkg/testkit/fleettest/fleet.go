@@ -45,6 +45,16 @@ type Spec struct {
 	Links bool
 	// Env is further settings of all workers: NAME=value.
 	Env []string
+	// Federation has other servers reach it; nil keeps it alone.
+	Federation *Federation
+}
+
+// Federation is how other servers reach a deployment: by TLS, through nginx, at a name of this machine.
+type Federation struct {
+	// Host is the name by which it is called, localhost or an address of the loopback interface; a port is added to make the server's name.
+	Host string
+	// Cert and Key are files with a certificate for Host; CA is the authority that made it and those of the other servers.
+	Cert, Key, CA string
 }
 
 // Split is the deployment of the end-to-end tests.
@@ -54,6 +64,8 @@ func Split() Spec { return Spec{Masters: 2, Synchrotrons: 2, FederationReaders: 
 type Fleet struct {
 	// URL is where clients reach it, through nginx with the generated configuration.
 	URL string
+	// Name is the server's name.
+	Name string
 	// Database and Redis can be killed and started by themselves.
 	Database *pgtest.OwnServer
 	Redis    *redistest.Server
@@ -87,7 +99,7 @@ type Process struct {
 	t    testing.TB
 }
 
-// Start deploys a homeserver called "fleet.test" with the programs in bin. nats is the command line of a NATS server with
+// Start deploys a homeserver with the programs in bin, called "fleet.test" if other servers do not reach it. nats is the command line of a NATS server with
 // JetStream that listens at the address it is given.
 func Start(t testing.TB, bin string, nats func(addr string) *exec.Cmd, spec Spec) *Fleet {
 	t.Helper()
@@ -97,8 +109,16 @@ func Start(t testing.TB, bin string, nats func(addr string) *exec.Cmd, spec Spec
 	natsAddr := FreeAddr(t)
 	f.natsAddr = natsAddr
 	f.add(&Process{Name: "nats", Addr: natsAddr, make: func() *exec.Cmd { return nats(natsAddr) }, ready: dials(natsAddr)})
-	f.conf = filepath.Join(f.dir, "heddle.yml")
-	require.NoError(t, os.WriteFile(f.conf, fmt.Appendf(nil, `server_name: fleet.test
+	f.conf, f.Name = filepath.Join(f.dir, "heddle.yml"), "fleet.test"
+	federation, tlsAddr := "", ""
+	if spec.Federation != nil {
+		tlsAddr = FreeAddr(t)
+		_, port, err := net.SplitHostPort(tlsAddr)
+		require.NoError(t, err)
+		f.Name = net.JoinHostPort(spec.Federation.Host, port)
+		federation = fmt.Sprintf("federation: { ca_file: %q, allow_networks: [127.0.0.0/8, \"::1/128\"] }\n", spec.Federation.CA)
+	}
+	require.NoError(t, os.WriteFile(f.conf, fmt.Appendf(nil, `server_name: %q
 signing_key_path: %s/signing.key
 database: { dsn: %q, max_conns: 12 }
 nats: { url: "nats://%s" }
@@ -106,7 +126,7 @@ redis: { url: %q }
 registration: { enabled: true, shared_secret: fleet }
 rate_limits: { enabled: false }
 log: { format: text }
-`, f.dir, f.Database.DSN, natsAddr, f.Redis.URL), 0o600))
+%s`, f.Name, f.dir, f.Database.DSN, natsAddr, f.Redis.URL, federation), 0o600))
 	f.run("heddle", "keygen", "--config", f.conf)
 	up := map[route.Kind][]string{}
 	for _, w := range []struct {
@@ -125,7 +145,7 @@ log: { format: text }
 	for _, p := range f.Workers() {
 		p.AwaitReady()
 	}
-	f.URL = "http://" + f.nginx(up)
+	f.URL = "http://" + f.nginx(up, tlsAddr)
 	return f
 }
 
@@ -158,8 +178,8 @@ func (f *Fleet) worker(kind route.Kind, name string) *Process {
 	return p
 }
 
-// nginx starts a real nginx with the generated configuration.
-func (f *Fleet) nginx(up map[route.Kind][]string) string {
+// nginx starts a real nginx with the generated configuration, and with TLS before it for other servers if tlsAddr is not empty.
+func (f *Fleet) nginx(up map[route.Kind][]string, tlsAddr string) string {
 	f.t.Helper()
 	program, err := exec.LookPath("nginx")
 	require.NoError(f.t, err, "install nginx (Debian, Ubuntu: apt install nginx-light)")
@@ -173,6 +193,13 @@ func (f *Fleet) nginx(up map[route.Kind][]string) string {
 	}
 	for _, d := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		text += d + "_temp_path " + f.dir + "/nginx_" + d + ";\n"
+	}
+	if tlsAddr != "" {
+		_, port, err := net.SplitHostPort(tlsAddr)
+		require.NoError(f.t, err)
+		fmt.Fprintf(&routes, "server {\nlisten 127.0.0.1:%s ssl;\nlisten [::1]:%s ssl;\nssl_certificate %s;\nssl_certificate_key %s;\n"+
+			"client_max_body_size 64m;\nlocation / {\nproxy_pass http://%s$request_uri;\nproxy_set_header Host $http_host;\nproxy_read_timeout 300s;\n}\n}\n",
+			port, port, f.spec.Federation.Cert, f.spec.Federation.Key, addr)
 	}
 	conf := filepath.Join(f.dir, "nginx.conf")
 	require.NoError(f.t, os.WriteFile(conf, append([]byte(text), routes.String()+"}\n"...), 0o600))

@@ -60,7 +60,8 @@ const knows = async (d, other) => (await d.crypto.getUserDeviceInfo([other.user]
 
 async function verifyOwn(from, to) {
     const came = requests(to);
-    await eventually(() => knows(from, to), "the new device being heard of");
+    // A request of a device that is not known yet is ignored by the client.
+    await eventually(async () => await knows(from, to) && await knows(to, from), "the two devices knowing each other");
     const request = await from.crypto.requestDeviceVerification(to.user, to.id);
     const seen = await compare(request, await eventually(() => came[0], "the request at the other device"));
     assert(seen.length === 2 && seen[0] === seen[1], `two devices of ${from.session.name} see the same emoji`);
@@ -109,6 +110,7 @@ async function talk() {
     }
 
     const came = requests(bob1);
+    await eventually(async () => await knows(alice1, bob1) && await knows(bob1, alice1), "alice and bob knowing each other's devices");
     const request = await alice1.crypto.requestVerificationDM(bob1.user, roomId);
     const seen = await compare(request, await eventually(() => came[0], "the request in the room"));
     assert(seen.length === 2 && seen[0] === seen[1], "alice and bob see the same emoji");

@@ -147,7 +147,6 @@ func (a *App) listen(s *shared, parts []part) error {
 	}
 	b.onClose(fwd.Close)
 	seen := e2ee.NewLastSeen(e2eeFront(s), b.now, b.log)
-	a.group.Add("last seen", seen)
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), seen, trustedProxies())
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
@@ -178,6 +177,7 @@ func (a *App) listen(s *shared, parts []part) error {
 		a.group.Add("started", lifecycle.Funcs{OnStart: func(context.Context) error { b.opts.Started(a.URL()); return nil }})
 	}
 	a.group.Add("drain", lifecycle.Funcs{OnStop: func(ctx context.Context) error { return a.drain(ctx, parts) }})
+	a.group.Add("last seen", seen) // stops first: what it has to tell needs writers
 	return nil
 }
 

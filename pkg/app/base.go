@@ -297,5 +297,12 @@ func (b *base) hasRole(r config.Role) bool {
 	return false
 }
 
+// meets tells whether devices can meet here to log one of them in by a QR code: there is an authorisation server with a grant for devices, and
+// whatever workers the two reach see the same sessions.
+func (b *base) meets() bool {
+	oauth := b.cfg.OAuth.Provide || b.cfg.OAuth.Endpoint != ""
+	return oauth && b.baseURL() != "" && (b.soft.Remote() || b.opts.Kind == AllInOne)
+}
+
 // baseURL is what clients are told to use, without a slash at its end.
 func (b *base) baseURL() string { return strings.TrimSuffix(b.cfg.PublicBaseurl, "/") }

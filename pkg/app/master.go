@@ -81,6 +81,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	if err := provideOAuth(s, front, users, p.handlers); err != nil {
 		return part{}, err
 	}
+	maps.Copy(p.handlers, meeting(s))
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))
 	return p, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+	"github.com/heddle-im/heddle/pkg/service/rendezvous"
 )
 
 // provideOAuth adds the server's own OAuth 2.0 to the handlers, if the configuration wants it.
@@ -25,4 +26,14 @@ func provideOAuth(s *shared, front *account.Front, users *write.Accounts, handle
 	users.ResetOn(provider.AccountURL(oauth.ActionReset))
 	maps.Copy(handlers, pages.Handlers())
 	return nil
+}
+
+// meeting lets devices meet for a login by QR code, where that works.
+func meeting(s *shared) httpx.Handlers {
+	if !s.meets() {
+		return nil
+	}
+	return write.NewRendezvous(
+		rendezvous.New("text", s.soft, s.now), rendezvous.New("json", s.soft, s.now), s.baseURL(), s.now,
+	).Handlers()
 }

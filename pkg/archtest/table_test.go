@@ -60,7 +60,7 @@ var table = []row{
 	{"infra/pg", layerCore, []string{"store/", "config", "app"}},
 	{"infra/bus", layerCore, []string{"shardlog/follow", "fleet/", "config", "app"}},
 	{"infra/bus/embedded", layerCore, []string{"testkit/", "cmd/heddle"}}, // NATS's server, which no worker should carry
-	{"infra/soft", layerCore, []string{"service/account", "service/account/oauth", "service/presence", "api/auth", "api/httpx", "config", "app"}},
+	{"infra/soft", layerCore, []string{"service/account", "service/account/oauth", "service/presence", "service/rendezvous", "api/auth", "api/httpx", "config", "app"}},
 	{"infra/blob", layerCore, []string{"service/media", "config", "app"}},
 	{"infra/outhttp", layerCore, []string{"remote/", "service/push", "service/appservice", "service/media", "app"}},
 	{"infra/cache", layerCore, append([]string{"infra/"}, threeAndUp...)},
@@ -130,6 +130,7 @@ var table = []row{
 	{"service/delay", layerService, handlers},
 	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
+	{"service/rendezvous", layerService, handlers},
 	{"service/appservice", layerService, handlers},
 	{"service/janitor", layerService, handlers},
 

@@ -51,10 +51,11 @@ func accountRows() []Row {
 		row("getAdminLockUser", "GET", v1("/admin/lock/{userId}", unstable+"/uk.timedout.msc4323/admin/lock/{userId}"), Master, ByUser, AuthAdmin, RateAdmin, BodyNone, Normal),
 		row("setAdminLockUser", "PUT", v1("/admin/lock/{userId}", unstable+"/uk.timedout.msc4323/admin/lock/{userId}"), Master, ByUser, AuthAdmin, RateAdmin, BodyJSON, Normal),
 		row("pingAppservice", "POST", v1("/appservice/{appserviceId}/ping", unstable+"/fi.mau.msc2659/appservice/{appserviceId}/ping"), Master, ByUser, AuthAppservice, RateWrite, BodyJSON, Normal),
-		// Rendezvous sessions of a login by QR code: the form of 2024 (MSC4108) and the later one (MSC4388).
+		// Rendezvous sessions of a login by QR code: the form of 2024 (MSC4108) and the later one (MSC4388). Both
+		// devices ask every second for what the other has to say, so that counts as reading.
 		row("createRendezvous", "POST", exact(unstable+"/org.matrix.msc4108/rendezvous"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
-		row("useRendezvous", "GET PUT DELETE", exact(unstable+"/org.matrix.msc4108/rendezvous/{sessionId}"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
+		row("useRendezvous", "GET PUT DELETE", exact(unstable+"/org.matrix.msc4108/rendezvous/{sessionId}"), Master, ByNone, AuthNone, RateRead, BodySmall, Normal),
 		row("createRendezvousJSON", "GET POST", exact(unstable+"/io.element.msc4388/rendezvous"), Master, ByNone, AuthOptional, RateLogin, BodySmall, Normal),
-		row("useRendezvousJSON", "GET PUT DELETE", exact(unstable+"/io.element.msc4388/rendezvous/{sessionId}"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
+		row("useRendezvousJSON", "GET PUT DELETE", exact(unstable+"/io.element.msc4388/rendezvous/{sessionId}"), Master, ByNone, AuthNone, RateRead, BodySmall, Normal),
 	}
 }

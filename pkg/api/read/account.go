@@ -23,6 +23,8 @@ type AccountsOptions struct {
 	Delegated bool
 	// OAuth tells that the server gives tokens by OAuth 2.0 itself.
 	OAuth bool
+	// Meets tells that devices can meet for a login by QR code.
+	Meets bool
 	// Remote asks other servers for their users' profiles.
 	Remote Remote
 }
@@ -36,7 +38,7 @@ func NewAccounts(o AccountsOptions) *Accounts { return &Accounts{o} }
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {
 	handlers := httpx.Handlers{
-		"getVersions":           versions,
+		"getVersions":           a.versions,
 		"getCapabilities":       a.capabilities,
 		"getWellknown":          a.wellKnown,
 		"getTokenOwner":         a.whoami,

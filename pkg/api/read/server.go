@@ -9,7 +9,7 @@ import (
 
 // versions says which versions of the specification are spoken. Clients choose what they use by it, so it grows with what is
 // served: what is not served yet is not announced.
-func versions(w http.ResponseWriter, _ *http.Request) error {
+func (a *Accounts) versions(w http.ResponseWriter, _ *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, struct {
 		Versions []string        `json:"versions"`
 		Unstable map[string]bool `json:"unstable_features"`
@@ -28,6 +28,7 @@ func versions(w http.ResponseWriter, _ *http.Request) error {
 			"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
 			"uk.tcpip.msc4133":                               true,
 			"uk.tcpip.msc4133.stable":                        true,
+			"org.matrix.msc4108":                             a.o.Meets,
 			"org.matrix.msc4140":                             true,
 			"org.matrix.msc4222":                             true,
 			"org.matrix.simplified_msc3575":                  true,

@@ -20,6 +20,8 @@ const (
 	seenEvery = 5 * time.Minute
 	// seenPause is how long what was seen is gathered, so that many devices share a transaction.
 	seenPause = 15 * time.Second
+	// seenParting is how long a worker that stops tries to tell what it has seen.
+	seenParting = 500 * time.Millisecond
 	// maxSeen is of how many devices a worker remembers that it has told. Of further ones it tells when it has forgotten some.
 	maxSeen = 50_000
 	// maxAgent bounds what is kept of how a client calls itself.
@@ -80,7 +82,7 @@ func (l *LastSeen) Start(context.Context) error {
 // Stop implements lifecycle.Service. What waits is told, if it goes quickly.
 func (l *LastSeen) Stop(ctx context.Context) error {
 	err := l.tasks.StopWithin(ctx)
-	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	short, cancel := context.WithTimeout(ctx, seenParting)
 	defer cancel()
 	l.tell(short)
 	return err

@@ -146,7 +146,7 @@ func (a *App) listen(s *shared, parts []part) error {
 		return err
 	}
 	b.onClose(fwd.Close)
-	seen := e2ee.NewLastSeen(e2eeFront(s), b.now, b.log)
+	seen := e2ee.NewLastSeen(context.Background(), e2eeFront(s), b.now, b.log)
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), seen, trustedProxies())
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{

@@ -18,7 +18,7 @@ func TestLastSeen(t *testing.T) {
 	_, err := f.db.Pool.Exec(t.Context(), `UPDATE device SET last_seen = 1, last_seen_ip = '', user_agent = ''`)
 	require.NoError(t, err)
 	before := time.Now().UnixMilli()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", w.URL()+"/_matrix/client/v3/account/whoami", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL()+"/_matrix/client/v3/account/whoami", nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("X-Forwarded-For", "203.0.113.9")

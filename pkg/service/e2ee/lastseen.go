@@ -44,11 +44,11 @@ type LastSeen struct {
 
 type deviceName struct{ user, device string }
 
-// NewLastSeen makes a LastSeen that tells by f. It is a service: it tells from Start to Stop.
-func NewLastSeen(f *Front, now func() time.Time, log *slog.Logger) *LastSeen {
+// NewLastSeen makes a LastSeen that tells by f. It is a service: it tells from Start to Stop, or until ctx ends.
+func NewLastSeen(ctx context.Context, f *Front, now func() time.Time, log *slog.Logger) *LastSeen {
 	return &LastSeen{
 		store: f.NoteSeen, now: now, log: log, pause: seenPause, told: make(map[deviceName]int64),
-		tasks: lifecycle.NewTasks(context.Background()),
+		tasks: lifecycle.NewTasks(ctx),
 	}
 }
 

@@ -20,7 +20,7 @@ func TestLastSeenIsBatched(t *testing.T) {
 	now := time.UnixMilli(1_000_000_000)
 	var stored [][]Seen
 	var fails error
-	l := NewLastSeen(&Front{}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	l := NewLastSeen(t.Context(), &Front{}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
 	l.store = func(_ context.Context, list []Seen) error {
 		stored = append(stored, list)
 		return fails

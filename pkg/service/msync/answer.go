@@ -2,6 +2,7 @@ package msync
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -42,6 +43,9 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		if err := v.readData(ctx, p); err != nil {
 			return nil, false, err
 		}
+	}
+	if err := v.readEnteredData(ctx, p); err != nil {
+		return nil, false, err
 	}
 	changed, left, err := v.deviceLists(ctx, p)
 	if err != nil {
@@ -160,6 +164,9 @@ func (v *view) readData(ctx context.Context, p *plan) error {
 	for _, x := range p.joined {
 		byRoom[x.ref.RoomID] = x
 	}
+	for _, x := range p.left {
+		byRoom[x.ref.RoomID] = x
+	}
 	v.e.mu.Lock()
 	joined := make(map[string]membership)
 	for _, m := range v.u.memberships {
@@ -179,9 +186,36 @@ func (v *view) readData(ctx context.Context, p *plan) error {
 			x = &part{membership: m, held: true}
 			byRoom[row.RoomID], p.joined = x, append(p.joined, x)
 		}
-		if x != nil {
+		if x != nil && !v.entered(x) {
 			x.data = append(x.data, d)
 		}
+	}
+	return nil
+}
+
+// entered tells whether the user came into a room after the token: all of its account data is told then, whenever it was set.
+func (v *view) entered(x *part) bool {
+	return v.since != nil && x.fresh && x.membership.membership == roomdb.MembershipJoin
+}
+
+// readEnteredData reads the account data of rooms that the user has entered.
+func (v *view) readEnteredData(ctx context.Context, p *plan) error {
+	entered := make(map[string]*part)
+	for _, x := range p.joined {
+		if v.entered(x) {
+			entered[x.ref.RoomID] = x
+		}
+	}
+	if len(entered) == 0 {
+		return nil
+	}
+	rows, err := v.e.Accounts.AccountDataOfRooms(ctx, v.u.shard, v.u.id, slices.Collect(maps.Keys(entered)))
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		x := entered[row.RoomID]
+		x.data = append(x.data, accountData{room: row.RoomID, typ: row.Type, content: row.Content})
 	}
 	return nil
 }

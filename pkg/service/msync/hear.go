@@ -208,7 +208,7 @@ func itemOf(at *entry.At, body *entry.EventBody) (*readdb.Item, error) {
 	it := &readdb.Item{
 		Nid: at.Event, Room: at.Room, Ord: int64(at.Pos), Event: ev,
 		StateBefore: shard.Nid(body.StateBefore), StateAfter: shard.Nid(body.StateAfter),
-		Device: body.DeviceId, Txn: body.TxnId, Membership: "join",
+		Device: body.DeviceId, Txn: body.TxnId, Membership: "join", NoEffect: body.Flags&entry.FlagNoEffect != 0,
 	}
 	if body.ReplacesEventId != "" {
 		it.Replaced = readdb.Replaced{
@@ -233,7 +233,7 @@ func (e *Engine) keep(r *room, it *readdb.Item, body *entry.EventBody) {
 	if body.Redacts != "" {
 		redact(r, it, id.EventID(body.Redacts))
 	}
-	if key, ok := it.Event.StateKey(); ok && it.Event.Type() == typeMember {
+	if key, ok := it.Event.StateKey(); ok && it.Event.Type() == typeMember && !it.NoEffect {
 		if _, held := r.senders[key]; held {
 			r.senders[key] = it
 		}

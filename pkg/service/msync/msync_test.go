@@ -329,54 +329,6 @@ func (c *client) fold(t testing.TB, a answer) {
 	c.since = a.Next
 }
 
-// Random histories by several users; however they are cut into syncs, across two workers, from memory or from the database, with
-// workers that begin anew in between, a client comes to the state that the database has.
-func TestAnyCuttingComesToTheSame(t *testing.T) {
-	for seed := range uint64(6) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 7))
-			w := roomtest.New(t)
-			users := []id.UserID{roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")}
-			alice := users[0]
-			rooms := []id.RoomID{w.Room(alice, "12"), w.Room(alice, "11")}
-			for _, r := range rooms {
-				w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
-			}
-			workers := []*worker{start(t, w, 256<<20), start(t, w, 20<<20)}
-			watcher := users[1]
-			clients := []*client{newClient(false), newClient(false), newClient(true)}
-			small := 3
-			tight := &filter.Filter{EventFormat: filter.FormatClient}
-			tight.Room.Timeline.Limit = &small
-			for step := range 120 {
-				r := rooms[rnd.IntN(len(rooms))]
-				u := users[rnd.IntN(len(users))]
-				act(w, rnd, r, u, alice)
-				if step%40 == 39 {
-					workers[rnd.IntN(2)] = start(t, w, 256<<20)
-				}
-				for i, c := range clients {
-					if rnd.IntN(4+8*i) == 0 {
-						q := msync.Request{User: watcher, Since: c.since, StateAfter: c.after}
-						if i == 1 {
-							q.Filter = tight
-						}
-						x := workers[rnd.IntN(2)]
-						x.settled(t, w)
-						c.fold(t, x.sync(t, q))
-					}
-				}
-			}
-			for i, c := range clients {
-				x := workers[i%2]
-				x.settled(t, w)
-				c.fold(t, x.sync(t, msync.Request{User: watcher, Since: c.since, StateAfter: c.after}))
-				check(t, w, c, watcher)
-			}
-		})
-	}
-}
-
 // act does something that may be refused: the rules decide.
 func act(w *roomtest.World, rnd *rand.Rand, r id.RoomID, u, admin id.UserID) {
 	var cmd room.Command
@@ -403,36 +355,6 @@ func act(w *roomtest.World, rnd *rand.Rand, r id.RoomID, u, admin id.UserID) {
 	_, err := w.Host.Do(w.Ctx(), nil, cmd)
 	if err != nil && mxerr.From(err).HTTPStatus >= 500 {
 		require.NoError(w.T, err)
-	}
-}
-
-// check compares what a client holds with the database: membership, current state, and the end of the timeline.
-func check(t testing.TB, w *roomtest.World, c *client, u id.UserID) {
-	t.Helper()
-	rows, err := w.Reader.Memberships(w.Ctx(), string(u))
-	require.NoError(t, err)
-	for i := range rows {
-		m := &rows[i]
-		require.Equal(t, m.Membership == roomdb.MembershipJoin, c.in[m.RoomID], "membership of %s", m.RoomID)
-		if m.Membership != roomdb.MembershipJoin {
-			continue
-		}
-		current, err := w.Reader.CurrentStateEvents(w.Ctx(), m.Nid)
-		require.NoError(t, err)
-		want := map[string]bool{}
-		for _, e := range current {
-			want[e.EventID] = true
-		}
-		have := map[string]bool{}
-		for _, e := range c.state[m.RoomID] {
-			have[e] = true
-		}
-		require.Equal(t, want, have, "state of %s", m.RoomID)
-		latest, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, roomdb.Beginning, len(c.timeline[m.RoomID]))
-		require.NoError(t, err)
-		for k, e := range latest {
-			require.Equal(t, e.EventID, c.timeline[m.RoomID][len(latest)-1-k], "timeline of %s", m.RoomID)
-		}
 	}
 }
 

@@ -379,7 +379,7 @@ func (v *view) planData(p *plan, rooms map[string]*part) {
 			p.data = append(p.data, d)
 			continue
 		}
-		if x := rooms[d.room]; x != nil {
+		if x := rooms[d.room]; x != nil && !v.entered(x) {
 			if x.data = append(x.data, d); !told[x] {
 				told[x] = true
 				p.joined = append(p.joined, x)

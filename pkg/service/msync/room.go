@@ -21,11 +21,17 @@ type stretch struct {
 	limited bool
 	// before is the order key below which the client goes on reading backwards.
 	before int64
-	// earlier are the events after since that are left out, the oldest first, if they are held; from the database they are
-	// told by the difference of two states.
-	earlier []*readdb.Item
-	// start and end are the states (snapshot nids) before and after what is told; 0 if the timeline was held.
+	// all are the events after since, told or not, the oldest first, if they are held; from the database what they come to is told by the
+	// difference of states.
+	all []*readdb.Item
+	// start and end are the states (snapshot nids) before the first event that is told and after the last that happened; 0 if the
+	// timeline was held.
 	start, end shard.Nid
+}
+
+// tells says whether an event is told.
+func (st *stretch) tells(nid shard.Nid) bool {
+	return slices.ContainsFunc(st.items, func(it *readdb.Item) bool { return it.Nid == nid })
 }
 
 // joinedRoom makes the body of a room that the user is in; nil if there is nothing to tell.
@@ -49,7 +55,7 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	ephemeral := v.appendEphemeral(nil, x, receipts)
 	data := v.roomData(x)
 	whole := x.fresh || v.FullState
-	if !whole && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` &&
+	if !whole && !st.limited && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` &&
 		!x.readSomething(v.u.id) {
 		return nil, nil
 	}
@@ -158,7 +164,6 @@ func (v *view) heldTimeline(x *part) *stretch {
 	// What the client reads backwards from is where the database would have it too; if nothing of what there is fits in, the end.
 	st := &stretch{before: int64(v.to(x.ref.Nid.Shard()))}
 	limit := v.Filter.TimelineLimit()
-	first := len(x.events)
 	for i := len(x.events) - 1; i >= 0; i-- {
 		it := x.events[i]
 		shown := v.shown(x, it)
@@ -172,11 +177,10 @@ func (v *view) heldTimeline(x *part) *stretch {
 		st.before = it.Ord - 1
 		if shown {
 			st.items = append(st.items, it)
-			first = i
 		}
 	}
 	slices.Reverse(st.items)
-	st.earlier = x.events[:first]
+	st.all = x.events
 	return st
 }
 
@@ -197,7 +201,9 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 			return nil, err
 		}
 		if page == 0 && len(stored) > 0 {
-			st.end = stored[0].StateAfter
+			if st.end, err = v.e.Rooms.RoomState(ctx, &stored[0]); err != nil {
+				return nil, err
+			}
 			st.start = st.end
 		}
 		items, err := v.e.Rooms.Items(ctx, x.ref.Version, stored)
@@ -211,21 +217,24 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 			}
 		}
 		for i, it := range items {
-			if len(st.items) == limit {
-				st.limited = true
-				return st.reversed(), nil
-			}
 			below = it.Ord
 			// The user's own going is told in any case.
 			if a != nil && !seen[i] && it.Nid != x.event {
 				continue
 			}
+			if len(st.items) == limit {
+				if !v.shown(x, it) {
+					continue
+				}
+				st.limited = true
+				return st.reversed(), nil
+			}
 			if a == nil {
 				it.Membership = "join"
 			}
-			st.before, st.start = it.Ord-1, it.StateBefore
+			st.before = it.Ord - 1
 			if v.shown(x, it) {
-				st.items = append(st.items, it)
+				st.items, st.start = append(st.items, it), it.StateBefore
 			}
 		}
 		if len(stored) < count {

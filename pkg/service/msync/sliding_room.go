@@ -92,7 +92,7 @@ func (s *slideView) stateNews(ctx context.Context, r *slideRoom, n *roomNews) (e
 	case r.initial:
 		n.state, err = s.wholeState(ctx, r, n.st, config{})
 	case r.x.held:
-		for _, it := range v.heldState(&stretch{earlier: r.x.events}) {
+		for _, it := range v.heldState(&stretch{all: r.x.events}) {
 			key, _ := it.Event.StateKey()
 			n.keys = append(n.keys, roomdb.StateName{Type: it.Event.Type(), StateKey: key})
 			if wants(it.Event.Type(), key) {

@@ -75,11 +75,9 @@ func (s *slideView) wholeState(ctx context.Context, r *slideRoom, st *stretch, w
 	at := st.end
 	if at == 0 { // nothing is told of the timeline: the state as of the upper token
 		nid := r.ref.Nid
-		last, err := s.e.Rooms.TimelineBackward(ctx, nid, int64(s.to(nid.Shard()))+1, roomdb.Beginning, 1)
-		if err != nil || len(last) == 0 {
+		if at, err = s.e.Rooms.StateAsOf(ctx, nid, int64(s.to(nid.Shard()))); err != nil || at == 0 {
 			return nil, err
 		}
-		at = last[0].StateAfter
 	}
 	me := s.u.id
 	atoms, err := s.e.Rooms.AtomsByName(ctx, r.ref.Nid.Shard(), append(r.want.names(me), was.names(me)...))
@@ -102,22 +100,15 @@ func (s *slideView) wholeState(ctx context.Context, r *slideRoom, st *stretch, w
 
 // changedState reads what became different of a room's state since the client has heard of it: what is wanted of it, and the keys of all.
 func (s *slideView) changedState(ctx context.Context, r *slideRoom, n *roomNews, wants func(typ, key string) bool) error {
-	old, err := s.e.Rooms.TimelineBackward(ctx, r.ref.Nid, int64(r.since)+1, roomdb.Beginning, 1)
+	old, err := s.e.Rooms.StateAsOf(ctx, r.ref.Nid, int64(r.since))
 	if err != nil {
 		return err
 	}
-	at := []shard.Nid{n.st.end}
-	if len(old) > 0 {
-		at = append(at, old[0].StateAfter)
-	}
-	states, err := s.e.Rooms.States(ctx, at)
+	states, err := s.e.Rooms.States(ctx, []shard.Nid{n.st.end, old})
 	if err != nil {
 		return err
 	}
-	now, before := states[at[0]], states[at[len(at)-1]]
-	if len(old) == 0 {
-		before = stateres.State{}
-	}
+	now, before := states[n.st.end], states[old]
 	changed := make(map[stateres.Key]shard.Nid) // 0: it is there no more
 	for k, e := range now.All() {
 		if was, ok := before.Get(k); !ok || was != e {

@@ -16,8 +16,10 @@ import (
 // maxSenders bounds the member events that are remembered for lazy loading, of one room.
 const maxSenders = 512
 
-// state gives the state events that are told beside a timeline: the whole state of a room that is told as a whole, else what
-// changed between since and the timeline's start, or its end if the client asks for that.
+// state gives the state events that are told beside a timeline: of a room that is told as a whole the whole state, else what
+// changed of it since the client heard of it. A client that asks for the state after the timeline gets it as it is at the end. Another one puts
+// the events of the timeline on top of what it gets: so of what it finds in the timeline it gets what was there before, and of what changed without
+// being told in the timeline, because of a filter, a gap or a resolution of forks, what it came to.
 func (v *view) state(ctx context.Context, x *part, st *stretch) ([]*readdb.Item, error) {
 	f := &v.Filter.Room.State
 	if !f.PassRoom(x.ref.RoomID) {
@@ -45,83 +47,100 @@ func (v *view) state(ctx context.Context, x *part, st *stretch) ([]*readdb.Item,
 
 func (v *view) after() bool { return v.StateAfter || v.StateAfterUnstable }
 
-// heldState is the state that changed, by what is held: the latest event of each key.
+// heldState is the state that changed, by what is held.
 func (v *view) heldState(st *stretch) []*readdb.Item {
 	type key struct{ typ, key string }
-	latest := make(map[key]*readdb.Item)
-	var order []key
-	take := func(items []*readdb.Item) {
-		for _, it := range items {
-			k, ok := it.Event.StateKey()
-			if !ok {
-				continue
-			}
-			kk := key{it.Event.Type(), k}
-			if latest[kk] == nil {
-				order = append(order, kk)
-			}
-			latest[kk] = it
+	type place struct {
+		last, before *readdb.Item // before the first event that is told
+	}
+	places := make(map[key]*place)
+	var order []*place
+	begun := false
+	for _, it := range st.all {
+		begun = begun || len(st.items) > 0 && it == st.items[0]
+		k, ok := it.Event.StateKey()
+		if !ok || it.NoEffect {
+			continue
+		}
+		kk := key{it.Event.Type(), k}
+		p := places[kk]
+		if p == nil {
+			p = new(place)
+			places[kk], order = p, append(order, p)
+		}
+		if p.last = it; !begun {
+			p.before = it
 		}
 	}
-	take(st.earlier)
-	if v.after() {
-		take(st.items)
-	}
-	items := make([]*readdb.Item, len(order))
-	for i, k := range order {
-		items[i] = latest[k]
+	items := make([]*readdb.Item, 0, len(order))
+	for _, p := range order {
+		switch {
+		case v.after() || !st.tells(p.last.Nid):
+			items = append(items, p.last)
+		case p.before != nil:
+			items = append(items, p.before)
+		}
 	}
 	return items
 }
 
 // readState reads the state, or what changed of it, from snapshots.
 func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.Item, error) {
-	at := st.start
-	if v.after() {
-		at = st.end
-	}
-	switch {
-	case st.end != 0 && at == 0:
-		return nil, nil // before the room's first event there was no state
-	case st.end == 0: // nothing is told of the timeline: the state as of the upper token
-		last, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, int64(v.to(x.ref.Nid.Shard()))+1, roomdb.Beginning, 1)
-		if err != nil || len(last) == 0 {
+	start, end := st.start, st.end
+	last := func(upto shard.Pos) (shard.Nid, error) { return v.e.Rooms.StateAsOf(ctx, x.ref.Nid, int64(upto)) }
+	var err error
+	if end == 0 { // nothing is told of the timeline: the state as of the upper token
+		if end, err = last(v.to(x.ref.Nid.Shard())); err != nil {
 			return nil, err
 		}
-		at = last[0].StateAfter
+		start = end
 	}
-	state, err := v.e.Rooms.State(ctx, at)
-	if err != nil {
-		return nil, err
+	at := []shard.Nid{end}
+	told := make(map[shard.Nid]bool)
+	if !v.after() {
+		for _, it := range st.items {
+			if _, is := it.Event.StateKey(); is {
+				told[it.Nid] = true
+			}
+		}
+		if len(told) > 0 {
+			at = append(at, start)
+		}
 	}
-	var nids []shard.Nid
+	var old shard.Nid
 	since, incremental := v.from(x.ref.Nid.Shard())
 	if incremental && !x.fresh && !v.FullState {
-		old, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, int64(since)+1, roomdb.Beginning, 1)
-		if err != nil {
+		if old, err = last(since); err != nil {
 			return nil, err
 		}
-		if len(old) > 0 {
-			before, err := v.e.Rooms.State(ctx, old[0].StateAfter)
-			if err != nil {
-				return nil, err
-			}
-			for k, n := range state.All() {
-				if was, ok := before.Get(k); !ok || was != n {
-					nids = append(nids, shard.Nid(n))
-				}
-			}
-			return v.itemsOf(ctx, x.ref, nids)
-		}
+		at = append(at, old)
 	}
-	skip, err := v.lazyKeys(ctx, x, st)
+	states, err := v.e.Rooms.States(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	for k, n := range state.All() {
-		if !skip(k) {
-			nids = append(nids, shard.Nid(n))
+	skip := func(stateres.Key) bool { return false }
+	if old == 0 {
+		if skip, err = v.lazyKeys(ctx, x, st); err != nil {
+			return nil, err
 		}
+	}
+	before, was := states[start], states[old]
+	var nids []shard.Nid
+	for k, n := range states[end].All() {
+		if skip(k) {
+			continue
+		}
+		had, ok := was.Get(k)
+		if ok && had == n {
+			continue
+		}
+		if told[shard.Nid(n)] {
+			if n, ok = before.Get(k); !ok || n == had || told[shard.Nid(n)] {
+				continue
+			}
+		}
+		nids = append(nids, shard.Nid(n))
 	}
 	return v.itemsOf(ctx, x.ref, nids)
 }

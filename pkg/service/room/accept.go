@@ -490,6 +490,11 @@ func (a *acceptor) advance(h *held, prev []*node, before, after snapshots, row *
 	row.Order = roomdb.Live(len(a.entries))
 	was := a.head.state
 	stateres.Diff(was, state, func(k stateres.Key, old, now int64) { a.change(h, k, shard.Nid(old), shard.Nid(now), body) })
+	if row.StateKey != nil {
+		if n, _ := state.Get(stateres.Key{Type: int64(row.Type), StateKey: int64(*row.StateKey)}); shard.Nid(n) != h.nid {
+			body.Flags |= entry.FlagNoEffect
+		}
+	}
 	a.redactFor(h, before.state(), body)
 	if a.lacks() {
 		return errLacks
@@ -499,6 +504,10 @@ func (a *acceptor) advance(h *held, prev []*node, before, after snapshots, row *
 		return errLacks
 	}
 	a.head = head{state: state, snaps: after, tips: tips}
+	if !equal(after.state(), state) { // for whoever reads the room as of here
+		a.snapshot()
+		a.rows = append(a.rows, &roomdb.ForkedState{Room: a.r.nid, Event: h.nid, Snapshot: a.head.snaps.nid()})
+	}
 	logged, err := entry.Event(a.r.nid, h.nid, body, h.ev.JSON())
 	if err != nil {
 		return err

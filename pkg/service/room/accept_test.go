@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
@@ -20,109 +19,25 @@ import (
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
-// far is another server that knows all that the world has stored of a room, and builds events wherever it likes.
+// far is another server, whose events are checked against what they come to.
 type far struct {
+	*roomtest.Far
 	t     *testing.T
 	w     *roomtest.World
 	room  id.RoomID
 	rules *roomver.Rules
 	ref   roomdb.RoomRef
-	n     int
 }
-
-const farServer id.ServerName = "far.test"
 
 func newFar(t *testing.T, w *roomtest.World, r id.RoomID, v roomver.Version) *far {
-	ref, ok, err := w.Reader.Room(w.Ctx(), shardOf(w, r), string(r))
-	require.NoError(t, err)
-	require.True(t, ok)
-	return &far{t: t, w: w, room: r, rules: roomver.MustGet(v), ref: ref}
-}
-
-// all reads every event of the room, rejected ones too, in the order in which they were made known.
-func (f *far) all() []roomdb.StoredEvent {
-	rows, err := f.w.DB.Pool.Query(f.w.Ctx(), `SELECT nid FROM event WHERE room_nid = $1 ORDER BY nid`, int64(f.ref.Nid))
-	require.NoError(f.t, err)
-	defer rows.Close()
-	var nids []shard.Nid
-	for rows.Next() {
-		var n int64
-		require.NoError(f.t, rows.Scan(&n))
-		nids = append(nids, shard.Nid(n))
-	}
-	events, err := f.w.Reader.EventsByNid(f.w.Ctx(), nids)
-	require.NoError(f.t, err)
-	slices.SortFunc(events, func(a, b roomdb.StoredEvent) int { return int(a.Nid - b.Nid) })
-	return events
-}
-
-func (f *far) parse(e *roomdb.StoredEvent) *event.Event {
-	ev, err := event.ParseTrusted(f.rules, e.JSON, id.EventID(e.EventID))
-	require.NoError(f.t, err)
-	return ev
-}
-
-// build makes an event on some stored ones, with the auth events that the state after the first of them has.
-func (f *far) build(prev []roomdb.StoredEvent, sender id.UserID, typ string, key *string, content string) *event.Event {
-	f.n++
-	p := event.Proto{
-		RoomID: f.room, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), LinkHashes: map[id.EventID]event.Hash{},
-		EventID: id.EventID(fmt.Sprintf("$far%d:%s", f.n, farServer)), OriginServerTS: now().UnixMilli() + int64(f.n),
-	}
-	for i := range prev {
-		ev := f.parse(&prev[i])
-		p.PrevEvents = append(p.PrevEvents, ev.EventID())
-		p.LinkHashes[ev.EventID()] = ev.ReferenceHash()
-		p.Depth = max(p.Depth, ev.Depth()+1)
-	}
-	state, err := f.w.Reader.State(f.w.Ctx(), prev[0].StateAfter)
-	require.NoError(f.t, err)
-	reduced, err := eventauth.ReduceProto(f.rules, &p)
-	require.NoError(f.t, err)
-	_, auth := eventauth.Select(f.rules, reduced, func(k eventauth.TypeKey) *eventauth.Reduced {
-		atoms, err := f.w.Reader.AtomsByName(f.w.Ctx(), f.ref.Nid.Shard(), []string{k.Type, k.StateKey})
-		require.NoError(f.t, err)
-		n, ok := state.Get(stateres.Key{Type: int64(atoms[k.Type]), StateKey: int64(atoms[k.StateKey])})
-		if !ok {
-			return nil
-		}
-		rows, err := f.w.Reader.EventsByNid(f.w.Ctx(), []shard.Nid{shard.Nid(n)})
-		require.NoError(f.t, err)
-		ev := f.parse(&rows[0])
-		p.LinkHashes[ev.EventID()] = ev.ReferenceHash()
-		return eventauth.Reduce(ev)
-	})
-	for _, a := range auth {
-		p.AuthEvents = append(p.AuthEvents, a.ID)
-	}
-	e, err := event.Build(f.rules, &p, farServer, f.w.Key)
-	require.NoError(f.t, err)
-	return e
-}
-
-func (f *far) send(events ...*event.Event) []room.Verdict {
-	c := &room.Accept{Room: f.room}
-	for _, e := range events {
-		c.Events = append(c.Events, e.JSON())
-	}
-	a := f.w.Do(c)
-	var verdicts []room.Verdict
-	require.NoError(f.t, json.Unmarshal(a.Data, &verdicts))
-	require.Len(f.t, verdicts, len(events))
-	return verdicts
-}
-
-func (f *far) join(u id.UserID) {
-	all := f.all()
-	key := string(u)
-	v := f.send(f.build(all[len(all)-1:], u, "m.room.member", &key, `{"membership":"join"}`))
-	require.Equal(f.t, room.FateAccepted, v[0].Fate, v[0].Reason)
+	f := roomtest.NewFar(w, r, v)
+	return &far{Far: f, t: t, w: w, room: r, rules: f.Rules, ref: f.Ref}
 }
 
 // check holds what is stored against a resolution from nothing, event by event.
 func (f *far) check() {
 	t, ctx := f.t, f.w.Ctx()
-	events := f.all()
+	events := f.All()
 	byNid := map[shard.Nid]*roomdb.StoredEvent{}
 	src := loader{f, byNid}
 	states := map[shard.Nid]stateres.State{}
@@ -165,6 +80,13 @@ func (f *far) check() {
 			want = []shard.Nid{e.Nid}
 		}
 		require.ElementsMatch(t, want, tips, "extremities after %s", e.EventID)
+		var all []stateres.State
+		for _, n := range tips {
+			all = append(all, states[n])
+		}
+		at, err := f.w.Reader.RoomState(ctx, e)
+		require.NoError(t, err)
+		same(resolve(all), at, "the room's state after "+e.EventID)
 	}
 	var heads []stateres.State
 	for _, n := range tips {
@@ -180,7 +102,7 @@ func (f *far) check() {
 		if m.Event == 0 {
 			continue
 		}
-		require.Equal(t, m.Membership.String(), f.parse(byNid[m.Event]).Membership())
+		require.Equal(t, m.Membership.String(), f.Parse(byNid[m.Event]).Membership())
 	}
 }
 
@@ -193,7 +115,7 @@ type loader struct {
 func (l loader) Load(nids []int64) (list []stateres.Entry, err error) {
 	for _, n := range nids {
 		e := l.byNid[shard.Nid(n)]
-		ev := l.f.parse(e)
+		ev := l.f.Parse(e)
 		x := stateres.Entry{
 			NID: n, Event: eventauth.Reduce(ev), Rejected: e.Flags.Has(roomdb.FlagRejected), Time: e.TS, Depth: e.Depth,
 		}
@@ -215,37 +137,37 @@ func TestAcceptFates(t *testing.T) {
 	for _, version := range []roomver.Version{roomver.V1, roomver.V10, roomver.V11, roomver.V12} {
 		r := w.Room(alice, version)
 		f := newFar(t, w, r, version)
-		f.join(eve)
-		before := f.all()
+		f.Join(eve)
+		before := f.All()
 		said := w.Send(r, alice, "first")
 		// A message on an older event forks the room.
-		fork := f.build(before[len(before)-1:], eve, "m.room.message", nil, `{"body":"fork"}`)
-		v := f.send(fork, fork)
+		fork := f.Build(before[len(before)-1:], eve, "m.room.message", nil, `{"body":"fork"}`)
+		v := f.Send(fork, fork)
 		require.Equal(t, []room.Fate{room.FateAccepted, room.FateKnown}, []room.Fate{v[0].Fate, v[1].Fate}, v[0].Reason)
 		// The next event of ours brings it together.
 		joined := w.Send(r, alice, "together")
-		all := f.all()
+		all := f.All()
 		last := all[len(all)-1]
 		require.Equal(t, string(joined), last.EventID)
 		require.Len(t, last.Prev, 2)
 		require.Empty(t, last.Extremities)
 		// Rejected: eve has no power. Its state is of no effect.
 		empty := ""
-		v = f.send(f.build(all[len(all)-1:], eve, "m.room.name", &empty, `{"name":"mine"}`))
+		v = f.Send(f.Build(all[len(all)-1:], eve, "m.room.name", &empty, `{"name":"mine"}`))
 		require.Equal(t, room.FateRejected, v[0].Fate)
 		// Missing: what an unknown event builds on.
-		ghost := f.build(all[len(all)-1:], eve, "x", nil, `{}`)
+		ghost := f.Build(all[len(all)-1:], eve, "x", nil, `{}`)
 		ghostRow := roomdb.StoredEvent{EventID: string(ghost.EventID()), JSON: ghost.JSON(), StateAfter: last.StateAfter}
-		late := f.build([]roomdb.StoredEvent{ghostRow}, eve, "x", nil, `{"a":1}`)
-		v = f.send(late)
+		late := f.Build([]roomdb.StoredEvent{ghostRow}, eve, "x", nil, `{"a":1}`)
+		v = f.Send(late)
 		require.Equal(t, room.FateMissing, v[0].Fate)
 		require.Equal(t, []id.EventID{ghost.EventID()}, v[0].Missing)
-		v = f.send(ghost, late)
+		v = f.Send(ghost, late)
 		require.Equal(t, []room.Fate{room.FateAccepted, room.FateAccepted}, []room.Fate{v[0].Fate, v[1].Fate})
 		// Soft failed: allowed where it hangs, but banned by now.
-		all = f.all()
+		all = f.All()
 		w.Membership(r, alice, eve, room.ActionBan)
-		v = f.send(f.build(all[len(all)-1:], eve, "m.room.message", nil, `{"body":"evading"}`))
+		v = f.Send(f.Build(all[len(all)-1:], eve, "m.room.message", nil, `{"body":"evading"}`))
 		require.Equal(t, room.FateSoftFailed, v[0].Fate)
 		require.NotContains(t, fmt.Sprint(bodies(t, w, r)), "evading")
 		f.check()
@@ -261,10 +183,10 @@ func TestAcceptMalformed(t *testing.T) {
 	w := roomtest.New(t)
 	r, other := w.Room(alice, roomver.V11), w.Room(alice, roomver.V11)
 	f, g := newFar(t, w, r, roomver.V11), newFar(t, w, other, roomver.V11)
-	g.join(eve)
-	all := g.all()
-	stray := g.build(all[len(all)-1:], eve, "x", nil, `{}`)
-	a := w.Do(&room.Accept{Room: r, Events: [][]byte{[]byte(`{`), stray.JSON(), f.all()[0].JSON}})
+	g.Join(eve)
+	all := g.All()
+	stray := g.Build(all[len(all)-1:], eve, "x", nil, `{}`)
+	a := w.Do(&room.Accept{Room: r, Events: [][]byte{[]byte(`{`), stray.JSON(), f.All()[0].JSON}})
 	var v []room.Verdict
 	require.NoError(t, json.Unmarshal(a.Data, &v))
 	for _, x := range v {
@@ -288,7 +210,7 @@ func TestAcceptRandomForks(t *testing.T) {
 		})
 		f := newFar(t, world, r, version)
 		world.Join(r, bob)
-		f.join(eve)
+		f.Join(eve)
 		for range rapid.IntRange(4, 16).Draw(rt, "events") {
 			if rapid.IntRange(0, 7).Draw(rt, "restart") == 0 {
 				world.Restart()
@@ -300,7 +222,7 @@ func TestAcceptRandomForks(t *testing.T) {
 				collect(t, new([]id.EventID), &[]<-chan result{done(res)})
 				continue
 			}
-			all := slices.DeleteFunc(f.all(), func(e roomdb.StoredEvent) bool { return !e.Placed })
+			all := slices.DeleteFunc(f.All(), func(e roomdb.StoredEvent) bool { return !e.Placed })
 			back := rapid.IntRange(1, min(8, len(all)-7)).Draw(rt, "back")
 			prev := []roomdb.StoredEvent{all[len(all)-back]}
 			if back > 1 && rapid.Bool().Draw(rt, "merge") {
@@ -309,21 +231,21 @@ func TestAcceptRandomForks(t *testing.T) {
 			key := ""
 			switch rapid.IntRange(0, 4).Draw(rt, "kind") {
 			case 0:
-				f.send(f.build(prev, eve, "m.room.message", nil, content))
+				f.Send(f.Build(prev, eve, "m.room.message", nil, content))
 			case 1:
-				f.send(f.build(prev, eve, "m.room.topic", &key, content))
+				f.Send(f.Build(prev, eve, "m.room.topic", &key, content))
 			case 2:
 				key = string(bob)
-				f.send(f.build(prev, eve, "m.room.member", &key, rapid.SampledFrom([]string{
+				f.Send(f.Build(prev, eve, "m.room.member", &key, rapid.SampledFrom([]string{
 					`{"membership":"ban"}`, `{"membership":"leave"}`, `{"membership":"invite"}`,
 				}).Draw(rt, "membership")))
 			case 3:
-				f.send(f.build(prev, eve, "m.room.join_rules", &key, rapid.SampledFrom([]string{
+				f.Send(f.Build(prev, eve, "m.room.join_rules", &key, rapid.SampledFrom([]string{
 					`{"join_rule":"invite"}`, `{"join_rule":"public"}`,
 				}).Draw(rt, "rule")))
 			case 4:
 				key = string(eve)
-				f.send(f.build(prev, eve, "m.room.member", &key, rapid.SampledFrom([]string{
+				f.Send(f.Build(prev, eve, "m.room.member", &key, rapid.SampledFrom([]string{
 					`{"membership":"join"}`, `{"membership":"leave"}`,
 				}).Draw(rt, "own")))
 			}

@@ -161,7 +161,7 @@ func (r *Rooms) membersAt(ctx context.Context, v Viewer, a *readdb.Access, place
 			return 0, mxerr.New(mxerr.Forbidden, "You may not see the room as it was then")
 		}
 	}
-	return last[0].StateAfter, nil
+	return r.db.RoomState(ctx, &last[0])
 }
 
 // JoinedMembers gives who is in the room, with names and avatars. Only who is in it may ask.

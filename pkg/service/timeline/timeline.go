@@ -324,11 +324,7 @@ func (r *Rooms) Context(ctx context.Context, v Viewer, room id.RoomID, eventID s
 
 // snapshot gives the state that the reader sees: the current one, or that of when the reader left.
 func (r *Rooms) snapshot(ctx context.Context, a *readdb.Access, upto int64) (shard.Nid, error) {
-	last, err := r.db.TimelineBackward(ctx, a.Ref.Nid, min(upto, a.Until, roomdb.End-1)+1, roomdb.Beginning, 1)
-	if err != nil || len(last) == 0 {
-		return 0, err
-	}
-	return last[0].StateAfter, nil
+	return r.db.StateAsOf(ctx, a.Ref.Nid, min(upto, a.Until, roomdb.End-1))
 }
 
 // stateAt gives the events of a state; with lazy, of members only those who sent one of the items.

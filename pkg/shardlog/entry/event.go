@@ -14,6 +14,10 @@ const FlagRelay int32 = 1
 // FlagPassedOn, of an event body, says that another server has been given this event of ours and sends it on to the rest of the room.
 const FlagPassedOn int32 = 2
 
+// FlagNoEffect, of an event body, says that it is a state event that the room's state does not have: another one of its key has prevailed
+// over it when forks were resolved.
+const FlagNoEffect int32 = 4
+
 // Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical. An event that
 // changes a membership concerns, besides the room's members, the user whose it is: that user is the entry's subject.
 func Event(room, event shard.Nid, body *EventBody, json []byte) (Entry, error) {

@@ -41,6 +41,11 @@ SELECT content FROM account_data WHERE shard = $1 AND user_id = $2 AND room_id =
 SELECT room_id, type, content, pos FROM account_data
 WHERE shard = $1 AND user_id = $2 AND pos > $3 ORDER BY pos;
 
+-- name: ListAccountDataOfRooms :many
+-- All account data of a user that is of some rooms.
+SELECT room_id, type, content, pos FROM account_data
+WHERE shard = $1 AND user_id = $2 AND room_id = ANY(sqlc.arg(rooms)::text[]) ORDER BY pos;
+
 -- name: GetFilter :one
 SELECT json FROM filter WHERE shard = $1 AND user_id = $2 AND filter_id = $3;
 

@@ -363,6 +363,50 @@ func (q *Queries) ListAccountData(ctx context.Context, arg ListAccountDataParams
 	return items, nil
 }
 
+const listAccountDataOfRooms = `-- name: ListAccountDataOfRooms :many
+SELECT room_id, type, content, pos FROM account_data
+WHERE shard = $1 AND user_id = $2 AND room_id = ANY($3::text[]) ORDER BY pos
+`
+
+type ListAccountDataOfRoomsParams struct {
+	Shard  int16
+	UserID string
+	Rooms  []string
+}
+
+type ListAccountDataOfRoomsRow struct {
+	RoomID  string
+	Type    string
+	Content []byte
+	Pos     int64
+}
+
+// All account data of a user that is of some rooms.
+func (q *Queries) ListAccountDataOfRooms(ctx context.Context, arg ListAccountDataOfRoomsParams) ([]ListAccountDataOfRoomsRow, error) {
+	rows, err := q.db.Query(ctx, listAccountDataOfRooms, arg.Shard, arg.UserID, arg.Rooms)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListAccountDataOfRoomsRow
+	for rows.Next() {
+		var i ListAccountDataOfRoomsRow
+		if err := rows.Scan(
+			&i.RoomID,
+			&i.Type,
+			&i.Content,
+			&i.Pos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listDataOf = `-- name: ListDataOf :many
 SELECT a.user_id, a.type, a.content
 FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u

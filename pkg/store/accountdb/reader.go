@@ -166,6 +166,19 @@ func (r *Reader) AccountDataSince(ctx context.Context, s shard.ID, userID string
 	return rows, nil
 }
 
+// AccountDataOfRooms reads all account data of a user that is of some rooms.
+func (r *Reader) AccountDataOfRooms(ctx context.Context, s shard.ID, userID string, rooms []string) ([]ListAccountDataRow, error) {
+	rows, err := r.q.ListAccountDataOfRooms(ctx, ListAccountDataOfRoomsParams{Shard: int16(s), UserID: userID, Rooms: rooms})
+	if err != nil {
+		return nil, fmt.Errorf("read account data of rooms: %w", err)
+	}
+	out := make([]ListAccountDataRow, len(rows))
+	for i := range rows {
+		out[i] = ListAccountDataRow(rows[i])
+	}
+	return out, nil
+}
+
 // Filter reads a stored filter.
 func (r *Reader) Filter(ctx context.Context, s shard.ID, userID, filterID string) ([]byte, bool, error) {
 	v, err := r.q.GetFilter(ctx, GetFilterParams{Shard: int16(s), UserID: userID, FilterID: filterID})

@@ -26,6 +26,7 @@ func newSets() []*set {
 		newSet(step(table(roomdb.QueueAtoms))),
 		newSet(step(table(roomdb.QueueRooms))),
 		newSet(step(table(roomdb.QueueStateSnapshots))),
+		newSet(step(table(roomdb.QueueForkedStates))),
 		newSet(
 			step(table(roomdb.QueueEvents)),
 			step(table(roomdb.QueueEventsPlaced), table(roomdb.QueueThreadParts)),

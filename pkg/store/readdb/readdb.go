@@ -42,6 +42,8 @@ type Item struct {
 	StateBefore, StateAfter shard.Nid
 	// Replaced is the state event of the same key before it; without an id there was none.
 	Replaced Replaced
+	// NoEffect: it is a state event that the room's state did not have when it came. It is told of items from the log alone.
+	NoEffect bool
 	// Because is the redaction that it was redacted by, nil if it was not.
 	Because *event.Event
 	// Device and Txn are of the local sender.

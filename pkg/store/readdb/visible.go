@@ -108,14 +108,15 @@ func (r *Reader) lastLeft(ctx context.Context, room shard.Nid, user id.UserID) (
 	return roomdb.Beginning, nil
 }
 
-// FirstJoin tells whether a user's joining of a room, at an order key, was the first.
+// FirstJoin tells whether a user's joining of a room, at an order key, is the first that a client of theirs hears of its timeline: one that had
+// been in the room, or declined an invitation, has been told the end of that.
 func (r *Reader) FirstJoin(ctx context.Context, room shard.Nid, user id.UserID, ord int64) (bool, error) {
 	page, err := r.MemberEvents(ctx, room, string(user), ord, memberPage)
 	if err != nil {
 		return false, err
 	}
 	for _, e := range page {
-		if contentString(e.JSON, "membership") == event.Join {
+		if m := contentString(e.JSON, "membership"); m != event.Invite && m != event.Knock {
 			return false, nil
 		}
 	}

@@ -181,6 +181,29 @@ func (r *Reader) State(ctx context.Context, at shard.Nid) (stateres.State, error
 	return chain[len(chain)-1].State, nil
 }
 
+// RoomState gives the snapshot of the room's state after an event: where the room has no forks the state after the event, for which
+// no query is made.
+func (r *Reader) RoomState(ctx context.Context, e *StoredEvent) (shard.Nid, error) {
+	if len(e.Extremities) <= 1 {
+		return e.StateAfter, nil
+	}
+	n, err := r.q.GetForkedState(ctx, GetForkedStateParams{RoomNid: int64(e.Room), EventNid: int64(e.Nid)})
+	ok, err := found("state of a room", err)
+	if !ok {
+		return e.StateAfter, err
+	}
+	return shard.Nid(n), nil
+}
+
+// StateAsOf gives the snapshot of a room's state as of a place in its order; 0 if nothing had happened by then.
+func (r *Reader) StateAsOf(ctx context.Context, room shard.Nid, upto int64) (shard.Nid, error) {
+	last, err := r.TimelineBackward(ctx, room, upto+1, Beginning, 1)
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	return r.RoomState(ctx, &last[0])
+}
+
 // States reads states of one room by their snapshots' nids; those that do not exist are left out, and 0 is empty. It takes two
 // queries at most, however many they are.
 func (r *Reader) States(ctx context.Context, at []shard.Nid) (map[shard.Nid]stateres.State, error) {

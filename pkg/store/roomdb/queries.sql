@@ -78,6 +78,9 @@ SELECT e.nid, e.event_id, e.redacted_by, e.json
 FROM current_state c JOIN event e ON e.nid = c.event_nid
 WHERE c.room_nid = @room_nid ORDER BY e.nid;
 
+-- name: GetForkedState :one
+SELECT snapshot FROM forked_state WHERE room_nid = @room_nid AND event_nid = @event_nid;
+
 -- name: GetMember :one
 SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member WHERE room_nid = @room_nid AND user_id = @user_id;
 

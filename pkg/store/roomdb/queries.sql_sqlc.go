@@ -409,6 +409,22 @@ func (q *Queries) GetAlias(ctx context.Context, arg GetAliasParams) (GetAliasRow
 	return i, err
 }
 
+const getForkedState = `-- name: GetForkedState :one
+SELECT snapshot FROM forked_state WHERE room_nid = $1 AND event_nid = $2
+`
+
+type GetForkedStateParams struct {
+	RoomNid  int64
+	EventNid int64
+}
+
+func (q *Queries) GetForkedState(ctx context.Context, arg GetForkedStateParams) (int64, error) {
+	row := q.db.QueryRow(ctx, getForkedState, arg.RoomNid, arg.EventNid)
+	var snapshot int64
+	err := row.Scan(&snapshot)
+	return snapshot, err
+}
+
 const getMember = `-- name: GetMember :one
 SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member WHERE room_nid = $1 AND user_id = $2
 `

@@ -206,6 +206,12 @@ type StateSnapshot struct {
 // Cost implements entry.Row.
 func (r *StateSnapshot) Cost() int { return 96 + 8*len(r.Chain) + len(r.Delta) }
 
+// ForkedState notes the room's state after an event where it is not the state after the event itself, because the room has forks.
+type ForkedState struct{ Room, Event, Snapshot shard.Nid }
+
+// Cost implements entry.Row.
+func (r *ForkedState) Cost() int { return 64 }
+
 // CurrentState sets one entry of a room's current state; an Event of 0 removes it.
 type CurrentState struct {
 	Room, Type, StateKey shard.Nid

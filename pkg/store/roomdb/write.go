@@ -98,6 +98,16 @@ func QueueRedactions(b *pgx.Batch, rows []entry.Placed[*Redaction]) {
 	b.Queue(refreshThreadParts, events)
 }
 
+// QueueForkedStates notes the states of rooms that have forks.
+func QueueForkedStates(b *pgx.Batch, rows []entry.Placed[*ForkedState]) {
+	type placed = *entry.Placed[*ForkedState]
+	rows = entry.LastByKey(rows, func(p entry.Placed[*ForkedState]) shard.Nid { return p.Row.Event })
+	b.Queue(upsertForkedStates,
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Room) }),
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Event) }),
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Snapshot) }))
+}
+
 // QueueStateSnapshots writes state snapshots.
 func QueueStateSnapshots(b *pgx.Batch, rows []entry.Placed[*StateSnapshot]) {
 	type placed = *entry.Placed[*StateSnapshot]

@@ -57,6 +57,11 @@ WITH gone AS (
 UPDATE thread_part t SET ord = l.ord FROM last l
 WHERE t.room_nid = l.room_nid AND t.root = l.relates_to AND t.sender = l.sender AND l.ord IS NOT NULL;
 
+-- name: UpsertForkedStates :exec
+INSERT INTO forked_state (room_nid, event_nid, snapshot)
+SELECT unnest(@room_nid::bigint[]), unnest(@event_nid::bigint[]), unnest(@snapshot::bigint[])
+ON CONFLICT (room_nid, event_nid) DO UPDATE SET snapshot = excluded.snapshot;
+
 -- name: InsertStateSnapshots :exec
 INSERT INTO state_snapshot (nid, room_nid, step, entries, chain, delta)
 SELECT unnest(@nid::bigint[]), unnest(@room_nid::bigint[]), unnest(@step::integer[]), unnest(@entries::integer[]),

@@ -356,6 +356,23 @@ func (q *Queries) UpsertCurrentState(ctx context.Context, arg UpsertCurrentState
 	return err
 }
 
+const upsertForkedStates = `-- name: UpsertForkedStates :exec
+INSERT INTO forked_state (room_nid, event_nid, snapshot)
+SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::bigint[])
+ON CONFLICT (room_nid, event_nid) DO UPDATE SET snapshot = excluded.snapshot
+`
+
+type UpsertForkedStatesParams struct {
+	RoomNid  []int64
+	EventNid []int64
+	Snapshot []int64
+}
+
+func (q *Queries) UpsertForkedStates(ctx context.Context, arg UpsertForkedStatesParams) error {
+	_, err := q.db.Exec(ctx, upsertForkedStates, arg.RoomNid, arg.EventNid, arg.Snapshot)
+	return err
+}
+
 const upsertMembers = `-- name: UpsertMembers :exec
 INSERT INTO member (room_nid, user_id, membership, event_nid, pos, local, push_class, push_offset, push_base)
 SELECT unnest($1::bigint[]), unnest($2::text[]), unnest($3::smallint[]), unnest($4::bigint[]),

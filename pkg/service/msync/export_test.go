@@ -1,0 +1,16 @@
+package msync
+
+// Squeeze lets go of about half of what is held, as memory that grows short does, and of what is held of device lists.
+func (e *Engine) Squeeze() {
+	e.evict(1 << 40)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, u := range e.users {
+		if n := len(u.notes) / 2; n > 0 {
+			for _, old := range u.notes[:n] {
+				u.notesFrom[old.shard] = max(u.notesFrom[old.shard], old.pos)
+			}
+			u.notes = u.notes[n:]
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/directory"
+	"github.com/heddle-im/heddle/pkg/service/inbound"
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
@@ -55,7 +56,11 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
 	maps.Copy(p.handlers, read.NewSync(engine, accounts, who, s.budget, s.tel.Metrics).Handlers())
 	maps.Copy(p.handlers, read.NewPresence(who, acquainted(s), s.now).Handlers())
-	shown := timeline.New(rooms, s.accounts, s.now)
+	filler := inbound.NewFiller(inbound.PreparerOptions{
+		Server: s.base.server, Shards: s.shards, DB: s.fed, Rooms: s.rooms, Writer: s.writerOf(), Remote: s.remote, Keys: s.keySource, Log: s.log,
+	})
+	group.Add("backfill", filler)
+	shown := timeline.New(rooms, s.accounts, s.now).Filling(filler)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
 	help := s.cfg.Support
 	maps.Copy(p.handlers, read.Support{

@@ -387,6 +387,17 @@ func StageSet(ctx context.Context, db *feddb.DB, events []*event.Event, state []
 	return set, db.PutSet(ctx, set.ID, rows)
 }
 
+// stageList stores events for a room's writer as they are, and names the set.
+func stageList(ctx context.Context, db *feddb.DB, events []*event.Event) ([]byte, error) {
+	set := make([]byte, 16)
+	_, _ = rand.Read(set) // never fails
+	rows := make([]feddb.SetEvent, len(events))
+	for i, e := range events {
+		rows[i] = feddb.SetEvent{EventID: string(e.EventID()), JSON: e.JSON()}
+	}
+	return set, db.PutSet(ctx, set, rows)
+}
+
 func rank(e *event.Event) int {
 	if e.Type() == event.TypeCreate {
 		return 0

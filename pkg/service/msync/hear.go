@@ -209,6 +209,7 @@ func itemOf(at *entry.At, body *entry.EventBody) (*readdb.Item, error) {
 		Nid: at.Event, Room: at.Room, Ord: int64(at.Pos), Event: ev,
 		StateBefore: shard.Nid(body.StateBefore), StateAfter: shard.Nid(body.StateAfter),
 		Device: body.DeviceId, Txn: body.TxnId, Membership: "join", NoEffect: body.Flags&entry.FlagNoEffect != 0,
+		Gap: body.Flags&entry.FlagGap != 0,
 	}
 	if body.ReplacesEventId != "" {
 		it.Replaced = readdb.Replaced{

@@ -349,6 +349,10 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 	x.held = true
 	for _, it := range r.events {
 		if pos := shard.Pos(it.Ord); pos > since && pos <= v.to(s) {
+			if it.Gap { // what changed where events are missing is in none that is held: it is read
+				x.held, x.events = false, nil
+				return true
+			}
 			x.events = append(x.events, it)
 		}
 	}

@@ -236,6 +236,10 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 			if v.shown(x, it) {
 				st.items, st.start = append(st.items, it), it.StateBefore
 			}
+			if it.Gap { // what was there before does not lead up to it
+				st.limited = true
+				return st.reversed(), nil
+			}
 		}
 		if len(stored) < count {
 			return st.reversed(), nil

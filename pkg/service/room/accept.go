@@ -453,6 +453,10 @@ func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate, store
 	case FateSoftFailed:
 		row.Flags = roomdb.FlagSoftFailed
 	default:
+		if a.lacksPast(h.ev) { // it came with the state before it
+			row.Order = roomdb.Live(len(a.entries))
+			a.gapBefore(row, body, false)
+		}
 		if err := a.advance(h, prev, before, after, row, body); err != nil {
 			return err
 		}

@@ -346,6 +346,23 @@ type Enter struct {
 	Staged int64
 }
 
+// Backfill gives events that were missing their places before the gap at an order key. Set has them, each after those that it names; of those
+// that name events which are not known, States has the state before, whose events were stored by [Outliers] already. An event is authorised by its
+// auth events and by the state before it; what does not pass is stored as rejected, what lacks others is left out. No entry tells of them. The
+// gap moves on before the earliest of them, or is closed. Unchanged if nothing came of it, or if there is no such gap any more.
+type Backfill struct {
+	Room   id.RoomID
+	Gap    int64
+	Set    []byte
+	States []BackfillState
+}
+
+// BackfillState names the staged set that has the state before an event.
+type BackfillState struct {
+	Event id.EventID
+	Set   []byte
+}
+
 // OutOfBand stores a member event of a user of this server in a room whose state is not known here, or not any more: an invitation by another
 // server, a knock on one, and their ends. The room is known. Stripped is what the user is told of the room, a JSON array, or
 // nil. Answers Event; Unchanged if it was there.
@@ -377,6 +394,7 @@ type InviteRequest struct {
 func (c *Outline) shardKey() string     { return string(c.Room) }
 func (c *Outliers) shardKey() string    { return string(c.Room) }
 func (c *Enter) shardKey() string       { return string(c.Room) }
+func (c *Backfill) shardKey() string    { return string(c.Room) }
 func (c *OutOfBand) shardKey() string   { return string(c.Room) }
 func (c *Template) shardKey() string    { return string(c.Room) }
 func (c *InviteDraft) shardKey() string { return string(c.Invite.Room) }
@@ -389,6 +407,9 @@ func (c *Outliers) Method() string { return "room.outliers" }
 
 // Method implements [Command].
 func (c *Enter) Method() string { return "room.enter" }
+
+// Method implements [Command].
+func (c *Backfill) Method() string { return "room.backfill" }
 
 // Method implements [Command].
 func (c *OutOfBand) Method() string { return "room.out_of_band" }

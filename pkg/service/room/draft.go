@@ -31,6 +31,8 @@ type draft struct {
 	unrelated []id.EventID
 	note      *note
 	counts    counts
+	// room is how many positions are left free before the draft's only entry.
+	room int64
 }
 
 func newDraft(r *live, facts map[fact]any) *draft {
@@ -58,6 +60,8 @@ func (d *draft) realise(c Command, p *plan) error {
 		return d.outliers(c, p)
 	case *Enter:
 		return d.enter(c, p)
+	case *Backfill:
+		return d.backfill(c, p)
 	case *OutOfBand:
 		return d.outOfBand(c, p)
 	case *Template:

@@ -179,11 +179,19 @@ func (f enterFact) load(ctx context.Context, r *live) (any, error) {
 	}
 	given, _ := loaded.(*accepted)
 	e := &entered{accepted: *given, members: map[stateres.Key]roomdb.LoadedMember{}}
+	if err := e.readSet(ctx, r, f.c.Set); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// readSet reads the state that a staged set names.
+func (e *entered) readSet(ctx context.Context, r *live, set []byte) error {
 	const piece = 1000
 	for from := 0; ; from += piece {
-		staged, err := r.term.host.Sets.SetPiece(ctx, f.c.Set, from, piece)
+		staged, err := r.term.host.Sets.SetPiece(ctx, set, from, piece)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		var ids []string
 		for i := range staged {
@@ -192,10 +200,10 @@ func (f enterFact) load(ctx context.Context, r *live) (any, error) {
 			}
 		}
 		if err := e.add(ctx, r, ids); err != nil {
-			return nil, err
+			return err
 		}
 		if len(staged) < piece {
-			return e, nil
+			return nil
 		}
 	}
 }
@@ -328,6 +336,9 @@ func (a *acceptor) join(h *held, before snapshots, given *entered, stored bool) 
 	}
 	body.StateBefore, body.StateAfter, body.Membership = int64(row.StateBefore), int64(row.StateAfter), h.ev.Membership()
 	body.Flags |= entry.FlagPassedOn // by the server that let us in
+	if a.lacksPast(h.ev) {
+		a.gapBefore(row, body, a.head.state.Len() == 0)
+	}
 	if was := a.held(shard.Nid(replaced)); was != nil {
 		body.PrevMembership, body.ReplacesNid, body.ReplacesEventId = was.ev.Membership(), int64(was.nid), string(was.ev.EventID())
 		body.ReplacesSender, body.ReplacesContent = string(was.ev.Sender()), was.ev.Content()
@@ -344,7 +355,7 @@ func (a *acceptor) join(h *held, before snapshots, given *entered, stored bool) 
 	a.rows = append(a.rows, snapshot)
 	if stored {
 		a.rows = append(a.rows, &roomdb.EventPlaced{
-			Nid: row.Nid, Order: row.Order, StateBefore: row.StateBefore, StateAfter: row.StateAfter, Prev: row.Prev,
+			Nid: row.Nid, Order: row.Order, Flags: row.Flags, StateBefore: row.StateBefore, StateAfter: row.StateAfter, Prev: row.Prev,
 		})
 	} else {
 		a.rows = append(a.rows, row)

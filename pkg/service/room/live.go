@@ -194,7 +194,7 @@ func (r *live) try(ctx context.Context, key []byte, c roomCommand, facts map[fac
 	w.answer = d.answer(&p)
 	prop := &entry.Proposal{
 		Shard: r.term.shard, Epoch: r.term.epoch, Chain: r.chain, Key: key, Result: encodeAnswer(w.answer),
-		Entries: d.entries, Rows: d.rows, Trace: trace.SpanContextFromContext(ctx),
+		Entries: d.entries, Rows: d.rows, Room: d.room, Trace: trace.SpanContextFromContext(ctx),
 	}
 	w.ticket = r.term.host.Committer.Submit(prop)
 	r.adopt(d, w.ticket)

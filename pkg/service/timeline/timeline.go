@@ -38,11 +38,25 @@ type Rooms struct {
 	db       *readdb.Reader
 	accounts *accountdb.Reader
 	now      func() time.Time
+	filler   Filler // nil: what is missing stays missing
+}
+
+// Filler fetches what a room's timeline lacks of events of other servers. It is *inbound.Filler.
+type Filler interface {
+	// Fill fetches the next events before the gap at an order key. moved says that the gap is another one afterwards, or closed.
+	Fill(ctx context.Context, room roomdb.RoomRef, gap int64) (moved bool, err error)
 }
 
 // New makes a Rooms.
 func New(db *readdb.Reader, accounts *accountdb.Reader, now func() time.Time) *Rooms {
 	return &Rooms{db: db, accounts: accounts, now: now}
+}
+
+// Filling gives a Rooms that has what is missing fetched when somebody reads that far back.
+func (r *Rooms) Filling(f Filler) *Rooms {
+	with := *r
+	with.filler = f
+	return &with
 }
 
 // Viewer is who reads.
@@ -117,6 +131,7 @@ func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) 
 	}
 	// Without from, reading backward begins at what is the end now: that is told, so that a client may go forward from there later.
 	w.findStart = p.From == "" && p.Dir == Backward
+	w.filler = r.filler
 	if err := w.walk(ctx); err != nil {
 		return nil, err
 	}

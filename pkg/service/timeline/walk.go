@@ -2,6 +2,8 @@ package timeline
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
@@ -25,6 +27,9 @@ type walker struct {
 	from, to int64
 	// findStart says that from is beyond the end of the timeline, and becomes the place of the latest event.
 	findStart bool
+	// filler, if not nil, is asked for what is missing on the way.
+	filler Filler
+	fills  int
 
 	items []*readdb.Item
 	end   int64 // the place to go on from
@@ -44,20 +49,65 @@ func (w *walker) turned(p *Page, from, to int64) *walker {
 	return &walker{Page: p, r: w.r, a: w.a, v: w.v, ignored: w.ignored, from: from, to: to}
 }
 
-// read reads the next stored events beyond end.
-func (w *walker) read(ctx context.Context, count int) ([]roomdb.StoredEvent, error) {
+// Bounds of what one page has fetched from other servers.
+const (
+	maxFills     = 12
+	fillPatience = 25 * time.Second
+)
+
+// read reads the next stored events beyond end. cut says that events are missing after them, which cannot be had now: the page ends there.
+func (w *walker) read(ctx context.Context, count int) (stored []roomdb.StoredEvent, cut bool, err error) {
 	if w.Dir == Forward {
 		upper := min(w.a.Until, w.to, roomdb.End-1)
-		return w.r.db.TimelineForward(ctx, w.a.Ref.Nid, w.end, upper+1, count)
+		stored, err = w.r.db.TimelineForward(ctx, w.a.Ref.Nid, w.end, upper+1, count)
+		return stored, false, err
 	}
-	return w.r.db.TimelineBackward(ctx, w.a.Ref.Nid, min(w.end, w.a.Until)+1, w.to, count)
+	from := min(w.end, w.a.Until)
+	for {
+		stored, err = w.r.db.TimelineBackward(ctx, w.a.Ref.Nid, from+1, w.to, count)
+		if err != nil || w.filler == nil {
+			return stored, false, err
+		}
+		low := w.to
+		if len(stored) == count {
+			low = stored[count-1].Ord
+		}
+		gaps, err := w.r.db.Gaps(ctx, w.a.Ref.Nid, min(from, roomdb.End-1)+1, low, 1)
+		if err != nil || len(gaps) == 0 {
+			return stored, false, err
+		}
+		if w.fills < maxFills {
+			w.fills++
+			moved, err := w.filler.Fill(ctx, w.a.Ref, gaps[0].Ord)
+			if moved {
+				continue
+			}
+			if err != nil && ctx.Err() == nil {
+				w.fills = maxFills // whoever does not answer shall not be waited for again
+			}
+		}
+		n := slices.IndexFunc(stored, func(e roomdb.StoredEvent) bool { return e.Ord < gaps[0].Ord })
+		if n < 0 {
+			n = len(stored)
+		}
+		if n > 0 || len(w.items) > 0 { // the next page asks again
+			return stored[:n], true, nil
+		}
+		return stored, false, nil
+	}
 }
 
 func (w *walker) walk(ctx context.Context) error {
 	w.end = w.from
 	count := w.Limit + 1
+	patient, cancel := context.WithTimeout(ctx, fillPatience)
+	defer cancel()
 	for scan := range maxScans {
-		stored, err := w.read(ctx, count)
+		stored, cut, err := w.read(patient, count)
+		if err != nil && patient.Err() != nil && ctx.Err() == nil { // what is there is told all the same
+			w.filler = nil
+			stored, cut, err = w.read(ctx, count)
+		}
 		if err != nil {
 			return err
 		}
@@ -72,7 +122,7 @@ func (w *walker) walk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if full {
+		if full || cut {
 			w.more = true
 			return nil
 		}

@@ -13,7 +13,7 @@
 //
 //  1. A proposal that is answered without error is committed, with its entries at consecutive positions.
 //  2. The proposals of one shard commit in the order in which they were submitted; positions are dense (within an incarnation
-//     of the database), and a shard's batches are published in their order.
+//     of the database) but for those that a proposal leaves free before it, and a shard's batches are published in their order.
 //  3. A proposal fails alone, but for what was built on it: what its chain holds after it. What stands before it in its chain is not touched.
 //  4. A shard that is not ours any more commits nothing, and does not hold up the others.
 //  5. While it is not known whether a transaction was committed, no other is begun.

@@ -182,6 +182,7 @@ func (c *Committer) build(group []*pending) ([]*pending, []Batch) {
 		if b.Last == b.Prev {
 			first = w.state.head.Next
 		}
+		first += shard.Pos(w.proposal.Room)
 		place := entry.Place{Shard: b.Shard, First: first, Last: first + shard.Pos(len(w.proposal.Entries)) - 1}
 		if len(w.proposal.Entries) == 0 {
 			place.First, place.Last = b.Last+1, b.Last

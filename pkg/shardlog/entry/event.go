@@ -18,6 +18,9 @@ const FlagPassedOn int32 = 2
 // over it when forks were resolved.
 const FlagNoEffect int32 = 4
 
+// FlagGap, of an event body, says that events before it were missing: what a timeline shows before it does not lead up to it.
+const FlagGap int32 = 8
+
 // Event makes the entry of an event that takes its place in a room's timeline. json is the PDU, canonical. An event that
 // changes a membership concerns, besides the room's members, the user whose it is: that user is the entry's subject.
 func Event(room, event shard.Nid, body *EventBody, json []byte) (Entry, error) {

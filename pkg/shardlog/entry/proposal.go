@@ -33,6 +33,9 @@ type Proposal struct {
 
 	Entries []Entry
 	Rows    []Row
+	// Room is how many positions are left free before its first entry, for events of its room that are found later and belong before it: they
+	// have an order key and no entry. A proposal without entries leaves none.
+	Room int64
 
 	// Trace is the span in which it was made, if any: the commit is part of that trace.
 	Trace trace.SpanContext

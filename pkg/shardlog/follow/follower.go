@@ -303,25 +303,24 @@ func (f *Follower) onMessage(ctx context.Context, m Message) error {
 
 // wantedOf collects the entries of a message that are wanted; false if the message does not hold them all.
 func (f *Follower) wantedOf(data []byte, b *Batch) (bool, error) {
-	next := shard.Pos(0)
+	at := b.Prev
 	for {
 		ent, rest, err := nextEntry(data)
 		if err != nil {
 			return false, err
 		}
 		if ent == nil && rest == nil {
-			return next == b.Last+1, nil
+			return at == b.Last, nil // a reference to the database has no entries
 		}
 		data = rest
 		e, err := parseEntry(ent)
 		if err != nil {
 			return false, err
 		}
-		// The first entry follows the batch's beginning, but for a new incarnation's first; the others follow each other.
-		if next == 0 && e.pos != b.Prev+1 && e.pos-b.Prev < shard.Step || next != 0 && e.pos != next {
+		if e.pos <= at { // positions may be left free between entries (entry.Proposal.Room), and before a new incarnation's first
 			return false, nil
 		}
-		next = e.pos + 1
+		at = e.pos
 		if !entry.Kind(e.kind).Known() || e.kind > 0xff {
 			f.meetUnknown(entry.Kind(e.kind))
 			continue

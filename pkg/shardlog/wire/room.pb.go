@@ -1696,6 +1696,126 @@ func (x *RoomSetVisibility) GetForce() bool {
 	return false
 }
 
+type RoomBackfill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Gap           int64                  `protobuf:"varint,2,opt,name=gap,proto3" json:"gap,omitempty"`
+	Set           []byte                 `protobuf:"bytes,3,opt,name=set,proto3" json:"set,omitempty"`
+	States        []*RoomBackfillState   `protobuf:"bytes,4,rep,name=states,proto3" json:"states,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomBackfill) Reset() {
+	*x = RoomBackfill{}
+	mi := &file_room_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomBackfill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomBackfill) ProtoMessage() {}
+
+func (x *RoomBackfill) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomBackfill.ProtoReflect.Descriptor instead.
+func (*RoomBackfill) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RoomBackfill) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomBackfill) GetGap() int64 {
+	if x != nil {
+		return x.Gap
+	}
+	return 0
+}
+
+func (x *RoomBackfill) GetSet() []byte {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *RoomBackfill) GetStates() []*RoomBackfillState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+type RoomBackfillState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         string                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomBackfillState) Reset() {
+	*x = RoomBackfillState{}
+	mi := &file_room_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomBackfillState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomBackfillState) ProtoMessage() {}
+
+func (x *RoomBackfillState) ProtoReflect() protoreflect.Message {
+	mi := &file_room_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomBackfillState.ProtoReflect.Descriptor instead.
+func (*RoomBackfillState) Descriptor() ([]byte, []int) {
+	return file_room_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RoomBackfillState) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *RoomBackfillState) GetSet() []byte {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
 var File_room_proto protoreflect.FileDescriptor
 
 const file_room_proto_rawDesc = "" +
@@ -1836,7 +1956,15 @@ const file_room_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
 	"\x06public\x18\x03 \x01(\bR\x06public\x12\x14\n" +
-	"\x05force\x18\x04 \x01(\bR\x05forceB/Z-github.com/heddle-im/heddle/pkg/shardlog/wireb\x06proto3"
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x81\x01\n" +
+	"\fRoomBackfill\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
+	"\x03gap\x18\x02 \x01(\x03R\x03gap\x12\x10\n" +
+	"\x03set\x18\x03 \x01(\fR\x03set\x129\n" +
+	"\x06states\x18\x04 \x03(\v2!.heddle.wire.v1.RoomBackfillStateR\x06states\";\n" +
+	"\x11RoomBackfillState\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\fR\x03setB/Z-github.com/heddle-im/heddle/pkg/shardlog/wireb\x06proto3"
 
 var (
 	file_room_proto_rawDescOnce sync.Once
@@ -1850,7 +1978,7 @@ func file_room_proto_rawDescGZIP() []byte {
 	return file_room_proto_rawDescData
 }
 
-var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_room_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_room_proto_goTypes = []any{
 	(*RoomAnswer)(nil),        // 0: heddle.wire.v1.RoomAnswer
 	(*RoomOrigin)(nil),        // 1: heddle.wire.v1.RoomOrigin
@@ -1876,6 +2004,8 @@ var file_room_proto_goTypes = []any{
 	(*RoomSetAlias)(nil),      // 21: heddle.wire.v1.RoomSetAlias
 	(*RoomDeleteAlias)(nil),   // 22: heddle.wire.v1.RoomDeleteAlias
 	(*RoomSetVisibility)(nil), // 23: heddle.wire.v1.RoomSetVisibility
+	(*RoomBackfill)(nil),      // 24: heddle.wire.v1.RoomBackfill
+	(*RoomBackfillState)(nil), // 25: heddle.wire.v1.RoomBackfillState
 }
 var file_room_proto_depIdxs = []int32{
 	2,  // 0: heddle.wire.v1.RoomInvitation.profile:type_name -> heddle.wire.v1.RoomProfile
@@ -1890,11 +2020,12 @@ var file_room_proto_depIdxs = []int32{
 	2,  // 9: heddle.wire.v1.RoomSetMembership.profile:type_name -> heddle.wire.v1.RoomProfile
 	2,  // 10: heddle.wire.v1.RoomSetProfile.profile:type_name -> heddle.wire.v1.RoomProfile
 	9,  // 11: heddle.wire.v1.RoomInviteDraft.invite:type_name -> heddle.wire.v1.RoomSetMembership
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	25, // 12: heddle.wire.v1.RoomBackfill.states:type_name -> heddle.wire.v1.RoomBackfillState
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_room_proto_init() }
@@ -1908,7 +2039,7 @@ func file_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_room_proto_rawDesc), len(file_room_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -32,6 +32,7 @@ func newSets() []*set {
 			step(table(roomdb.QueueEventsPlaced), table(roomdb.QueueThreadParts)),
 			step(table(roomdb.QueueRedactions)),
 		),
+		newSet(step(table(roomdb.QueueGapsGone)), step(table(roomdb.QueueGaps))),
 		newSet(step(table(roomdb.QueueStateLoads)), step(table(roomdb.QueueCurrentState))),
 		newSet(step(table(roomdb.QueueMemberLoads)), step(table(roomdb.QueueMembers)), step(table(roomdb.QueueMembersForgotten))),
 		newSet(step(table(roomdb.QueueReceipts))),

@@ -92,10 +92,10 @@ SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1
     AND NOT local AND membership = 4);
 
 -- name: EventAtOrAfter :one
-SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts >= @at::bigint ORDER BY ts, ord LIMIT 1;
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts >= @at::bigint ORDER BY ts, ord LIMIT 1;
 
 -- name: EventAtOrBefore :one
-SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts <= @at::bigint ORDER BY ts DESC, ord DESC LIMIT 1;
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts <= @at::bigint ORDER BY ts DESC, ord DESC LIMIT 1;
 
 -- name: KnownEvents :many
 SELECT event_id FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);

@@ -111,7 +111,7 @@ func (q *Queries) DueRooms(ctx context.Context, arg DueRoomsParams) ([]DueRoomsR
 }
 
 const eventAtOrAfter = `-- name: EventAtOrAfter :one
-SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts >= $2::bigint ORDER BY ts, ord LIMIT 1
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts >= $2::bigint ORDER BY ts, ord LIMIT 1
 `
 
 type EventAtOrAfterParams struct {
@@ -132,7 +132,7 @@ func (q *Queries) EventAtOrAfter(ctx context.Context, arg EventAtOrAfterParams) 
 }
 
 const eventAtOrBefore = `-- name: EventAtOrBefore :one
-SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags = 0 AND ts <= $2::bigint ORDER BY ts DESC, ord DESC LIMIT 1
+SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts <= $2::bigint ORDER BY ts DESC, ord DESC LIMIT 1
 `
 
 type EventAtOrBeforeParams struct {

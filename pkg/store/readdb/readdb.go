@@ -50,6 +50,8 @@ type Item struct {
 	Device, Txn string
 	// Membership is the reader's at the event, once [Reader.Visible] has found it out.
 	Membership string
+	// Gap says that events before it were missing when it took its place.
+	Gap bool
 	// Relations is what the event's children come to, nil if that was not asked for or is nothing.
 	Relations *Relations
 }
@@ -145,7 +147,7 @@ func (r *Reader) Items(ctx context.Context, version string, stored []roomdb.Stor
 		}
 		items[i] = &Item{
 			Nid: s.Nid, Room: s.Room, Ord: s.Ord, Event: e, StateBefore: s.StateBefore, StateAfter: s.StateAfter,
-			Because: known[s.RedactedBy], Device: s.SenderDevice, Txn: s.TxnID,
+			Because: known[s.RedactedBy], Device: s.SenderDevice, Txn: s.TxnID, Gap: s.Flags.Has(roomdb.FlagGap),
 		}
 		if old := known[s.Replaces]; old != nil {
 			items[i].Replaced = Replaced{Event: old.EventID(), Sender: old.Sender(), Content: old.Content()}

@@ -17,6 +17,7 @@ const (
 	FlagRejected   Flag = 1 << 0 // failed authorisation: no timeline shows it, no state holds it
 	FlagSoftFailed Flag = 1 << 1 // passed on its own auth events, failed against the current state: not shown
 	FlagOutlier    Flag = 1 << 2 // known for its id and its auth chain only; its state is not known
+	FlagGap        Flag = 1 << 3 // events before it were missing when it took its place
 )
 
 // Has tells whether all of the bits are set.

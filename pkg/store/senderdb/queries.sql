@@ -42,12 +42,12 @@ SELECT x.room_nid, x.nid, x.ord, x.event_id, x.json, x.sender
 FROM (SELECT unnest(@rooms::bigint[]) AS nid, unnest(@above::bigint[]) AS above) AS r
 CROSS JOIN LATERAL (
     (SELECT e.room_nid, e.nid, e.ord, e.event_id, e.json, a.name AS sender FROM event e JOIN atom a ON a.nid = e.sender
-     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags = 0 AND substr(a.name, strpos(a.name, ':') + 1) = @server::text
+     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags & 7 = 0 AND substr(a.name, strpos(a.name, ':') + 1) = @server::text
      ORDER BY e.ord DESC LIMIT 1)
     UNION
     (SELECT e.room_nid, e.nid, e.ord, e.event_id, e.json, a.name AS sender FROM event e JOIN atom a ON a.nid = e.sender
      JOIN atom t ON t.nid = e.type AND t.name = 'm.room.member'
-     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags = 0 ORDER BY e.ord DESC LIMIT 1)
+     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags & 7 = 0 ORDER BY e.ord DESC LIMIT 1)
 ) x ORDER BY x.ord;
 
 -- name: ListsChanged :many

@@ -315,12 +315,12 @@ SELECT x.room_nid, x.nid, x.ord, x.event_id, x.json, x.sender
 FROM (SELECT unnest($1::bigint[]) AS nid, unnest($2::bigint[]) AS above) AS r
 CROSS JOIN LATERAL (
     (SELECT e.room_nid, e.nid, e.ord, e.event_id, e.json, a.name AS sender FROM event e JOIN atom a ON a.nid = e.sender
-     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags = 0 AND substr(a.name, strpos(a.name, ':') + 1) = $3::text
+     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags & 7 = 0 AND substr(a.name, strpos(a.name, ':') + 1) = $3::text
      ORDER BY e.ord DESC LIMIT 1)
     UNION
     (SELECT e.room_nid, e.nid, e.ord, e.event_id, e.json, a.name AS sender FROM event e JOIN atom a ON a.nid = e.sender
      JOIN atom t ON t.nid = e.type AND t.name = 'm.room.member'
-     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags = 0 ORDER BY e.ord DESC LIMIT 1)
+     WHERE e.room_nid = r.nid AND e.ord > r.above AND e.flags & 7 = 0 ORDER BY e.ord DESC LIMIT 1)
 ) x ORDER BY x.ord
 `
 

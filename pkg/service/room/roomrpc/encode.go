@@ -49,6 +49,12 @@ func encode(cmd room.Command) (proto.Message, error) {
 		return &wire.RoomOutliers{Room: string(c.Room), Set: c.Set, From: int64(c.From), Count: int64(c.Count)}, nil
 	case *room.Enter:
 		return &wire.RoomEnter{Room: string(c.Room), Set: c.Set, Event: c.Event, Join: c.Join, Staged: c.Staged}, nil
+	case *room.Backfill:
+		m := &wire.RoomBackfill{Room: string(c.Room), Gap: c.Gap, Set: c.Set}
+		for _, s := range c.States {
+			m.States = append(m.States, &wire.RoomBackfillState{Event: string(s.Event), Set: s.Set})
+		}
+		return m, nil
 	case *room.OutOfBand:
 		return &wire.RoomOutOfBand{Room: string(c.Room), Event: c.Event, Stripped: c.Stripped}, nil
 	case *room.Template:
@@ -152,6 +158,13 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 		}),
 		(*room.Enter)(nil).Method(): decoder(func(m *wire.RoomEnter) room.Command {
 			return &room.Enter{Room: id.RoomID(m.Room), Set: m.Set, Event: m.Event, Join: m.Join, Staged: m.Staged}
+		}),
+		(*room.Backfill)(nil).Method(): decoder(func(m *wire.RoomBackfill) room.Command {
+			c := &room.Backfill{Room: id.RoomID(m.Room), Gap: m.Gap, Set: m.Set}
+			for _, s := range m.States {
+				c.States = append(c.States, room.BackfillState{Event: id.EventID(s.GetEvent()), Set: s.GetSet()})
+			}
+			return c
 		}),
 		(*room.OutOfBand)(nil).Method(): decoder(func(m *wire.RoomOutOfBand) room.Command {
 			return &room.OutOfBand{Room: id.RoomID(m.Room), Event: m.Event, Stripped: m.Stripped}

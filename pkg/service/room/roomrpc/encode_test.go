@@ -17,7 +17,7 @@ func commands() []room.Command {
 	return []room.Command{
 		&room.CreateRoom{}, &room.Send{}, &room.SendState{}, &room.Redact{}, &room.SetMembership{}, &room.SetProfile{}, &room.Forget{},
 		&room.Receipt{}, &room.Typing{}, &room.SetAlias{}, &room.DeleteAlias{}, &room.SetVisibility{},
-		&room.Accept{}, &room.Outline{}, &room.Outliers{}, &room.Enter{}, &room.OutOfBand{}, &room.Template{}, &room.InviteDraft{},
+		&room.Accept{}, &room.Outline{}, &room.Outliers{}, &room.Enter{}, &room.Backfill{}, &room.OutOfBand{}, &room.Template{}, &room.InviteDraft{},
 	}
 }
 

@@ -55,6 +55,7 @@ var table = []row{
 	{"matrix/serveracl", layerCore, everyoneButInfra},
 	{"matrix/pushrule", layerCore, everyoneButInfra},
 	{"matrix/filter", layerCore, everyoneButInfra},
+	{"matrix/invitation", layerCore, everyoneButInfra}, // whose invitations a user takes
 
 	// 1: drivers. They know no Matrix and no Heddle.
 	{"infra/pg", layerCore, []string{"store/", "config", "app"}},

@@ -30,7 +30,9 @@ func (a *Accounts) versions(w http.ResponseWriter, _ *http.Request) error {
 			"uk.tcpip.msc4133.stable":                        true,
 			"org.matrix.msc4108":                             a.o.Meets,
 			"org.matrix.msc4140":                             true,
+			"org.matrix.msc4155":                             true,
 			"org.matrix.msc4222":                             true,
+			"org.matrix.msc4380.stable":                      true,
 			"org.matrix.simplified_msc3575":                  true,
 		},
 	})

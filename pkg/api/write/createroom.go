@@ -2,7 +2,9 @@ package write
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -66,7 +68,7 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
 	}
-	cmd, err := h.createCommand(r.Context(), &q)
+	cmd, err := h.createCommand(r.Context(), c.UserID, &q)
 	if err != nil {
 		return err
 	}
@@ -103,7 +105,7 @@ func (h *Rooms) inviteRemote(r *http.Request, cmd *room.CreateRoom, made id.Room
 	}
 }
 
-func (h *Rooms) createCommand(ctx context.Context, q *createRequest) (*room.CreateRoom, error) {
+func (h *Rooms) createCommand(ctx context.Context, by id.UserID, q *createRequest) (*room.CreateRoom, error) {
 	cmd := &room.CreateRoom{Name: q.Name, Topic: q.Topic, IsDirect: q.IsDirect, Preset: room.Preset(q.Preset)}
 	switch q.Visibility {
 	case "public":
@@ -138,7 +140,7 @@ func (h *Rooms) createCommand(ctx context.Context, q *createRequest) (*room.Crea
 	if len(q.Invite3PID) > 0 {
 		return nil, q.Invite3PID[0].refuse()
 	}
-	cmd.Invite, err = h.invitations(ctx, q.Invite)
+	cmd.Invite, err = h.invitations(ctx, by, q.Invite)
 	return cmd, err
 }
 
@@ -171,7 +173,7 @@ func initialStates(list []initialState) ([]room.StateEvent, error) {
 const maxInvites = 100
 
 // invitations gives each user once, with the profile.
-func (h *Rooms) invitations(ctx context.Context, users []string) ([]room.Invitation, error) {
+func (h *Rooms) invitations(ctx context.Context, by id.UserID, users []string) ([]room.Invitation, error) {
 	if len(users) > maxInvites {
 		return nil, mxerr.Newf(mxerr.InvalidParam, "At most %d users can be invited at once", maxInvites)
 	}
@@ -192,7 +194,7 @@ func (h *Rooms) invitations(ctx context.Context, users []string) ([]room.Invitat
 		}
 		out = append(out, room.Invitation{User: user, Profile: p})
 	}
-	return out, nil
+	return out, h.mayInvite(ctx, by, slices.Collect(maps.Keys(seen))...)
 }
 
 // invitee reads a user who is to be invited. An invitation to another server needs that server's signature, for which it must be

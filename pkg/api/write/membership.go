@@ -238,6 +238,9 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 		}
 		return httpx.WriteJSON(w, http.StatusOK, empty)
 	}
+	if err := h.mayInvite(r.Context(), c.UserID, user); err != nil {
+		return err
+	}
 	if cmd.Profile, err = h.profile(r.Context(), user); err != nil {
 		return err
 	}

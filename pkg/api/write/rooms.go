@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/abroad"
@@ -18,9 +19,12 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
 
-// Profiles tells what is shown of a user of this server in rooms; of others it may know nothing. It is *account.Reader.
+// Profiles tells what is shown of a user of this server in rooms, and whose invitations the user takes; of others it may know nothing. It
+// is *account.Reader.
 type Profiles interface {
 	Shown(ctx context.Context, user id.UserID) (displayName, avatarURL string, err error)
+	// Invitations gives whose invitations users take; nothing of those who take all.
+	Invitations(ctx context.Context, users ...id.UserID) (map[id.UserID]invitation.Rules, error)
 }
 
 // AccountDoer has a command on a user done. It is *account.Front.
@@ -129,6 +133,20 @@ func (h *Rooms) do(ctx context.Context, cmd room.Command) (room.Answer, error) {
 func (h *Rooms) profile(ctx context.Context, user id.UserID) (room.Profile, error) {
 	name, avatar, err := h.o.Profiles.Shown(ctx, user)
 	return room.Profile{DisplayName: name, AvatarURL: avatar}, err
+}
+
+// mayInvite refuses to invite users of this server who do not take the inviting user's invitations.
+func (h *Rooms) mayInvite(ctx context.Context, by id.UserID, users ...id.UserID) error {
+	rules, err := h.o.Profiles.Invitations(ctx, users...)
+	if err != nil {
+		return err
+	}
+	for u, r := range rules {
+		if r.Of(by) == invitation.Blocked {
+			return mxerr.Newf(mxerr.InviteBlocked, "%s takes no invitations of yours", u)
+		}
+	}
+	return nil
 }
 
 func (h *Rooms) limit(ctx context.Context, class route.RateClass, r id.RoomID) error {

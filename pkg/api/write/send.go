@@ -168,6 +168,9 @@ func (h *Rooms) completeMember(ctx context.Context, c *auth.Caller, cmd *room.Se
 		if user.Server() != h.o.Server {
 			return mxerr.New(mxerr.Forbidden, "Users of other servers are invited by /invite")
 		}
+		if err := h.mayInvite(ctx, c.UserID, user); err != nil {
+			return err
+		}
 	case event.Join, event.Knock:
 	default:
 		return nil

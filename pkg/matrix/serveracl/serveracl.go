@@ -56,20 +56,20 @@ func (a ACL) Allows(server id.ServerName) bool {
 	}
 	host := strings.ToLower(server.Host())
 	for _, p := range a.deny {
-		if match(p, host) {
+		if Match(p, host) {
 			return false
 		}
 	}
 	for _, p := range a.allow {
-		if match(p, host) {
+		if Match(p, host) {
 			return true
 		}
 	}
 	return false
 }
 
-// match matches a glob: * stands for any characters, ? for one.
-func match(pattern, s string) bool {
+// Match matches a glob: * stands for any characters, ? for one.
+func Match(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0
 	for i < len(s) {
 		switch {

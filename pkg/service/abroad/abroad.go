@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
@@ -41,6 +42,8 @@ type Rooms interface {
 // Users knows the users of this server.
 type Users interface {
 	Exists(ctx context.Context, user id.UserID) (bool, error)
+	// Invites says whether the user takes an invitation by another.
+	Invites(ctx context.Context, user, by id.UserID) (invitation.Verdict, error)
 }
 
 // Options are what an Abroad needs. Log may be nil.

@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/inbound"
@@ -92,6 +93,12 @@ func (a *Abroad) Invited(ctx context.Context, origin id.ServerName, r id.RoomID,
 	}
 	if !exists {
 		return nil, mxerr.New(mxerr.NotFound, "The user does not exist")
+	}
+	switch verdict, err := a.o.Users.Invites(ctx, user, e.Sender()); {
+	case err != nil:
+		return nil, err
+	case verdict == invitation.Blocked:
+		return nil, mxerr.Newf(mxerr.InviteBlocked, "%s takes no invitations of yours", user)
 	}
 	signed := e.Sign(a.o.Server, a.o.Key)
 	here, err := a.o.Rooms.Here(ctx, r)

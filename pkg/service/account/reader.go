@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
@@ -67,6 +68,49 @@ func (r *Reader) Shown(ctx context.Context, u id.UserID) (displayName, avatarURL
 // AccountData gives account data of one type as JSON, of a room or global (room empty).
 func (r *Reader) AccountData(ctx context.Context, u id.UserID, room, typ string) ([]byte, bool, error) {
 	return r.db.AccountData(ctx, r.of(u), string(u), room, typ)
+}
+
+// Invitations gives whose invitations users of this server take; nothing of those who take all.
+func (r *Reader) Invitations(ctx context.Context, users ...id.UserID) (map[id.UserID]invitation.Rules, error) {
+	var shards []shard.ID
+	var names []string
+	for _, u := range users {
+		if r.shards.Local(string(u)) {
+			shards, names = append(shards, r.of(u)), append(names, string(u))
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	rows, err := r.db.DataOf(ctx, shards, names, invitation.TypeConfig, invitation.TypeFiltered)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	contents := make(map[string][2][]byte, len(rows))
+	for _, row := range rows {
+		c := contents[row.UserID]
+		if row.Type == invitation.TypeConfig {
+			c[0] = row.Content
+		} else {
+			c[1] = row.Content
+		}
+		contents[row.UserID] = c
+	}
+	out := make(map[id.UserID]invitation.Rules, len(contents))
+	for u, c := range contents {
+		out[id.UserID(u)] = invitation.Parse(c[0], c[1])
+	}
+	return out, nil
+}
+
+// Invites says whether a user takes an invitation by another.
+func (r *Reader) Invites(ctx context.Context, u, by id.UserID) (invitation.Verdict, error) {
+	rules, err := r.Invitations(ctx, u)
+	if err != nil {
+		return invitation.Blocked, err
+	}
+	of := rules[u]
+	return of.Of(by), nil
 }
 
 // Filter gives a stored filter as JSON.

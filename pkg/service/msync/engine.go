@@ -10,6 +10,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
@@ -173,6 +174,9 @@ type user struct {
 	memberships map[shard.Nid]*membership
 	// ignored are those on the user's list of ignored users; the map is not changed but replaced.
 	ignored map[string]bool
+	// invites are the contents of the account data that says whose invitations are shown, by type; what they come to is taken.
+	invites map[string][]byte
+	taken   invitation.Rules
 	// data are changes of account data after complete.
 	data     []accountData
 	complete shard.Pos
@@ -304,7 +308,8 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 	if err != nil {
 		return err
 	}
-	ignored, _, err := e.Accounts.AccountData(ctx, u.shard, u.id, "", accountdb.TypeIgnored)
+	data, err := e.Accounts.DataOf(ctx, []shard.ID{u.shard}, []string{u.id},
+		accountdb.TypeIgnored, invitation.TypeConfig, invitation.TypeFiltered)
 	if err != nil {
 		return err
 	}
@@ -337,12 +342,29 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 	for i := range u.pending {
 		e.changed(u, u.pending[i])
 	}
-	if u.ignored == nil { // the log may have told of a newer list already
-		u.ignored = accountdb.ParseIgnored(u.id, ignored)
+	for i := range data { // the log may have told of newer data already
+		_, newer := u.invites[data[i].Type]
+		switch {
+		case data[i].Type != accountdb.TypeIgnored:
+			if !newer {
+				u.invite(data[i].Type, data[i].Content)
+			}
+		case u.ignored == nil:
+			u.ignored = accountdb.ParseIgnored(u.id, data[i].Content)
+		}
 	}
 	u.pending, u.ready = nil, true
 	e.mu.Unlock()
 	return e.source.Reach(ctx, heads)
+}
+
+// invite notes account data that says whose invitations are shown. Under mu.
+func (u *user) invite(typ string, content []byte) {
+	if u.invites == nil {
+		u.invites = make(map[string][]byte, 2)
+	}
+	u.invites[typ] = content
+	u.taken = invitation.Parse(u.invites[invitation.TypeConfig], u.invites[invitation.TypeFiltered])
 }
 
 // enter notes that a served user is in a room. Under mu.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
@@ -329,8 +330,13 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 		u.complete = max(u.complete, u.data[over-1].pos)
 		u.data = slices.Clone(u.data[over:])
 	}
-	if body.RoomId == "" && body.Type == accountdb.TypeIgnored {
-		u.ignored = accountdb.ParseIgnored(u.id, body.Content)
+	if body.RoomId == "" {
+		switch body.Type {
+		case accountdb.TypeIgnored:
+			u.ignored = accountdb.ParseIgnored(u.id, body.Content)
+		case invitation.TypeConfig, invitation.TypeFiltered:
+			u.invite(body.Type, body.Content)
+		}
 	}
 	u.labels.hear(body.RoomId, body.Type, body.Content)
 	u.last = at.Pos

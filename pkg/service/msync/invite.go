@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -49,7 +50,7 @@ func (v *view) stripped(ctx context.Context, x *part, b []byte) ([]byte, error) 
 		return nil, err
 	}
 	sender := string(items[0].Event.Sender())
-	if v.ignored[sender] {
+	if v.ignored[sender] || x.membership.membership == roomdb.MembershipInvite && !v.invites.Shows(id.UserID(sender)) {
 		return nil, nil
 	}
 	if own[0].Flags.Has(roomdb.FlagOutlier) { // the room's state is not known here: this is what its server told

@@ -7,6 +7,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/invitation"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
@@ -42,6 +43,8 @@ type view struct {
 	telling *telling
 	// ignored are those whom the user wants to hear nothing of.
 	ignored map[string]bool
+	// invites are whose invitations are shown.
+	invites invitation.Rules
 	// mostMessages is how many messages to the device are told, if not as many as ever.
 	mostMessages int
 }
@@ -236,7 +239,7 @@ func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
 	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	v.ignored = u.ignored
+	v.ignored, v.invites = u.ignored, u.taken
 	v.upper = &token.Sync{Incarnation: e.incarnation, Positions: e.pos.Clone(), Ephemeral: e.ephemeral()}
 	if since != nil {
 		v.upper.Positions = v.upper.Positions.Max(since.Positions) // a token never goes backward

@@ -251,7 +251,7 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 			if !at.listed && (!before || told.flags&sentGone != 0) {
 				continue
 			}
-		case s.ignored[at.sender]:
+		case s.ignored[at.sender], m.membership == roomdb.MembershipInvite && !s.invites.Shows(id.UserID(at.sender)):
 			continue
 		}
 		out = append(out, x)

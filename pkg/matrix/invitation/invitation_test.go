@@ -57,7 +57,7 @@ func TestRules(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"default_action":"block"}`), []byte(`{"blocked_users":["@a*b?c:*"]}`))
-	f.Fuzz(func(t *testing.T, config, filtered []byte) {
+	f.Fuzz(func(_ *testing.T, config, filtered []byte) {
 		r := invitation.Parse(config, filtered)
 		r.Of("@alice:example.org")
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/farewell"
+	"github.com/heddle-im/heddle/pkg/service/guests"
 	"github.com/heddle-im/heddle/pkg/service/janitor"
 	"github.com/heddle-im/heddle/pkg/service/profile"
 	"github.com/heddle-im/heddle/pkg/service/room"
@@ -54,14 +55,16 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 			})
 			return err
 		})
-	leaver := farewell.New(walker, func(ctx context.Context, r id.RoomID, user id.UserID) error {
+	leave := func(ctx context.Context, r id.RoomID, user id.UserID) error {
 		_, err := writer.Do(ctx, nil, &room.SetMembership{Room: r, By: room.Origin{User: user}, Target: user, Action: room.ActionLeave})
 		return err
-	})
+	}
+	leaver := farewell.New(walker, leave)
 	words := searchdb.NewIndexer(s.db.Primary, s.shards)
 	b.durables = []durable{
 		{profile.Consumer, spreader, profile.Filter, 0},
 		{farewell.Consumer, leaver, farewell.Filter, 0},
+		{guests.Consumer, guests.New(s.rooms, s.accounts, s.shards, leave, s.log), guests.Filter, 0},
 		{searchdb.EventsConsumer, wordindex.NewEvents(words), wordindex.EventFilter, wordindex.Every},
 		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards), wordindex.PeopleFilter, wordindex.Every},
 	}

@@ -113,6 +113,7 @@ var table = []row{
 	{"service/account/oauth", layerService, []string{"api/web", "app"}},
 	{"service/profile", layerService, []string{"app"}},   // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
 	{"service/farewell", layerService, []string{"app"}},  // the same
+	{"service/guests", layerService, []string{"app"}},    // the same
 	{"service/wordindex", layerService, []string{"app"}}, // the same
 	{"service/roomwalk", layerService, []string{"service/profile", "service/farewell", "app"}},
 	{"service/e2ee", layerService, handlers},

@@ -1,5 +1,8 @@
 package route
 
+// Rooms returns the part of the table that is about rooms and their events.
+func Rooms() []Row { return roomRows() }
+
 // roomRows are what a client reads and does in rooms.
 func roomRows() []Row {
 	return []Row{

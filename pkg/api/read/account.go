@@ -237,6 +237,11 @@ func (a *Accounts) accountData(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	typ, room := httpx.Var(r, "type"), httpx.Var(r, "roomId")
+	if room != "" {
+		if _, err := roomVar(r); err != nil {
+			return err
+		}
+	}
 	if room == "" && typ == account.TypePushRules {
 		return a.pushRules(w, r)
 	}
@@ -244,7 +249,7 @@ func (a *Accounts) accountData(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
-	case !ok:
+	case !ok, string(v) == "{}": // what is deleted is left so (MSC3391)
 		return mxerr.New(mxerr.NotFound, "No account data of this type")
 	}
 	httpx.WriteRaw(w, http.StatusOK, v)
@@ -256,7 +261,11 @@ func (a *Accounts) tags(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v, ok, err := a.o.Accounts.AccountData(r.Context(), c.UserID, httpx.Var(r, "roomId"), "m.tag")
+	room, err := roomVar(r)
+	if err != nil {
+		return err
+	}
+	v, ok, err := a.o.Accounts.AccountData(r.Context(), c.UserID, string(room), "m.tag")
 	if err != nil {
 		return err
 	}

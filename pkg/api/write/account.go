@@ -288,7 +288,10 @@ func (a *Accounts) setProfileField(w http.ResponseWriter, r *http.Request) error
 	if c.Suspended {
 		return suspended()
 	}
-	field := httpx.Var(r, "keyName")
+	field, err := profileField(r, c)
+	if err != nil {
+		return err
+	}
 	var q map[string]jsontext.Value
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
@@ -311,7 +314,20 @@ func (a *Accounts) deleteProfileField(w http.ResponseWriter, r *http.Request) er
 	if c.Suspended {
 		return suspended()
 	}
-	return a.setProfile(w, r, c, httpx.Var(r, "keyName"), nil)
+	field, err := profileField(r, c)
+	if err != nil {
+		return err
+	}
+	return a.setProfile(w, r, c, field, nil)
+}
+
+// profileField gives the field of the profile that the path names, after refusing one that the caller may not change.
+func profileField(r *http.Request, c *auth.Caller) (string, error) {
+	field := httpx.Var(r, "keyName")
+	if c.Guest() && field != "displayname" {
+		return "", mxerr.New(mxerr.GuestAccessForbidden, "Guests may change their display name only")
+	}
+	return field, account.CheckProfileName(field)
 }
 
 func (a *Accounts) setProfile(w http.ResponseWriter, r *http.Request, c *auth.Caller, field string, v []byte) error {

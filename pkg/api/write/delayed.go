@@ -121,7 +121,10 @@ func (h *Rooms) delayed(w http.ResponseWriter, r *http.Request) (ev delaydb.Even
 	if err != nil {
 		return ev, false, err
 	}
-	ev = delaydb.Event{User: string(c.UserID), Device: string(c.DeviceID), Txn: by.Txn, Room: string(in), Type: httpx.Var(r, "eventType")}
+	ev = delaydb.Event{User: string(c.UserID), Device: string(c.DeviceID), Room: string(in), Type: httpx.Var(r, "eventType")}
+	if by.Txn != "" { // which names an event together with the rest of the path
+		ev.Txn = ev.Room + " " + ev.Type + " " + by.Txn
+	}
 	if ev.Txn == "" {
 		return ev, false, nil
 	}

@@ -191,6 +191,9 @@ func (h *Rooms) leave(w http.ResponseWriter, r *http.Request) error {
 
 func (h *Rooms) forget(w http.ResponseWriter, r *http.Request) error {
 	c := auth.Must(r.Context())
+	if err := httpx.DecodeOptional(r, &struct{}{}); err != nil {
+		return err
+	}
 	target, err := pathRoom(r)
 	if err != nil {
 		return err

@@ -171,7 +171,7 @@ func suspended() error {
 
 // origin says who acts. An application service may give an event's time.
 func origin(r *http.Request, c *auth.Caller) (room.Origin, error) {
-	o := room.Origin{User: c.UserID, Device: c.DeviceID}
+	o := room.Origin{User: c.UserID, Device: c.DeviceID, Guest: c.Guest()}
 	if c.Kind != account.KindAppservice {
 		return o, nil
 	}

@@ -48,6 +48,9 @@ func (h *Host) setProfile(ctx context.Context, s shard.ID, p *SetProfile) (chang
 	return c, nil
 }
 
+// deleted is the content of account data that was deleted (MSC3391).
+const deleted = "{}"
+
 func (h *Host) setAccountData(d *SetAccountData) (change, error) {
 	var c change
 	e, err := entry.AccountData(d.UserID, &entry.AccountDataBody{RoomId: d.RoomID, Type: d.Type, Content: d.Content})
@@ -158,14 +161,22 @@ const MaxAccountData = 1 << 20
 // maxProfileField is the longest name of a profile field, in bytes (spec: "Profiles").
 const maxProfileField = 255
 
+// CheckProfileName refuses a name that no field of a profile can have.
+func CheckProfileName(field string) error {
+	switch {
+	case len(field) > maxProfileField:
+		return mxerr.New(mxerr.KeyTooLarge, "The field's name is longer than 255 bytes")
+	case !validFieldName(field):
+		return mxerr.New(mxerr.InvalidParam, "The field's name is not a namespaced identifier")
+	}
+	return nil
+}
+
 // CheckProfileField refuses a profile field that the specification does not allow: a name that is too long or is not of
 // the grammar of namespaced identifiers, or a display name or avatar that is not a string.
 func CheckProfileField(field string, value []byte) error {
-	if len(field) > maxProfileField {
-		return mxerr.New(mxerr.KeyTooLarge, "The field's name is longer than 255 bytes")
-	}
-	if !validFieldName(field) {
-		return mxerr.New(mxerr.InvalidParam, "The field's name is not a namespaced identifier")
+	if err := CheckProfileName(field); err != nil {
+		return err
 	}
 	if len(value) > maxProfileBytes {
 		return mxerr.New(mxerr.ProfileTooLarge, "The profile would exceed 64 KiB")

@@ -201,7 +201,36 @@ func (h *Host) logout(ctx context.Context, s shard.ID, l *Logout) (change, error
 	if len(gone) == 0 {
 		return c, nil
 	}
+	if err := h.forgetSettings(ctx, s, l.UserID, gone, &c); err != nil {
+		return change{}, err
+	}
 	return c, c.listChanged(l.UserID, &entry.DeviceListBody{Gone: gone})
+}
+
+// typeLocalSettings begins the account data that holds what is set for one device (MSC3890).
+const typeLocalSettings = "org.matrix.msc3890.local_notification_settings."
+
+// forgetSettings deletes what was set for devices that are gone.
+func (h *Host) forgetSettings(ctx context.Context, s shard.ID, user string, devices []string, c *change) error {
+	types := make([]string, len(devices))
+	for i, d := range devices {
+		types[i] = typeLocalSettings + d
+	}
+	rows, err := h.db.DataOf(ctx, []shard.ID{s}, []string{user}, types...)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		if string(rows[i].Content) == deleted {
+			continue
+		}
+		d, err := h.setAccountData(&SetAccountData{UserID: user, Type: rows[i].Type, Content: []byte(deleted)})
+		if err != nil {
+			return err
+		}
+		c.entries, c.rows = append(c.entries, d.entries...), append(c.rows, d.rows...)
+	}
+	return nil
 }
 
 func (h *Host) setPassword(ctx context.Context, s shard.ID, p *SetPassword) (change, error) {

@@ -44,6 +44,8 @@ type Origin struct {
 	// Txn is the client's transaction id; empty if the endpoint has none. Repeats of a command with the same device and
 	// transaction id (and the same path, which the other fields tell) are one.
 	Txn string
+	// Guest says that the user is one: let into rooms only that let guests in.
+	Guest bool
 	// TS overrides the event's time, in ms: an application service may set it. 0: now.
 	TS int64
 }

@@ -108,6 +108,15 @@ func (c *SetMembership) check(v *view, before string) error {
 			return mxerr.New(mxerr.Forbidden, "this is for the user to do")
 		}
 	}
+	if c.By.Guest && c.Action != ActionLeave {
+		access, _ := canonjson.GetString(v.content(event.TypeGuestAccess, ""), "guest_access")
+		switch {
+		case v.lacks():
+			return errLacks
+		case access != "can_join": // spec: "Guest Access"
+			return mxerr.New(mxerr.Forbidden, "the room lets no guests in")
+		}
+	}
 	switch c.Action {
 	case ActionKick:
 		if v.lacks() {
@@ -121,7 +130,14 @@ func (c *SetMembership) check(v *view, before string) error {
 			return mxerr.New(mxerr.Forbidden, "the user is not in the room")
 		}
 	case ActionUnban:
-		if before != event.Ban {
+		may := v.power().CanBan(c.By.User, c.Target) && v.membership(c.By.User) == event.Join
+		switch {
+		case v.lacks():
+			return errLacks
+		case before == event.Ban:
+		case !may: // who is banned is not said
+			return mxerr.New(mxerr.Forbidden, "you may not unban users")
+		default:
 			return &mxerr.Error{Code: mxerr.BadState, HTTPStatus: 403, Message: "the user is not banned"}
 		}
 	}

@@ -98,6 +98,7 @@ type RoomOrigin struct {
 	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	Txn           string                 `protobuf:"bytes,3,opt,name=txn,proto3" json:"txn,omitempty"`
 	Ts            int64                  `protobuf:"varint,4,opt,name=ts,proto3" json:"ts,omitempty"`
+	Guest         bool                   `protobuf:"varint,5,opt,name=guest,proto3" json:"guest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +159,13 @@ func (x *RoomOrigin) GetTs() int64 {
 		return x.Ts
 	}
 	return 0
+}
+
+func (x *RoomOrigin) GetGuest() bool {
+	if x != nil {
+		return x.Guest
+	}
+	return false
 }
 
 type RoomProfile struct {
@@ -1827,13 +1835,14 @@ const file_room_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x1c\n" +
 	"\tunchanged\x18\x03 \x01(\bR\tunchanged\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"Z\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"p\n" +
 	"\n" +
 	"RoomOrigin\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x10\n" +
 	"\x03txn\x18\x03 \x01(\tR\x03txn\x12\x0e\n" +
-	"\x02ts\x18\x04 \x01(\x03R\x02ts\"O\n" +
+	"\x02ts\x18\x04 \x01(\x03R\x02ts\x12\x14\n" +
+	"\x05guest\x18\x05 \x01(\bR\x05guest\"O\n" +
 	"\vRoomProfile\x12!\n" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x1d\n" +
 	"\n" +

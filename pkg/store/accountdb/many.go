@@ -24,6 +24,15 @@ func (r *Reader) DataOf(ctx context.Context, shards []shard.ID, users []string, 
 	return rows, nil
 }
 
+// OfKind gives those of many users whose accounts are of a kind and not deactivated. Their shards are given in their order.
+func (r *Reader) OfKind(ctx context.Context, shards []shard.ID, users []string, k Kind) ([]string, error) {
+	out, err := r.q.ListOfKind(ctx, ListOfKindParams{Shards: shardNumbers(shards), Users: users, Kind: int16(k)})
+	if err != nil {
+		return nil, fmt.Errorf("read accounts: %w", err)
+	}
+	return out, nil
+}
+
 // WithPushers gives those of many users who have pushers. Their shards are given in their order.
 func (r *Reader) WithPushers(ctx context.Context, shards []shard.ID, users []string) ([]string, error) {
 	out, err := r.q.ListPusherUsers(ctx, ListPusherUsersParams{Shards: shardNumbers(shards), Users: users})

@@ -37,9 +37,10 @@ SELECT value FROM profile WHERE shard = $1 AND user_id = $2 AND field = $3;
 SELECT content FROM account_data WHERE shard = $1 AND user_id = $2 AND room_id = $3 AND type = $4;
 
 -- name: ListAccountData :many
--- All account data of a user that changed after a position: global (room_id '') and by room.
+-- All account data of a user that changed after a position: global (room_id '') and by room. What was deleted has the content {}, and is
+-- told as a change only.
 SELECT room_id, type, content, pos FROM account_data
-WHERE shard = $1 AND user_id = $2 AND pos > $3 ORDER BY pos;
+WHERE shard = $1 AND user_id = $2 AND pos > $3 AND ($3 > 0 OR content <> '{}') ORDER BY pos;
 
 -- name: ListAccountDataOfRooms :many
 -- All account data of a user that is of some rooms.
@@ -72,6 +73,12 @@ SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2;
 SELECT a.user_id, a.type, a.content
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
 JOIN account_data a ON a.shard = u.shard AND a.user_id = u.user_id AND a.room_id = '' AND a.type = ANY(@types::text[]);
+
+-- name: ListOfKind :many
+-- Those of some users whose accounts are of a kind.
+SELECT a.user_id
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.kind = @kind AND NOT a.deactivated;
 
 -- name: ListPusherUsers :many
 -- Those of some users who have pushers.

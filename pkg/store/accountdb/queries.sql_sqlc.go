@@ -321,7 +321,7 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (GetSess
 
 const listAccountData = `-- name: ListAccountData :many
 SELECT room_id, type, content, pos FROM account_data
-WHERE shard = $1 AND user_id = $2 AND pos > $3 ORDER BY pos
+WHERE shard = $1 AND user_id = $2 AND pos > $3 AND ($3 > 0 OR content <> '{}') ORDER BY pos
 `
 
 type ListAccountDataParams struct {
@@ -337,7 +337,8 @@ type ListAccountDataRow struct {
 	Pos     int64
 }
 
-// All account data of a user that changed after a position: global (room_id ”) and by room.
+// All account data of a user that changed after a position: global (room_id ”) and by room. What was deleted has the content {}, and is
+// told as a change only.
 func (q *Queries) ListAccountData(ctx context.Context, arg ListAccountDataParams) ([]ListAccountDataRow, error) {
 	rows, err := q.db.Query(ctx, listAccountData, arg.Shard, arg.UserID, arg.Pos)
 	if err != nil {
@@ -485,6 +486,39 @@ func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]Lis
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listOfKind = `-- name: ListOfKind :many
+SELECT a.user_id
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.kind = $3 AND NOT a.deactivated
+`
+
+type ListOfKindParams struct {
+	Shards []int16
+	Users  []string
+	Kind   int16
+}
+
+// Those of some users whose accounts are of a kind.
+func (q *Queries) ListOfKind(ctx context.Context, arg ListOfKindParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listOfKind, arg.Shards, arg.Users, arg.Kind)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

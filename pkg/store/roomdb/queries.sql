@@ -94,6 +94,10 @@ WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER 
 -- name: ListLocalMembers :many
 SELECT user_id FROM member WHERE room_nid = @room_nid AND local AND membership = @membership ORDER BY user_id LIMIT @count;
 
+-- name: ListLocalMembersAfter :many
+SELECT user_id FROM member
+WHERE room_nid = @room_nid AND local AND membership = @membership AND user_id > @after ORDER BY user_id LIMIT @count;
+
 -- name: ListMemberships :many
 -- The rooms of a user of this server.
 SELECT m.room_nid, m.membership, m.event_nid, m.pos, m.forgotten, r.room_id, r.version

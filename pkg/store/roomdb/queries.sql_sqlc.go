@@ -696,6 +696,43 @@ func (q *Queries) ListLocalMembers(ctx context.Context, arg ListLocalMembersPara
 	return items, nil
 }
 
+const listLocalMembersAfter = `-- name: ListLocalMembersAfter :many
+SELECT user_id FROM member
+WHERE room_nid = $1 AND local AND membership = $2 AND user_id > $3 ORDER BY user_id LIMIT $4
+`
+
+type ListLocalMembersAfterParams struct {
+	RoomNid    int64
+	Membership int16
+	After      string
+	Count      int32
+}
+
+func (q *Queries) ListLocalMembersAfter(ctx context.Context, arg ListLocalMembersAfterParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listLocalMembersAfter,
+		arg.RoomNid,
+		arg.Membership,
+		arg.After,
+		arg.Count,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listMembers = `-- name: ListMembers :many
 SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member WHERE room_nid = $1 ORDER BY user_id
 `

@@ -191,6 +191,17 @@ func (r *Reader) LocalMembers(ctx context.Context, room shard.Nid, m Membership,
 	return users, nil
 }
 
+// LocalMembersAfter reads users of this server with a membership of a room, in the order of their ids, after one of them.
+func (r *Reader) LocalMembersAfter(ctx context.Context, room shard.Nid, m Membership, after string, count int) ([]string, error) {
+	users, err := r.q.ListLocalMembersAfter(ctx, ListLocalMembersAfterParams{
+		RoomNid: int64(room), Membership: int16(m), After: after, Count: int32(count),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return users, nil
+}
+
 // MembershipRow is a membership of a user of this server, with the room's names.
 type MembershipRow struct {
 	RoomRef

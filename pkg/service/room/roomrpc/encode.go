@@ -204,11 +204,11 @@ func decoder[M any, P interface {
 }
 
 func origin(o *room.Origin) *wire.RoomOrigin {
-	return &wire.RoomOrigin{User: string(o.User), Device: string(o.Device), Txn: o.Txn, Ts: o.TS}
+	return &wire.RoomOrigin{User: string(o.User), Device: string(o.Device), Txn: o.Txn, Ts: o.TS, Guest: o.Guest}
 }
 
 func originOf(m *wire.RoomOrigin) room.Origin {
-	return room.Origin{User: id.UserID(m.GetUser()), Device: id.DeviceID(m.GetDevice()), Txn: m.GetTxn(), TS: m.GetTs()}
+	return room.Origin{User: id.UserID(m.GetUser()), Device: id.DeviceID(m.GetDevice()), Txn: m.GetTxn(), TS: m.GetTs(), Guest: m.GetGuest()}
 }
 
 func profile(p *room.Profile) *wire.RoomProfile {

@@ -1,8 +1,10 @@
 package e2ee_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,32 +23,62 @@ func newBenchOf(b *testing.B) *bench {
 	return w
 }
 
-// BenchmarkUpload uploads fifty one-time keys, as a new device does.
+// counted reports how many statements an operation makes beside the transaction that all who are ready share.
+func counted(b *testing.B) (ctx context.Context, report func(n int)) {
+	ctx, tally := pg.WithTally(b.Context())
+	b.ReportAllocs()
+	return ctx, func(n int) { b.ReportMetric(float64(tally.Count())/float64(n), "queries/op") }
+}
+
+// BenchmarkUpload uploads identity keys and fifty one-time keys, as a new device does.
 func BenchmarkUpload(b *testing.B) {
 	w := newBenchOf(b)
 	u := w.user("bob", "B")
-	for i := 0; b.Loop(); i++ {
-		if i%10 == 0 {
+	ctx, report := counted(b)
+	n := 0
+	for ; b.Loop(); n++ {
+		if n%10 == 0 {
+			b.StopTimer()
 			w.Exec(`DELETE FROM one_time_key`)
+			b.StartTimer()
 		}
-		w.upload(u, "B", &e2ee.Upload{OneTime: oneTime(i*50, 50)})
+		_, err := w.front.UploadKeys(ctx, u, "B", &e2ee.Upload{Device: deviceKeys(b, u, "B"), OneTime: oneTime(n*50, 50), Fallback: fallback})
+		require.NoError(b, err)
+	}
+	report(n)
+}
+
+// BenchmarkClaim claims one key of each of as many devices, as who speaks in a room with them does at first.
+func BenchmarkClaim(b *testing.B) {
+	for _, devices := range []int{1, 100} {
+		b.Run(fmt.Sprint("devices=", devices), func(b *testing.B) { claims(b, devices) })
 	}
 }
 
-// BenchmarkClaim claims one key of one device.
-func BenchmarkClaim(b *testing.B) {
+func claims(b *testing.B, devices int) {
 	w := newBenchOf(b)
-	u := w.user("bob", "B")
-	for i := 0; b.Loop(); i++ {
-		if i%50 == 0 {
-			w.Exec(`INSERT INTO one_time_key (shard, user_id, device_id, algorithm, key_id, json, pos)
-				SELECT $1, $2, 'B', 'signed_curve25519', 'k' || n, '{"key":"x"}', n FROM generate_series($3::int, $3::int + 49) n`,
-				int16(w.Shards.OfUser(string(u))), string(u), i)
-		}
-		c, err := w.front.Claim(w.Ctx(), map[string]map[string]string{string(u): {"B": "signed_curve25519"}})
-		require.NoError(b, err)
-		require.Len(b, c.Keys, 1)
+	wanted := make(map[string]map[string]string)
+	users := w.crowd(devices, 1)
+	for _, u := range users {
+		wanted[string(u)] = map[string]string{"D1": "signed_curve25519"}
 	}
+	ctx, report := counted(b)
+	n := 0
+	for ; b.Loop(); n++ {
+		if n%50 == 0 {
+			b.StopTimer()
+			for _, u := range users {
+				w.Exec(`INSERT INTO one_time_key (shard, user_id, device_id, algorithm, key_id, json, pos)
+					SELECT $1, $2, 'D1', 'signed_curve25519', 'k' || n, '{"key":"x"}', n FROM generate_series($3::int, $3::int + 49) n`,
+					int16(w.Shards.OfUser(string(u))), string(u), n)
+			}
+			b.StartTimer()
+		}
+		c, err := w.front.Claim(ctx, wanted)
+		require.NoError(b, err)
+		require.Len(b, c.Keys, devices)
+	}
+	report(n)
 }
 
 // crowd makes users with devices that have keys, and gives their ids.
@@ -72,16 +104,14 @@ func BenchmarkQuery(b *testing.B) {
 	for _, u := range w.crowd(1000, 3) {
 		q[string(u)] = nil
 	}
-	b.ReportAllocs()
-	ctx, tally := pg.WithTally(b.Context())
+	ctx, report := counted(b)
 	n := 0
-	for b.Loop() {
+	for ; b.Loop(); n++ {
 		k, err := w.reader.Query(ctx, viewer, q)
 		require.NoError(b, err)
 		require.Len(b, k.Devices, 1000)
-		n++
 	}
-	b.ReportMetric(float64(tally.Count())/float64(n), "queries/op")
+	report(n)
 }
 
 // BenchmarkFanOut sends one message to each of ten thousand devices.
@@ -89,14 +119,17 @@ func BenchmarkFanOut(b *testing.B) {
 	w := newBenchOf(b)
 	alice := w.user("alice", "A")
 	users := w.crowd(1000, 10)
-	for i := 0; b.Loop(); i++ {
-		messages := make(map[string]map[string]json.RawMessage)
-		for _, u := range users {
-			messages[string(u)] = make(map[string]json.RawMessage)
-			for d := 1; d <= 10; d++ {
-				messages[string(u)][fmt.Sprintf("D%d", d)] = content("a megolm session, encrypted for one device, takes about as much as this and more")
-			}
+	messages := make(map[string]map[string]json.RawMessage)
+	for _, u := range users {
+		messages[string(u)] = make(map[string]json.RawMessage)
+		for d := 1; d <= 10; d++ {
+			messages[string(u)][fmt.Sprintf("D%d", d)] = content(strings.Repeat("a megolm session, encrypted for one device ", 16))
 		}
-		require.NoError(b, w.front.Send(w.Ctx(), &e2ee.Sending{Sender: alice, Device: "A", Type: "m.room.encrypted", Txn: fmt.Sprint(i), Messages: messages}))
 	}
+	ctx, report := counted(b)
+	n := 0
+	for ; b.Loop(); n++ {
+		require.NoError(b, w.front.Send(ctx, &e2ee.Sending{Sender: alice, Device: "A", Type: "m.room.encrypted", Txn: fmt.Sprint(n), Messages: messages}))
+	}
+	report(n)
 }

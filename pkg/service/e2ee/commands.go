@@ -80,6 +80,10 @@ type PutSignatures struct {
 type ToDevice struct {
 	UserID   string `json:"u"`
 	DeviceID string `json:"d"`
+	// Of, if it is not 0, says that of all the user's devices only those of one Part of so many are meant: what is large goes to many devices
+	// by several commands.
+	Part int `json:"p,omitempty"`
+	Of   int `json:"o,omitempty"`
 	// JSON is {"content":…,"sender":…,"type":…}.
 	JSON json.RawMessage `json:"j"`
 }

@@ -1,6 +1,7 @@
 package e2ee_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -350,24 +351,99 @@ func TestToDevice(t *testing.T) {
 	require.Error(t, send("5", map[string]map[string]json.RawMessage{"bob": {"B2": content("x")}}))
 }
 
-// Messages to many devices are cut into bounded commands, and all come.
+// counting notes what it has done.
+type counting struct {
+	e2ee.Doer
+	mu   sync.Mutex // guards cmds
+	cmds [][]byte
+}
+
+func (c *counting) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.Answer, error) {
+	b, err := e2ee.Encode(cmd)
+	if err != nil {
+		return e2ee.Answer{}, err
+	}
+	c.mu.Lock()
+	c.cmds = append(c.cmds, b)
+	c.mu.Unlock()
+	return c.Doer.Do(ctx, key, cmd)
+}
+
+func (b *bench) devices(u id.UserID, n int) {
+	b.Exec(`INSERT INTO device (shard, user_id, device_id, created, last_seen, pos) SELECT $1, $2, 'D' || n, 0, 0, 0 FROM generate_series(1, $3::int) n`,
+		int16(b.Shards.OfUser(string(u))), string(u), n)
+}
+
+// Messages to ten thousand devices are cut into bounded commands, and each comes once, also if the request is repeated.
 func TestFanOut(t *testing.T) {
 	b := newBench(t)
+	done := &counting{Doer: b.front.Do}
+	b.front.Do = done
 	alice := b.user("alice", "A")
-	messages := make(map[string]map[string]json.RawMessage)
-	for i := range 20 {
-		u := b.user(fmt.Sprintf("u%d", i))
-		messages[string(u)] = make(map[string]json.RawMessage)
-		b.Exec(`INSERT INTO device (shard, user_id, device_id, created, last_seen, pos) SELECT $1, $2, 'D' || n, 0, 0, 0 FROM generate_series(1, 100) n`,
-			int16(b.Shards.OfUser(string(u))), string(u))
+	named, all := make(map[string]map[string]json.RawMessage), make(map[string]map[string]json.RawMessage)
+	for i := range 100 {
+		u := roomtest.User(fmt.Sprintf("u%d", i))
+		b.devices(u, 100)
+		named[string(u)] = make(map[string]json.RawMessage)
 		for d := 1; d <= 100; d++ {
-			messages[string(u)][fmt.Sprintf("D%d", d)] = content("x")
+			named[string(u)][fmt.Sprintf("D%d", d)] = content("x")
+		}
+		all[string(u)] = map[string]json.RawMessage{"*": content("y")}
+	}
+	for range 2 {
+		for txn, m := range map[string]map[string]map[string]json.RawMessage{"1": named, "2": all} {
+			require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{Sender: alice, Device: "A", Type: "m.test", Txn: txn, Messages: m}))
 		}
 	}
-	require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{Sender: alice, Device: "A", Type: "m.test", Txn: "1", Messages: messages}))
 	var n int
 	require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(*) FROM to_device`).Scan(&n))
-	require.Equal(t, 2000, n)
+	require.Equal(t, 2*10_000, n)
+	require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(DISTINCT (user_id, device_id)) FROM to_device`).Scan(&n))
+	require.Equal(t, 10_000, n)
+	for _, c := range done.cmds {
+		require.Less(t, len(c), 512<<10)
+	}
+	t.Logf("%d commands for each", len(done.cmds)/2)
+	require.Less(t, len(done.cmds)/2, 100)
+}
+
+// A large message to all of a user's devices goes by several commands, each to a part of them.
+func TestLargeMessageToAllDevices(t *testing.T) {
+	b := newBench(t)
+	alice, bob := b.user("alice", "A"), roomtest.User("bob")
+	b.devices(bob, 500)
+	large := map[string]map[string]json.RawMessage{string(bob): {"*": content(strings.Repeat("x", 20<<10))}}
+	for range 2 {
+		require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{Sender: alice, Device: "A", Type: "m.test", Txn: "1", Messages: large}))
+	}
+	var n, devices int
+	require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(*), count(DISTINCT device_id) FROM to_device`).Scan(&n, &devices))
+	require.Equal(t, 500, n)
+	require.Equal(t, 500, devices)
+}
+
+// What waits for a device that never comes ends somewhere, and the newest is kept; a device that is removed leaves nothing.
+func TestDeadDevicesDoNotGrow(t *testing.T) {
+	b := newBench(t)
+	alice, bob := b.user("alice", "A"), b.user("bob", "DEAD")
+	s := int16(b.Shards.OfUser(string(bob)))
+	b.Exec(`INSERT INTO to_device (shard, user_id, device_id, pos, json) SELECT $1, $2, 'DEAD', n - 20000, '{"content":{"n":"old"}}' FROM generate_series(1, 11000) n`, s, string(bob))
+	for i := range 300 {
+		require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{
+			Sender: alice, Device: "A", Type: "m.test", Txn: fmt.Sprint(i), Messages: map[string]map[string]json.RawMessage{string(bob): {"DEAD": content(fmt.Sprint(i))}},
+		}))
+	}
+	var left int
+	require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(*) FROM to_device`).Scan(&left))
+	require.LessOrEqual(t, left, 10_000+128, "10,000, and what came since it was looked at")
+	require.GreaterOrEqual(t, left, 10_000)
+	require.Len(t, b.queue(bob, "DEAD"), 300, "the newest stay")
+	b.logout(bob, "DEAD")
+	for _, table := range []string{"to_device", "device_key", "one_time_key", "fallback_key"} {
+		var n int
+		require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(*) FROM `+table+` WHERE device_id = 'DEAD'`).Scan(&n))
+		require.Zero(t, n, table)
+	}
 }
 
 func key(first int64, verified bool, data string) e2ee.SessionKey {

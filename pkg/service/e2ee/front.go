@@ -39,6 +39,9 @@ const (
 	pieceMessages = 400
 	pieceClaims   = 400
 	inFlight      = 8 // commands of one request
+	// mostDevices and usualDevices are what a message to all devices of a user is multiplied by: at most, and by the way.
+	mostDevices  = 1000
+	usualDevices = 16
 	// maxContent bounds a message to a device: what a federated EDU can carry.
 	maxContent = 64 << 10
 )
@@ -264,14 +267,15 @@ func (f *Front) pieces(q *Sending) ([]Command, error) {
 				continue
 			}
 			s := f.Shards.OfUser(user)
-			c := local[s]
-			if c == nil || sizes[c] > pieceBytes || len(c.Messages) >= pieceMessages {
-				c = &SendToDevice{}
-				local[s], cmds = c, append(cmds, c)
+			for _, m := range cutUp(user, device, Message(q.Sender, q.Type, compact)) {
+				c := local[s]
+				if c == nil || sizes[c]+m.cost() > pieceBytes || len(c.Messages) >= pieceMessages {
+					c = &SendToDevice{}
+					local[s], cmds = c, append(cmds, c)
+				}
+				sizes[c] += m.cost()
+				c.Messages = append(c.Messages, m)
 			}
-			m := Message(q.Sender, q.Type, compact)
-			sizes[c] += len(m)
-			c.Messages = append(c.Messages, ToDevice{UserID: user, DeviceID: device, JSON: m})
 		}
 	}
 	for _, server := range slices.Sorted(maps.Keys(away)) {
@@ -285,6 +289,33 @@ func (f *Front) pieces(q *Sending) ([]Command, error) {
 		}
 	}
 	return cmds, nil
+}
+
+// cutUp gives a message to a device, or the parts of one to all devices, such that each part, multiplied, is bounded whatever number of devices
+// the user has. It depends on nothing but the message, so that a repeat of the request is cut alike.
+func cutUp(user, device string, message []byte) []ToDevice {
+	m := ToDevice{UserID: user, DeviceID: device, JSON: message}
+	n := 1 + len(message)*mostDevices/maxFanOut
+	if device != "*" || n == 1 {
+		return []ToDevice{m}
+	}
+	out := make([]ToDevice, n)
+	for i := range out {
+		out[i] = m
+		out[i].Part, out[i].Of = i, n
+	}
+	return out
+}
+
+// cost is about how many bytes the message comes to.
+func (m *ToDevice) cost() int {
+	switch {
+	case m.Of > 0:
+		return pieceBytes // it fills a command
+	case m.DeviceID == "*":
+		return len(m.JSON) * usualDevices
+	}
+	return len(m.JSON)
 }
 
 // directToDevice gives the contents of the EDUs that carry messages to another server: as many as it takes to keep each within bounds.

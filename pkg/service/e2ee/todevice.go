@@ -2,6 +2,7 @@ package e2ee
 
 import (
 	"context"
+	"hash/fnv"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -15,8 +16,9 @@ import (
 const (
 	// maxEntryMessages bounds the bytes of messages in one log entry.
 	maxEntryMessages = 64 << 10
-	// maxFanOut bounds what one command comes to when messages to all devices of a user have been multiplied.
-	maxFanOut = 2 << 20
+	// maxFanOut bounds what one command comes to when messages to all devices of a user have been multiplied. A transaction may have 4 MiB, and a
+	// message is in it twice: as a row, and in the log.
+	maxFanOut = 1536 << 10
 	// maxQueue is how many messages wait for a device; the oldest go first. The queue of a device that never syncs ends here.
 	maxQueue = 10_000
 	// queueCheck is one in how many messages has its device's queue looked at.
@@ -50,6 +52,9 @@ func (h *Host) sendToDevice(ctx context.Context, s shard.ID, q *SendToDevice) (c
 			to = []string{m.DeviceID}
 		}
 		for _, d := range to {
+			if !m.means(d) {
+				continue
+			}
 			if b.total += len(m.JSON); b.total > maxFanOut {
 				return change{}, mxerr.New(mxerr.TooLarge, "The message goes to too many devices for its size")
 			}
@@ -62,6 +67,16 @@ func (h *Host) sendToDevice(ctx context.Context, s shard.ID, q *SendToDevice) (c
 		return change{}, err
 	}
 	return c, h.trimQueues(ctx, s, &c)
+}
+
+// means tells whether a message to all devices is to one of them by this command.
+func (m *ToDevice) means(device string) bool {
+	if m.Of == 0 {
+		return true
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(device))
+	return int(h.Sum32()%uint32(m.Of)) == m.Part
 }
 
 // bundle gathers messages to one user into log entries. An entry's position is the place of a message in its device's queue, so an entry has at

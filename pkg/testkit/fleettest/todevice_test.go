@@ -41,11 +41,12 @@ type inbox struct {
 	} `json:"to_device"`
 }
 
-func startMail(t *testing.T, url string) *mail {
+// startMail makes the clients, in turns on each of the servers.
+func startMail(t *testing.T, urls ...string) *mail {
 	t.Helper()
 	m := &mail{t: t, since: make([]string, mailClients)}
 	for i := range mailClients {
-		c, err := fleettest.Register(t.Context(), url, fmt.Sprintf("mail%d", i))
+		c, err := fleettest.Register(t.Context(), urls[i%len(urls)], fmt.Sprintf("mail%d", i))
 		require.NoError(t, err)
 		m.clients = append(m.clients, c)
 		m.sent, m.got = append(m.sent, map[string]bool{}), append(m.got, map[string]int{})
@@ -102,6 +103,48 @@ func (m *mail) complete(n int) bool {
 func TestMessagesToDevicesUnderKills(t *testing.T) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
 	m := startMail(t, f.URL)
+	m.under(func() {
+		for _, v := range []string{"master-1", "synchrotron-1", "nats", "master-2", "synchrotron-2", "redis", "postgres"} {
+			kill(f, v)
+		}
+	}, f)
+}
+
+// The same between two servers: what one owes the other outlives whoever was about to send, to take or to pass it on.
+func TestMessagesToDevicesBetweenServersUnderKills(t *testing.T) {
+	spec := fleettest.Split()
+	spec.Synchrotrons = 1
+	fleets := federated(t, spec, "localhost", "127.0.0.1")
+	m := startMail(t, fleets[0].URL, fleets[1].URL)
+	m.under(func() {
+		for i, v := range []string{"master-1", "federation-reader-1", "master-2", "nats", "postgres", "federation-reader-1", "master-1"} {
+			kill(fleets[i%2], v)
+		}
+	}, fleets...)
+}
+
+// kill kills a process, and starts it again.
+func kill(f *fleettest.Fleet, name string) {
+	switch name {
+	case "postgres":
+		f.Database.Kill()
+		f.Database.Start()
+	case "redis":
+		f.Redis.Stop()
+		pause(500 * time.Millisecond)
+		f.Redis.Start()
+	default:
+		f.Process(name).Kill()
+		pause(500 * time.Millisecond)
+		f.Process(name).Restart()
+	}
+	pause(time.Second)
+}
+
+// under has everybody send and read while something is done, and then counts.
+func (m *mail) under(fault func(), fleets ...*fleettest.Fleet) {
+	t := m.t
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var senders, readers sync.WaitGroup
@@ -115,17 +158,7 @@ func TestMessagesToDevicesUnderKills(t *testing.T) {
 			}
 		})
 	}
-	for _, v := range []string{"master-1", "synchrotron-1", "nats", "master-2", "synchrotron-2", "postgres"} {
-		if v == "postgres" {
-			f.Database.Kill()
-			f.Database.Start()
-		} else {
-			f.Process(v).Kill()
-			pause(500 * time.Millisecond)
-			f.Process(v).Restart()
-		}
-		pause(time.Second)
-	}
+	fault()
 	m.stop.Store(true)
 	senders.Wait()
 	m.done.Store(true)
@@ -133,19 +166,21 @@ func TestMessagesToDevicesUnderKills(t *testing.T) {
 	total := 0
 	for n := range mailClients {
 		total += len(m.sent[n])
-		require.Len(t, m.got[n], len(m.sent[n]), "nothing comes that was not sent")
+		require.Len(t, m.got[n], len(m.sent[n]), "nothing comes that was not sent, and all that was")
 		for body := range m.sent[n] {
 			require.Equal(t, 1, m.got[n][body], "%s to %d", body, n)
 		}
 	}
-	db := f.Database.Open()
-	require.Eventually(t, func() bool {
-		for n := range mailClients {
-			m.sync(ctx, n, 0)
-		}
-		var left int
-		err := db.Pool.QueryRow(ctx, `SELECT count(*) FROM to_device`).Scan(&left)
-		return err == nil && left == 0
-	}, 30*time.Second, 200*time.Millisecond, "what was received is removed")
+	for _, f := range fleets {
+		db := f.Database.Open()
+		require.Eventually(t, func() bool {
+			for n := range mailClients {
+				m.sync(ctx, n, 0)
+			}
+			var left int
+			err := db.Pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM to_device) + (SELECT count(*) FROM fed_edu WHERE type = 'm.direct_to_device')`).Scan(&left)
+			return err == nil && left == 0
+		}, 30*time.Second, 200*time.Millisecond, "what was received is removed")
+	}
 	t.Logf("%d messages; %d sends were tried again", total, m.tries.Load())
 }

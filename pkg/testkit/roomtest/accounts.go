@@ -19,9 +19,15 @@ func (w *World) Epoch(shard.ID) (shard.Epoch, bool) { return w.epoch, true }
 // asked for again.
 func (w *World) Accounts(cfg account.Config) *account.Front {
 	w.T.Helper()
+	return w.AccountsAt(cfg, account.Argon2Params{MemoryKiB: 64, Time: 1, Threads: 1})
+}
+
+// AccountsAt is Accounts with passwords of some cost.
+func (w *World) AccountsAt(cfg account.Config, cost account.Argon2Params) *account.Front {
+	w.T.Helper()
 	db := accountdb.NewReader(w.DB.Pool)
 	host := account.NewHost(w.Shards, w, w.Committer, db, w.Log(), time.Now)
-	passwords, err := account.NewPasswords(account.Argon2Params{MemoryKiB: 64, Time: 1, Threads: 1}, 2)
+	passwords, err := account.NewPasswords(cost, 2)
 	require.NoError(w.T, err)
 	return account.NewFront(Server, w.Shards, cfg, host, db, passwords, []byte("secret"), time.Now)
 }

@@ -1,6 +1,6 @@
 // Two users with two devices each hold an encrypted conversation with a real client: cross-signing is set up, devices and people verify each
 // other by comparing emoji, what each device says is read by all, a third device restores the key backup and reads what was said before it
-// was there, and a device that was removed is sent no more keys.
+// was there, a fourth takes over what a dehydrated device was sent, and a device that was removed is sent no more keys.
 //
 // usage: node encrypted.mjs ALICES_BASE_URL BOBS_BASE_URL
 // Prints one line for each step; exits with 1 and says why when something is not as it should be.
@@ -153,6 +153,21 @@ async function talk() {
     await bob1.client.sendTextMessage(roomId, "to five devices");
     await Promise.all([...all, alice3].map((d) => reads(d, roomId, "to five devices")));
     assert(true, "a new device is given keys of what is said from then on");
+
+    // A dehydrated device is given keys while nobody is there, and the next device takes them over.
+    assert(await alice1.crypto.isDehydrationSupported(), "dehydrated devices are supported");
+    await alice1.crypto.startDehydration({ createNewKey: true });
+    await eventually(async () => (await bob1.crypto.getUserDeviceInfo([alice1.user])).get(alice1.user)?.size === 4, "the dehydrated device being heard of");
+    await bob1.client.sendTextMessage(roomId, "to who is asleep");
+    const alice4 = await device(await login(accounts[0]), { ...alice1.secrets });
+    let taken = 0;
+    alice4.client.on(CryptoEvent.RehydrationProgress, (keys) => (taken = keys));
+    await alice4.crypto.bootstrapCrossSigning({});
+    await alice4.crypto.startDehydration({ rehydrate: true });
+    assert(taken > 0, "a new device takes over what was sent to the dehydrated one");
+    await alice4.client.scrollback(alice4.client.getRoom(roomId), 50);
+    await reads(alice4, roomId, "to who is asleep");
+    alice4.client.stopClient();
 
     bob2.client.stopClient();
     await bob1.client.deleteDevice(bob2.id, { type: "m.login.password", identifier: { type: "m.id.user", user: bob1.user }, password: accounts[1].password });

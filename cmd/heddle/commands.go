@@ -19,7 +19,7 @@ import (
 
 // commands is the command line, for kong.
 type commands struct {
-	cli.Global
+	global
 
 	Run    runCmd    `cmd:"" help:"Run everything in one process. Needs no configuration."`
 	Keygen keygenCmd `cmd:"" help:"Make this homeserver's signing key, unless there is one."`
@@ -37,9 +37,17 @@ type commands struct {
 type runCmd struct{}
 
 func (runCmd) Run(p cli.Process, c *commands) error {
-	return c.Serve(p, app.Options{Kind: app.AllInOne, NATS: func(dir string, log *slog.Logger) app.NATSServer {
-		return embedded.NewServer(embedded.Config{Scratch: dir, Logger: log})
-	}})
+	cfg, err := c.load(p, true)
+	if err != nil {
+		return err
+	}
+	return p.Serve(cfg, app.Options{
+		Kind:    app.AllInOne,
+		Started: func(url string) { c.welcome(p, cfg.ServerName, url) },
+		NATS: func(dir string, log *slog.Logger) app.NATSServer {
+			return embedded.NewServer(embedded.Config{Scratch: dir, Logger: log})
+		},
+	})
 }
 
 type keygenCmd struct {
@@ -49,7 +57,7 @@ type keygenCmd struct {
 func (k keygenCmd) Run(p cli.Process, c *commands) error {
 	path := k.Out
 	if path == "" {
-		cfg, err := c.Load(p, true)
+		cfg, err := c.load(p, true)
 		if err != nil {
 			return err
 		}
@@ -76,7 +84,7 @@ type configCheckCmd struct {
 }
 
 func (k configCheckCmd) Run(p cli.Process, c *commands) error {
-	cfg, err := c.Load(p, !k.Worker)
+	cfg, err := c.load(p, !k.Worker)
 	if err != nil {
 		return err
 	}
@@ -89,7 +97,7 @@ type migrateCmd struct {
 }
 
 func (k migrateCmd) Run(p cli.Process, c *commands) error {
-	cfg, err := c.Load(p, true)
+	cfg, err := c.load(p, true)
 	if err != nil {
 		return err
 	}
@@ -101,7 +109,7 @@ type statusCmd struct {
 }
 
 func (k statusCmd) Run(p cli.Process, c *commands) error {
-	cfg, err := c.Load(p, true)
+	cfg, err := c.load(p, true)
 	if err != nil {
 		return err
 	}
@@ -124,7 +132,7 @@ type userCreateCmd struct {
 }
 
 func (k userCreateCmd) Run(p cli.Process, c *commands) error {
-	cfg, err := c.Load(p, true)
+	cfg, err := c.load(p, true)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (k routesCmd) Run(p cli.Process, c *commands) error {
 		},
 		Listen: k.Listen, Namespace: k.Namespace, Gateway: k.Gateway,
 	}
-	cfg, err := c.Load(p, true)
+	cfg, err := c.load(p, true)
 	if err != nil {
 		return err
 	}

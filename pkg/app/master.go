@@ -78,9 +78,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	front.LimitGuesses(s.limiter)
 	users := write.NewAccounts(front, s.delegated(front))
 	p.handlers = users.Handlers()
-	if err := provideOAuth(s, front, users, p.handlers); err != nil {
-		return part{}, err
-	}
+	provideOAuth(s, front, users, p.handlers)
 	maps.Copy(p.handlers, meeting(s))
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))

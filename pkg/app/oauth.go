@@ -12,20 +12,16 @@ import (
 )
 
 // provideOAuth adds the server's own OAuth 2.0 to the handlers, if the configuration wants it.
-func provideOAuth(s *shared, front *account.Front, users *write.Accounts, handlers httpx.Handlers) error {
+func provideOAuth(s *shared, front *account.Front, users *write.Accounts, handlers httpx.Handlers) {
 	if !s.cfg.OAuth.Provide {
-		return nil
+		return
 	}
 	provider := oauth.NewProvider(oauth.Options{Secret: s.secret, Accounts: front, Soft: s.soft, BaseURL: s.baseURL(), Now: s.now})
-	pages, err := web.New(web.Options{
+	pages := web.New(web.Options{
 		Server: s.base.server, Provider: provider, Front: front, Accounts: account.NewReader(s.shards, s.accounts),
 	})
-	if err != nil {
-		return err
-	}
 	users.ResetOn(provider.AccountURL(oauth.ActionReset))
 	maps.Copy(handlers, pages.Handlers())
-	return nil
 }
 
 // meeting lets devices meet for a login by QR code, where that works.

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
-	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -43,7 +42,7 @@ func collectSpans(t *testing.T) *spans {
 	s := &spans{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
-		var req collector.ExportTraceServiceRequest
+		var req tracepb.TracesData // which is encoded as the request is
 		if err == nil {
 			err = proto.Unmarshal(b, &req)
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,13 +12,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The programs themselves, as they are built: what is wrong with the configuration is one line on standard error that names
-// the key, and an exit code that tells the configuration (2) from what happened (1).
-func TestProgramsSayWhatIsWrong(t *testing.T) {
+// The programs themselves, as they are built.
+func TestPrograms(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", dir, "github.com/heddle-im/heddle/cmd/...")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
+	t.Run("say what is wrong", func(t *testing.T) { sayWhatIsWrong(t, dir) })
+	t.Run("have a version and a help", func(t *testing.T) { haveVersionAndHelp(t, dir) })
+	t.Run("carry no dead code", func(t *testing.T) { carryNoDeadCode(t, dir) })
+}
+
+// What is wrong with the configuration is one line on standard error that names the key, and an exit code that tells the
+// configuration (2) from what happened (1). So it is with the command line.
+func sayWhatIsWrong(t *testing.T, dir string) {
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
@@ -76,9 +84,50 @@ nats: {url: "nats://127.0.0.1:1"}
 			})
 		}
 	}
+	for args, want := range map[string]string{
+		"--nope": "master: flag provided but not defined: -nope\n",
+		"run":    "master: unexpected argument run\n",
+		"-c":     "master: flag needs an argument: -c\n",
+	} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "master"), args).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.Equal(t, ExitConfig, exit.ExitCode())
+		require.Equal(t, want, string(out))
+	}
+}
+
+func haveVersionAndHelp(t *testing.T, dir string) {
 	for _, program := range []string{"master", "synchrotron", "federation-reader", "heddle"} {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(dir, program), "--version").Output()
 		require.NoError(t, err)
 		require.Equal(t, 1, strings.Count(string(out), "\n"))
+		out, err = exec.CommandContext(t.Context(), filepath.Join(dir, program), "--help").Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), "--config=FILE")
+	}
+}
+
+// A worker's program holds what a worker may call, and no more: the linker leaves out methods that nobody calls, which it may do only if
+// nothing in the program calls methods by name (docs/adr/0016). Of Redis's commands a worker uses a handful.
+func carryNoDeadCode(t *testing.T, dir string) {
+	for _, program := range []string{"master", "synchrotron", "federation-reader"} {
+		f, err := elf.Open(filepath.Join(dir, program))
+		require.NoError(t, err)
+		symbols, err := f.Symbols()
+		require.NoError(t, f.Close())
+		require.NoError(t, err)
+		commands := 0
+		for _, s := range symbols {
+			require.NotEqual(t, "text/template.(*state).evalField", s.Name, "%s: templates call methods by name", program)
+			require.False(t, strings.HasPrefix(s.Name, "github.com/alecthomas/kong."), "%s: %s", program, s.Name)
+			require.False(t, strings.HasPrefix(s.Name, "google.golang.org/grpc."), "%s: %s", program, s.Name)
+			if strings.HasPrefix(s.Name, "github.com/redis/go-redis/v9.cmdable.") {
+				commands++
+			}
+		}
+		require.NotEmpty(t, symbols)
+		require.Less(t, commands, 50, "%s has all of Redis's commands: something calls methods by name "+
+			"(go build -ldflags=-dumpdep ./cmd/%s 2>&1 | grep ReflectMethod)", program, program)
 	}
 }

@@ -44,7 +44,7 @@ func (h *Handlers) login(w http.ResponseWriter, status int, v url.Values, proble
 		Title: "Your account", Problem: problem, Path: oauth.PathAccount, Action: v.Get("action"), DeviceID: v.Get("device_id"), Username: v.Get("username"),
 	}
 	p.Ask, p.Button = question(p.Action)
-	return h.show(w, status, "account.html", p)
+	return h.show(w, status, accountPage, p)
 }
 
 // manage does what a form asks for, after who sent it has logged in.
@@ -80,7 +80,7 @@ func (h *Handlers) manage(w http.ResponseWriter, r *http.Request) error {
 			return h.login(w, http.StatusOK, v, "")
 		}
 		if err = h.o.Front.Deactivate(r.Context(), u, false); err == nil {
-			return h.show(w, http.StatusOK, "message.html", page{Title: "Your account", Said: "The account is deactivated."})
+			return h.show(w, http.StatusOK, messagePage, page{Title: "Your account", Said: "The account is deactivated."})
 		}
 	}
 	if err != nil {
@@ -130,8 +130,7 @@ func (h *Handlers) overview(w http.ResponseWriter, r *http.Request, u id.UserID,
 	if err != nil {
 		return mxerr.Internal(err)
 	}
-	return h.show(w, http.StatusOK, "devices.html", page{
+	return h.show(w, http.StatusOK, devicesPage, page{
 		Title: "Your account", Said: said, Path: oauth.PathAccount, Request: ticket, Username: string(u), Devices: devices, DisplayName: name,
-		Delete: oauth.ActionDelete, Profile: oauth.ActionProfile, Reset: oauth.ActionReset, Deactivate: oauth.ActionDeactivate,
 	})
 }

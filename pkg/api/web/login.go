@@ -78,7 +78,7 @@ func (h *Handlers) ask(w http.ResponseWriter, status int, path string, c *oauth.
 		p.Title = "Create an account"
 	}
 	p.Path, p.Client, p.Request, p.Registers, p.NeedsToken = path, c, sealed, cfg.Enabled, cfg.RequireToken
-	return h.show(w, status, "login.html", p)
+	return h.show(w, status, loginPage, p)
 }
 
 // answer takes a person's answer to a request.
@@ -155,7 +155,7 @@ func (h *Handlers) done(w http.ResponseWriter, r *http.Request, request *oauth.R
 		if u == "" {
 			said = "The device was refused. You can close this page."
 		}
-		return h.show(w, http.StatusOK, "message.html", page{Title: "Done", Said: said})
+		return h.show(w, http.StatusOK, messagePage, page{Title: "Done", Said: said})
 	}
 	if u == "" {
 		return leave(w, request.Deny())
@@ -177,7 +177,7 @@ func (h *Handlers) link(w http.ResponseWriter, r *http.Request) error {
 		return h.failed(w, r, err)
 	}
 	if q.Get("code") == "" {
-		return h.show(w, http.StatusOK, "link.html", page{Title: "Log in a device", Path: oauth.PathLink})
+		return h.show(w, http.StatusOK, linkPage, page{Title: "Log in a device", Path: oauth.PathLink})
 	}
 	c, request, err := h.o.Provider.Waiting(r.Context(), q.Get("code"))
 	if err != nil {
@@ -185,7 +185,7 @@ func (h *Handlers) link(w http.ResponseWriter, r *http.Request) error {
 		if status >= http.StatusInternalServerError || !wantsPage(r) {
 			return h.refused(w, err)
 		}
-		return h.show(w, status, "link.html", page{Title: "Log in a device", Path: oauth.PathLink, Username: q.Get("code"), Problem: why})
+		return h.show(w, status, linkPage, page{Title: "Log in a device", Path: oauth.PathLink, Username: q.Get("code"), Problem: why})
 	}
 	return h.ask(w, http.StatusOK, oauth.PathLink, &c, &request, page{})
 }

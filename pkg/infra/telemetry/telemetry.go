@@ -27,7 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -148,7 +148,7 @@ func (t *Telemetry) trace(ctx context.Context, id Identity, c Config) error {
 		// Spans get ids, which logs and other workers see, and are not recorded.
 		sampler = sdktrace.NeverSample()
 	} else {
-		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(tracesURL(c.OTLPEndpoint)))
+		exporter, err := otlptrace.New(ctx, newCollector(tracesURL(c.OTLPEndpoint)))
 		if err != nil {
 			return fmt.Errorf("otlp_endpoint: %w", err)
 		}

@@ -1,0 +1,178 @@
+package web
+
+import (
+	_ "embed"
+
+	g "maragu.dev/gomponents"
+	h "maragu.dev/gomponents/html"
+
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+)
+
+// The pages are made by functions and not by html/template, which calls methods by name, so that the linker keeps every method of
+// every package in each worker (docs/adr/0016). What is shown is escaped where it is put, by g.Text and the attributes; an address
+// of somebody else's in href must have been checked to be https before (oauth.Client).
+
+//go:embed style.css
+var style string
+
+// page is what the pages show. Each uses a part of it.
+type page struct {
+	Title, Server, Problem, Said string
+
+	Path     string
+	Client   *oauth.Client
+	Request  string // sealed: the request, or the ticket of who logged in
+	Username string
+
+	Registers, Creating, NeedsToken bool
+
+	Action, DeviceID, Ask, Button string
+	Devices                       []account.Device
+	DisplayName                   string
+}
+
+// frame is what all pages have around their body.
+func frame(p *page, body ...g.Node) g.Node {
+	return h.Doctype(h.HTML(
+		h.Lang("en"),
+		h.Head(
+			h.Meta(h.Charset("utf-8")),
+			h.Meta(h.Name("viewport"), h.Content("width=device-width, initial-scale=1")),
+			h.Meta(h.Name("robots"), h.Content("noindex")),
+			h.TitleEl(g.Text(p.Title+" · "+p.Server)),
+			h.StyleEl(g.Raw(style)),
+		),
+		h.Body(h.Main(
+			h.P(h.Class("server"), g.Text(p.Server)),
+			h.H1(g.Text(p.Title)),
+			g.If(p.Problem != "", h.P(h.Class("problem"), h.Role("alert"), g.Text(p.Problem))),
+			g.Group(body),
+		)),
+	))
+}
+
+func messagePage(p *page) g.Node { return frame(p, h.P(g.Text(p.Said))) }
+
+// loginPage asks for what an app may do, and who allows it.
+func loginPage(p *page) g.Node {
+	swap, swapText := doCreate, "I have no account yet"
+	if p.Creating {
+		swap, swapText = doHave, "I have an account"
+	}
+	return frame(p,
+		h.P(h.Class("client"), h.Strong(g.Text(p.Client.Title())), g.Text(" ("+p.Client.Host()+
+			") wants to use your account: to read and send messages and to change your settings in your name.")),
+		document(p.Client.TermsURI, "Its terms"),
+		document(p.Client.PolicyURI, "Its privacy policy"),
+		h.Form(
+			h.Method("post"), h.Action(p.Path),
+			hidden("request", p.Request),
+			credentials(p),
+			g.If(p.Creating && p.NeedsToken, h.Label(g.Text("Registration token"),
+				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
+			g.If(p.Creating, button("", doRegister, "Create the account and allow")),
+			g.If(!p.Creating, button("", doLogin, "Log in and allow")),
+			button("second", doDeny, "Refuse", h.FormNoValidate()),
+			g.If(p.Registers, button("link", swap, swapText, h.FormNoValidate())),
+		),
+	)
+}
+
+// linkPage asks for the code that a device without a browser shows.
+func linkPage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("Enter the code that your other device shows. Go on only if you have just begun to log in there yourself.")),
+		h.Form(
+			h.Method("get"), h.Action(p.Path),
+			h.Label(g.Text("Code"), h.Input(h.Name("code"), h.Value(p.Username), h.AutoComplete("off"), autoCapitalize("characters"),
+				noSpellcheck(), h.MaxLength("16"), h.Required(), h.AutoFocus())),
+			h.Button(g.Text("Go on")),
+		),
+	)
+}
+
+// accountPage asks who it is, before an action.
+func accountPage(p *page) g.Node {
+	return frame(p, h.Form(
+		h.Method("post"), h.Action(p.Path),
+		hidden("action", p.Action),
+		hidden("device_id", p.DeviceID),
+		h.P(g.Text(p.Ask)),
+		credentials(p),
+		h.Button(g.Text(p.Button)),
+	))
+}
+
+// devicesPage is where people look after their account once they have logged in.
+func devicesPage(p *page) g.Node {
+	form := func(nodes ...g.Node) g.Node {
+		return h.Form(h.Method("post"), h.Action(p.Path), hidden("ticket", p.Request), g.Group(nodes))
+	}
+	devices := g.Map(p.Devices, func(d account.Device) g.Node {
+		name, seen := d.DisplayName, d.DeviceID
+		if name == "" {
+			name = d.DeviceID
+		}
+		if d.LastSeenIP != "" {
+			seen += " · last seen from " + d.LastSeenIP
+		}
+		return h.Li(form(
+			hidden("device_id", d.DeviceID),
+			h.Span(h.Strong(g.Text(name)), h.Br(), h.Small(g.Text(seen))),
+			action(oauth.ActionDelete, "Log it out"),
+		))
+	})
+	return frame(p,
+		g.If(p.Said != "", h.P(h.Class("said"), h.Role("status"), g.Text(p.Said))),
+		h.P(g.Text("Logged in as "+p.Username+".")),
+		h.H2(g.Text("Devices")),
+		h.Ul(devices, g.If(len(p.Devices) == 0, h.Li(g.Text("None.")))),
+		h.H2(g.Text("Profile")),
+		form(
+			h.Label(g.Text("Display name"), h.Input(h.Name("displayname"), h.Value(p.DisplayName), h.MaxLength("256"))),
+			action(oauth.ActionProfile, "Save"),
+		),
+		h.H2(g.Text("Encryption")),
+		form(
+			h.P(g.Text("If you have lost all your devices and your recovery key, your identity can be made anew. Others will be told that it changed.")),
+			action(oauth.ActionReset, "Let an app make it anew"),
+		),
+		h.H2(g.Text("End of the account")),
+		h.P(h.A(h.Href(p.Path+"?action="+oauth.ActionDeactivate), g.Text("Deactivate the account"))),
+	)
+}
+
+// credentials are the fields for who somebody is.
+func credentials(p *page) g.Node {
+	kind := "current-password"
+	if p.Creating {
+		kind = "new-password"
+	}
+	return g.Group{
+		h.Label(g.Text("User name"), h.Input(h.Name("username"), h.Value(p.Username), h.AutoComplete("username"), autoCapitalize("none"),
+			noSpellcheck(), h.MaxLength("255"), h.Required(), g.If(p.Username == "", h.AutoFocus()))),
+		h.Label(g.Text("Password"), h.Input(h.Name("password"), h.Type("password"), h.AutoComplete(kind), h.MaxLength("512"), h.Required())),
+	}
+}
+
+func document(uri, text string) g.Node {
+	return g.If(uri != "", h.P(h.Class("small"), h.A(h.Href(uri), h.Rel("noreferrer"), g.Text(text))))
+}
+
+func hidden(name, value string) g.Node {
+	return h.Input(h.Type("hidden"), h.Name(name), h.Value(value))
+}
+
+// button is one of several that tell what to do.
+func button(class, do, text string, more ...g.Node) g.Node {
+	return h.Button(g.If(class != "", h.Class(class)), h.Name("do"), h.Value(do), g.Group(more), g.Text(text))
+}
+
+func action(do, text string) g.Node {
+	return h.Button(h.Class("second"), h.Name("action"), h.Value(do), g.Text(text))
+}
+
+func autoCapitalize(v string) g.Node { return g.Attr("autocapitalize", v) }
+func noSpellcheck() g.Node           { return g.Attr("spellcheck", "false") }

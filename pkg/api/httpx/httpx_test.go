@@ -126,9 +126,8 @@ func TestMuxAgrees(t *testing.T) {
 			require.True(t, rt.mux.Match(req, &ours))
 			a, err := theirs.Route.GetPathTemplate()
 			require.NoError(t, err)
-			b, err := ours.Route.GetPathTemplate()
-			require.NoError(t, err)
-			require.Equal(t, a, b)
+			b := rt.index.Lookup(req.Method, req.URL.EscapedPath()).Pattern
+			require.Equal(t, a, strings.ReplaceAll(b, "...}", ":.*}"))
 			require.Equal(t, theirs.Route.GetName(), r.Name+" "+p)
 			for k := range theirs.Vars { // theirs are still encoded
 				require.Equal(t, "a/"+k, ours.Vars[k])
@@ -139,16 +138,14 @@ func TestMuxAgrees(t *testing.T) {
 }
 
 func TestPathVariablesAreDecoded(t *testing.T) {
-	var room, typ, tmpl string
+	var room, typ string
 	rt := newRouter(t, Options{Handlers: Handlers{"sendMessage": func(w http.ResponseWriter, r *http.Request) error {
 		room, typ = Var(r, "roomId"), Var(r, "eventType")
-		tmpl, _ = mux.CurrentRoute(r).GetPathTemplate()
 		return WriteEmpty(w)
 	}}})
 	require.Equal(t, 200, do(rt, "PUT", "/_matrix/client/v3/rooms/%21a%2Fb:c/send/m%20x/1", "").Code)
 	require.Equal(t, "!a/b:c", room)
 	require.Equal(t, "m x", typ)
-	require.Equal(t, "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", tmpl)
 	requireError(t, do(rt, "PUT", "/_matrix/client/v3/rooms/!a%ff:c/send/m/1", ""), 400, mxerr.InvalidParam)
 }
 

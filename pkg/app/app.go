@@ -51,6 +51,8 @@ type Options struct {
 	NATS func(dir string, log *slog.Logger) NATSServer
 	// NoShortCut sends requests for shards that this process itself holds over the wire too. For tests.
 	NoShortCut bool
+	// Reads is the highest feature level that this process reads; 0: the release's. For tests of two releases side by side.
+	Reads int32
 	// Counter counts the statements of the pools. For tests.
 	Counter *pg.QueryCounter
 }
@@ -99,6 +101,7 @@ type part struct {
 func (a *App) build() error {
 	b := a.base
 	a.group.Add("budget", b.budget)
+	a.group.Add("feature level", b.level)
 	a.group.Add("register", b.renewer)
 	a.group.Add("members", b.members)
 	s, err := newShared(b)
@@ -151,7 +154,7 @@ func (a *App) listen(s *shared, parts []part) error {
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
 		Parking: parking, Gate: b.gate, Pressure: b.pressure,
-		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Internal: fwd.Internal,
+		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Elsewhere: fwd.LaterRelease, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
 		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,
 	})
@@ -232,7 +235,7 @@ func (a *App) version() any {
 		Kind     Kind   `json:"kind"`
 		Schema   span   `json:"schema"`
 		Protocol span   `json:"protocol"`
-	}{b.opts.Build, b.cfg.Instance, b.opts.Kind, span{schema.Min, schema.Max}, span{protocolMin, protocolMax}}
+	}{b.opts.Build, b.cfg.Instance, b.opts.Kind, span{schema.Min, schema.Max}, span{featureOldest, int(b.level.Reads())}}
 }
 
 // Run serves until ctx ends, the process is told to stop, or a part fails.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/config"
 	"github.com/heddle-im/heddle/pkg/fleet/lease"
+	"github.com/heddle-im/heddle/pkg/fleet/level"
 	"github.com/heddle-im/heddle/pkg/fleet/members"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/cache"
@@ -30,10 +31,10 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/schema"
 )
 
-// The protocol between workers that this binary speaks.
+// The feature levels (fleet/level) that this binary reads: what a release writes that its predecessor cannot read is a level more.
 const (
-	protocolMin = 1
-	protocolMax = 1
+	featureOldest = 1
+	featureNewest = 1
 )
 
 // base is what every kind of worker stands on. What is opened here is closed in reverse by close.
@@ -60,6 +61,7 @@ type base struct {
 	leases   *leasedb.DB
 	renewer  *lease.Renewer
 	members  *members.Register
+	level    *level.Level
 	ready    *lifecycle.Readiness
 	status   *status
 	tls      *tls.Config
@@ -257,6 +259,12 @@ func (b *base) openSoft(context.Context) error {
 
 func (b *base) openFleet(context.Context) error {
 	b.leases = leasedb.NewDB(b.db)
+	reads := b.opts.Reads
+	if reads == 0 {
+		reads = featureNewest
+	}
+	b.level = level.New(fleetdb.NewDB(b.db), level.Options{Reads: reads, Log: b.log})
+	b.ready.Register("feature level", b.level.Check)
 	b.status = newStatus(b)
 	var roles []string
 	if b.opts.Kind != Synchrotron && b.opts.Kind != FederationReader {
@@ -270,7 +278,7 @@ func (b *base) openFleet(context.Context) error {
 	b.renewer = lease.NewRenewer(b.leases, lease.RenewerConfig{
 		Worker: leasedb.Worker{
 			Instance: b.cfg.Instance, Kind: string(b.opts.Kind), Address: b.address, Version: b.opts.Build.Version,
-			ProtocolMin: protocolMin, ProtocolMax: protocolMax, Roles: roles,
+			ProtocolMin: featureOldest, ProtocolMax: int(b.level.Reads()), Roles: roles,
 		},
 		Status: b.status.now, Logger: b.log,
 	})

@@ -28,6 +28,8 @@ const patient = 30 * time.Second
 type fleet struct {
 	cfg config.Config
 	db  *pgtest.DB
+	// reads is the feature level that the workers to be started read; 0: this release's.
+	reads int32
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -82,7 +84,7 @@ func (f *fleet) start(t *testing.T, kind Kind, name string) *worker {
 	cfg.Listen.HTTP, cfg.Listen.Ops = freePort(t), freePort(t)
 	w := &worker{}
 	var err error
-	w.App, err = New(t.Context(), cfg, Options{Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w})
+	w.App, err = New(t.Context(), cfg, Options{Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w, Reads: f.reads})
 	require.NoError(t, err)
 	require.NoError(t, w.Start(t.Context()))
 	t.Cleanup(func() { w.stop(t) })

@@ -17,12 +17,14 @@ import (
 
 // Overview is a homeserver as its database shows it. Its JSON is what programs may rely on: fields are added and not changed.
 type Overview struct {
-	ServerName   string           `json:"server_name"`
-	FeatureLevel int32            `json:"feature_level"`
-	Incarnation  IncarnationState `json:"incarnation"`
-	Database     DatabaseState    `json:"database"`
-	Workers      []WorkerState    `json:"workers"`
-	Shards       []ShardState     `json:"shards"`
+	ServerName   string `json:"server_name"`
+	FeatureLevel int32  `json:"feature_level"`
+	// FeatureLevelHeldBy are the workers of an earlier release than others, without which the level would be higher.
+	FeatureLevelHeldBy []string         `json:"feature_level_held_by"`
+	Incarnation        IncarnationState `json:"incarnation"`
+	Database           DatabaseState    `json:"database"`
+	Workers            []WorkerState    `json:"workers"`
+	Shards             []ShardState     `json:"shards"`
 	// Roles are the leases on other things than shards.
 	Roles []RoleState `json:"roles"`
 	// Consumers are the durable followers of the log.
@@ -120,7 +122,7 @@ func ReadOverview(ctx context.Context, cfg config.Config) (*Overview, error) {
 	defer o.close()
 	v := &Overview{
 		ServerName: cfg.ServerName, Workers: []WorkerState{}, Shards: []ShardState{}, Roles: []RoleState{},
-		Consumers: []ConsumerState{}, Problems: []string{},
+		Consumers: []ConsumerState{}, Problems: []string{}, FeatureLevelHeldBy: []string{},
 	}
 	for _, read := range []func(context.Context, *Overview) error{o.readDatabase, o.readWorkers, o.readLog, o.readLeases} {
 		if err := read(ctx, v); err != nil {
@@ -306,7 +308,17 @@ func (v *Overview) judge() {
 	if v.Database.InRecovery {
 		say("database.dsn leads to a standby: nothing can be written")
 	}
+	newest := v.FeatureLevel
 	for _, w := range v.Workers {
+		newest = max(newest, w.Protocol[1])
+	}
+	for _, w := range v.Workers {
+		switch reads := w.Protocol[1]; {
+		case reads < v.FeatureLevel:
+			say("worker %s reads feature level %d only", w.Instance, reads)
+		case reads < newest && reads == v.FeatureLevel:
+			v.FeatureLevelHeldBy = append(v.FeatureLevelHeldBy, w.Instance)
+		}
 		if w.StatusError != "" {
 			say("worker %s: %s", w.Instance, w.StatusError)
 			continue

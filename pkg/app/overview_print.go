@@ -18,7 +18,11 @@ func (v *Overview) Print(out io.Writer) error {
 	p.line("database\tPostgreSQL %s, %s, incarnation %d%s", v.Database.Version, bytesOf(v.Database.Bytes), v.Incarnation.Number,
 		ordinal(v.Incarnation.Count))
 	p.line("failover\t%s", v.failover())
-	p.line("feature level\t%d", v.FeatureLevel)
+	held := ""
+	if n := len(v.FeatureLevelHeldBy); n > 0 {
+		held = ", held there by " + strings.Join(v.FeatureLevelHeldBy, ", ")
+	}
+	p.line("feature level\t%d%s", v.FeatureLevel, held)
 	p.section("WORKER\tKIND\tADDRESS\tVERSION\tSTATE\tNATS\tLAG\tMEMORY\tCPU\tUP")
 	for _, w := range v.Workers {
 		p.line("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s", w.Instance, w.Kind, w.Address, w.Version, w.State, yesNo(w.NATS), w.Lag,

@@ -92,7 +92,7 @@ var table = []row{
 	{"store/searchdb", layerStore, readers},
 	{"store/logdb", layerStore, []string{"store/commitdb", "app"}},
 	{"store/leasedb", layerStore, []string{"store/commitdb", "fleet/lease", "app"}}, // its row types are what lease decides on
-	{"store/fleetdb", layerStore, []string{"store/commitdb", "fleet/members", "app"}},
+	{"store/fleetdb", layerStore, []string{"store/commitdb", "fleet/members", "fleet/level", "app"}},
 
 	// 4: the fleet.
 	{"store/commitdb", layerFleet, []string{"app"}},
@@ -100,6 +100,7 @@ var table = []row{
 	{"shardlog/commit", layerFleet, []string{"store/commitdb", "service/", "app"}},
 	{"shardlog/follow", layerFleet, []string{"service/", "app"}},
 	{"fleet/lease", layerFleet, []string{"app"}},
+	{"fleet/level", layerFleet, []string{"app"}},
 	{"fleet/members", layerFleet, []string{"api/", "app"}},
 	{"fleet/rpc", layerFleet, []string{"service/room/roomrpc", "app"}},
 	{"remote/fedclient", layerFleet, []string{"remote/keyring", "api/auth", "app"}},

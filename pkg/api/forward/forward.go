@@ -32,6 +32,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/fleet/members"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
 )
 
 // guardHeader marks a request that was passed on by a worker: the MAC of its method and URI under a key of the cluster.
@@ -121,16 +122,44 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, row *route.R
 		f.count(row, "loop")
 		return mxerr.Unavailable("This request was passed on to a worker that is not a "+string(row.Kind), 1000)
 	}
-	var targets []members.Worker
-	for _, t := range f.opts.Members.Rank(row.Kind, Key(row, r)) {
-		if t.Instance != f.opts.Self && len(targets) < attempts {
-			targets = append(targets, t)
-		}
-	}
+	targets := f.targets(r, row, 0)
 	if len(targets) == 0 {
 		f.count(row, "no_worker")
 		return mxerr.Unavailable("No worker of kind "+string(row.Kind)+" is available", 5000)
 	}
+	return f.pass(w, r, row, targets)
+}
+
+// LaterRelease implements httpx.Options.Elsewhere: a request of this worker's own kind with a token that a later release made is answered
+// by a worker of that release, if there is one and the request did not come from another worker.
+func (f *Forwarder) LaterRelease(row *route.Row, err error) httpx.Handler {
+	var newer *token.UnknownVersionError
+	if !errors.As(err, &newer) {
+		return nil
+	}
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if f.Internal(r) {
+			return err
+		}
+		targets := f.targets(r, row, int32(newer.Version)) //nolint:gosec // five bits
+		if len(targets) == 0 {
+			return err
+		}
+		return f.pass(w, r, row, targets)
+	}
+}
+
+// targets are the workers to try for a request, of those that read a feature level.
+func (f *Forwarder) targets(r *http.Request, row *route.Row, level int32) (targets []members.Worker) {
+	for _, t := range f.opts.Members.Rank(row.Kind, Key(row, r)) {
+		if t.Instance != f.opts.Self && t.ProtocolMax >= level && len(targets) < attempts {
+			targets = append(targets, t)
+		}
+	}
+	return targets
+}
+
+func (f *Forwarder) pass(w http.ResponseWriter, r *http.Request, row *route.Row, targets []members.Worker) error {
 	out, err := newReplay(r)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/fleet/members"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -329,4 +330,55 @@ func TestKeys(t *testing.T) {
 func TestNewWantsASecret(t *testing.T) {
 	_, err := New(Options{Secret: []byte("short")})
 	require.Error(t, err)
+}
+
+// A token of a later release: the older worker has its request answered by one of that release, with the body that it has read already,
+// and answers itself if there is none, or if it was asked by another.
+func TestATokenOfALaterRelease(t *testing.T) {
+	fl := &fleet{}
+	unknown := func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := httpx.ReadBody(r); err != nil {
+			return err
+		}
+		return mxerr.New(mxerr.InvalidParam, "not one of this server").WithCause(&token.UnknownVersionError{Version: 2})
+	}
+	older := worker(t, fl, "older", 1, unknown)
+	resp, body := older.do(t, "POST", sliding, `{"lists":{}}`)
+	require.Equal(t, http.StatusBadRequest, resp.StatusCode, body)
+	require.Contains(t, body, string(mxerr.InvalidParam))
+
+	worker(t, fl, "as-old", 1, func(http.ResponseWriter, *http.Request) error { panic("asked in vain") })
+	worker(t, fl, "newer", 2, func(w http.ResponseWriter, r *http.Request) error {
+		b, err := httpx.ReadBody(r)
+		if err != nil {
+			return err
+		}
+		return httpx.WriteJSON(w, http.StatusOK, map[string]string{"got": string(b), "of": r.URL.RawQuery})
+	})
+	for range 3 { // on one connection
+		resp, body = older.do(t, "POST", sliding+"?pos=later", `{"lists":{}}`)
+		require.Equal(t, http.StatusOK, resp.StatusCode, body)
+		require.JSONEq(t, `{"got":"{\"lists\":{}}","of":"pos=later"}`, body)
+	}
+	guard := httptest.NewRequest("POST", sliding, nil)
+	resp, body = older.do(t, "POST", sliding, `{}`, guardHeader, older.forward.guard(guard))
+	require.Equal(t, http.StatusBadRequest, resp.StatusCode, "it came from another worker: "+body)
+}
+
+const sliding = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+
+// worker starts a synchrotron that reads a feature level and answers sliding sync.
+func worker(t *testing.T, fl *fleet, instance string, reads int32, h httpx.Handler) *node {
+	t.Helper()
+	fw, err := New(Options{Members: fl, Self: instance, Secret: []byte("0123456789abcdef0123456789abcdef")})
+	require.NoError(t, err)
+	rt, err := httpx.New(httpx.Options{
+		Kinds: []route.Kind{route.Synchrotron}, Handlers: httpx.Handlers{"slidingSync": h}, Forwarder: fw, Internal: fw.Internal,
+		Elsewhere: fw.LaterRelease,
+	})
+	require.NoError(t, err)
+	n := &node{forward: fw, server: httptest.NewServer(rt)}
+	t.Cleanup(func() { n.server.Close(); fw.Close() })
+	fl.workers = append(fl.workers, members.Worker{Instance: instance, Kind: route.Synchrotron, Address: n.address(), ProtocolMax: reads})
+	return n
 }

@@ -1,6 +1,7 @@
 package httpx
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -50,8 +51,11 @@ func ReadBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	b, err := io.ReadAll(r.Body)
+	b, err := readAll(r.Body, r.ContentLength)
 	if err == nil {
+		if whole, ok := r.Body.(*body); ok {
+			whole.whole = b
+		}
 		return b, nil
 	}
 	var tooLarge *http.MaxBytesError
@@ -64,6 +68,19 @@ func ReadBody(r *http.Request) ([]byte, error) {
 		// The client broke off, or its chunks were malformed.
 		return nil, mxerr.New(mxerr.NotJSON, "The request's body did not arrive whole").WithCause(err)
 	}
+}
+
+// presize bounds what a length that a client claims has us allocate before anything came.
+const presize = 64 << 10
+
+// readAll is io.ReadAll for a body that says how long it is.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length <= 0 {
+		return io.ReadAll(r)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, min(length, presize)+bytes.MinRead))
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 // Unmarshal is Decode for bytes.
@@ -138,6 +155,15 @@ type body struct {
 	read     int64
 	begun    bool
 	ended    bool
+	whole    []byte // what ReadBody gave
+}
+
+// again gives the body to another handler after one that has read it, or has not begun to.
+func (b *body) again() io.ReadCloser {
+	if b.whole != nil {
+		return io.NopCloser(bytes.NewReader(b.whole))
+	}
+	return b
 }
 
 func (b *body) Read(p []byte) (int, error) {

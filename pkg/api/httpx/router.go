@@ -61,6 +61,9 @@ type Options struct {
 	Wrap func(row *route.Row, h Handler) Handler
 	// Forwarder gets requests for rows of other kinds; it must be there unless Kinds are all kinds.
 	Forwarder Forwarder
+	// Elsewhere, if not nil, is asked when a handler fails before it has answered: it may know a handler that answers in its place, by
+	// asking another worker.
+	Elsewhere func(row *route.Row, err error) Handler
 	// Internal says whether a request was passed on by another worker: only such a request may continue a trace.
 	Internal func(r *http.Request) bool
 	// Parking, if not nil, keeps the connections of those who wait; the server must serve its Listener.
@@ -302,7 +305,14 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 				return
 			}
 		}
-		if err := h(w, r); err != nil {
+		err := h(w, r)
+		if err != nil && !forwarded && w.status == 0 && rt.opts.Elsewhere != nil {
+			if other := rt.opts.Elsewhere(row, err); other != nil {
+				r.Body = body.again()
+				err = other(w, r)
+			}
+		}
+		if err != nil {
 			rt.fail(w, r, row.Name, err)
 		}
 	})

@@ -47,7 +47,8 @@ const (
 	KindSpace     Kind = 3
 )
 
-// The newest versions that this binary reads and writes.
+// The newest versions that this binary reads and writes. A version's number is the feature level (fleet/level) that brings it: it is
+// written once the cluster has that level, and a worker that does not know it passes the request on to one that reads the level.
 const (
 	SyncVersion      = 1
 	RoomVersion      = 1

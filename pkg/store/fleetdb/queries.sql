@@ -26,3 +26,14 @@ SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_r
     pg_database_size(current_database()) AS size_bytes,
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('synchronous_standby_names') AS synchronous_standby_names;
+
+-- name: ReadLevel :one
+-- The cluster's feature level, and the lowest of what the workers in the register read: the level that it can be raised to.
+SELECT feature_level AS cluster, coalesce((SELECT min(protocol_max) FROM worker), 0)::int AS readable FROM cluster;
+
+-- name: LockLevel :exec
+-- Who registers meanwhile waits, and finds the level raised; who was first is seen by the statement that follows.
+SELECT FROM cluster FOR UPDATE;
+
+-- name: RaiseLevel :one
+UPDATE cluster SET feature_level = greatest(feature_level, (SELECT min(protocol_max) FROM worker)) RETURNING feature_level;

@@ -76,6 +76,44 @@ func (q *Queries) GetCluster(ctx context.Context) (GetClusterRow, error) {
 	return i, err
 }
 
+const lockLevel = `-- name: LockLevel :exec
+SELECT FROM cluster FOR UPDATE
+`
+
+// Who registers meanwhile waits, and finds the level raised; who was first is seen by the statement that follows.
+func (q *Queries) LockLevel(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, lockLevel)
+	return err
+}
+
+const raiseLevel = `-- name: RaiseLevel :one
+UPDATE cluster SET feature_level = greatest(feature_level, (SELECT min(protocol_max) FROM worker)) RETURNING feature_level
+`
+
+func (q *Queries) RaiseLevel(ctx context.Context) (int32, error) {
+	row := q.db.QueryRow(ctx, raiseLevel)
+	var feature_level int32
+	err := row.Scan(&feature_level)
+	return feature_level, err
+}
+
+const readLevel = `-- name: ReadLevel :one
+SELECT feature_level AS cluster, coalesce((SELECT min(protocol_max) FROM worker), 0)::int AS readable FROM cluster
+`
+
+type ReadLevelRow struct {
+	Cluster  int32
+	Readable int32
+}
+
+// The cluster's feature level, and the lowest of what the workers in the register read: the level that it can be raised to.
+func (q *Queries) ReadLevel(ctx context.Context) (ReadLevelRow, error) {
+	row := q.db.QueryRow(ctx, readLevel)
+	var i ReadLevelRow
+	err := row.Scan(&i.Cluster, &i.Readable)
+	return i, err
+}
+
 const serverState = `-- name: ServerState :one
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,
     pg_database_size(current_database()) AS size_bytes,

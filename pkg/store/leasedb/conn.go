@@ -66,7 +66,8 @@ func (c *Conn) primary(ctx context.Context) (int32, error) {
 	return p.Pid, nil
 }
 
-// Register writes the worker's row and begins a new boot of its instance; an earlier one can renew no more.
+// Register writes the worker's row and begins a new boot of its instance; an earlier one can renew no more. It fails with [ErrTooOld]
+// if the worker does not read the cluster's feature level.
 func (c *Conn) Register(ctx context.Context, w Worker, st Status) (Boot, error) {
 	status, err := st.json()
 	if err != nil {
@@ -76,6 +77,9 @@ func (c *Conn) Register(ctx context.Context, w Worker, st Status) (Boot, error) 
 		Instance: w.Instance, Kind: w.Kind, Address: w.Address, Version: w.Version, ProtocolMin: int32(w.ProtocolMin),
 		ProtocolMax: int32(w.ProtocolMax), Roles: roles(w), Status: status,
 	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Boot{}, fmt.Errorf("register: %w", ErrTooOld)
+	}
 	if err != nil {
 		return Boot{}, fmt.Errorf("register: %w", err)
 	}

@@ -1,7 +1,10 @@
 -- name: Register :one
--- started names this start of the instance: it only grows, whatever the clock of the database does.
+-- started names this start of the instance: it only grows, whatever the clock of the database does. Who does not read the cluster's
+-- feature level gets no row; the lock has whoever raises it at the same time count us, or us see it raised.
+WITH c AS (SELECT feature_level FROM cluster FOR SHARE)
 INSERT INTO worker AS w (instance, kind, address, version, protocol_min, protocol_max, roles, status, started)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
+SELECT @instance, @kind, @address, @version, @protocol_min, @protocol_max, @roles, @status, clock_timestamp()
+WHERE NOT EXISTS (SELECT FROM c WHERE feature_level > @protocol_max)
 ON CONFLICT (instance) DO UPDATE SET
     kind = excluded.kind, address = excluded.address, version = excluded.version,
     protocol_min = excluded.protocol_min, protocol_max = excluded.protocol_max,
@@ -11,8 +14,10 @@ RETURNING started;
 
 -- name: Reregister :execrows
 -- The row was removed although we live: the same start of the instance writes it again, unless a later one has.
+WITH c AS (SELECT feature_level FROM cluster FOR SHARE)
 INSERT INTO worker (instance, kind, address, version, protocol_min, protocol_max, roles, status, started)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT @instance, @kind, @address, @version, @protocol_min, @protocol_max, @roles, @status, @started
+WHERE NOT EXISTS (SELECT FROM c WHERE feature_level > @protocol_max)
 ON CONFLICT (instance) DO NOTHING;
 
 -- name: Renew :execrows

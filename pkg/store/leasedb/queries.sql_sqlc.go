@@ -359,8 +359,10 @@ func (q *Queries) RaiseShard(ctx context.Context, arg RaiseShardParams) (int64, 
 }
 
 const register = `-- name: Register :one
+WITH c AS (SELECT feature_level FROM cluster FOR SHARE)
 INSERT INTO worker AS w (instance, kind, address, version, protocol_min, protocol_max, roles, status, started)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp()
+WHERE NOT EXISTS (SELECT FROM c WHERE feature_level > $6)
 ON CONFLICT (instance) DO UPDATE SET
     kind = excluded.kind, address = excluded.address, version = excluded.version,
     protocol_min = excluded.protocol_min, protocol_max = excluded.protocol_max,
@@ -380,7 +382,8 @@ type RegisterParams struct {
 	Status      []byte
 }
 
-// started names this start of the instance: it only grows, whatever the clock of the database does.
+// started names this start of the instance: it only grows, whatever the clock of the database does. Who does not read the cluster's
+// feature level gets no row; the lock has whoever raises it at the same time count us, or us see it raised.
 func (q *Queries) Register(ctx context.Context, arg RegisterParams) (pgtype.Timestamptz, error) {
 	row := q.db.QueryRow(ctx, register,
 		arg.Instance,
@@ -477,8 +480,10 @@ func (q *Queries) RenewWithStatus(ctx context.Context, arg RenewWithStatusParams
 }
 
 const reregister = `-- name: Reregister :execrows
+WITH c AS (SELECT feature_level FROM cluster FOR SHARE)
 INSERT INTO worker (instance, kind, address, version, protocol_min, protocol_max, roles, status, started)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+WHERE NOT EXISTS (SELECT FROM c WHERE feature_level > $6)
 ON CONFLICT (instance) DO NOTHING
 `
 

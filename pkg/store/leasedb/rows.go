@@ -19,6 +19,8 @@ const Writer = "writer"
 var (
 	// ErrSuperseded says that a later start of the same instance has registered: this one must end.
 	ErrSuperseded = errors.New("another process has registered under this instance's name")
+	// ErrTooOld says that the cluster has taken a feature level that the worker does not read.
+	ErrTooOld = errors.New("a later release has taken the database past the point of no return")
 	// ErrNotHolder says that the lease is not held under the epoch named.
 	ErrNotHolder = errors.New("lease is not held under this epoch")
 	// ErrNotPrimary says that the connection reaches a standby, or no longer the session that it began with.

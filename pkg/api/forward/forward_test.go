@@ -336,7 +336,7 @@ func TestNewWantsASecret(t *testing.T) {
 // and answers itself if there is none, or if it was asked by another.
 func TestATokenOfALaterRelease(t *testing.T) {
 	fl := &fleet{}
-	unknown := func(w http.ResponseWriter, r *http.Request) error {
+	unknown := func(_ http.ResponseWriter, r *http.Request) error {
 		if _, err := httpx.ReadBody(r); err != nil {
 			return err
 		}
@@ -360,7 +360,7 @@ func TestATokenOfALaterRelease(t *testing.T) {
 		require.Equal(t, http.StatusOK, resp.StatusCode, body)
 		require.JSONEq(t, `{"got":"{\"lists\":{}}","of":"pos=later"}`, body)
 	}
-	guard := httptest.NewRequest("POST", sliding, nil)
+	guard := httptest.NewRequest(http.MethodPost, sliding, nil)
 	resp, body = older.do(t, "POST", sliding, `{}`, guardHeader, older.forward.guard(guard))
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode, "it came from another worker: "+body)
 }

@@ -23,7 +23,8 @@ type collector struct {
 }
 
 func newCollector(url string) *collector {
-	return &collector{url: url, client: &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}, pause: time.Second}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}
+	return &collector{url: url, client: &http.Client{Transport: transport}, pause: time.Second}
 }
 
 // Start does nothing: a connection is made when there is something to send.

@@ -9,6 +9,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/inbound"
+	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 )
 
@@ -36,6 +37,7 @@ func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
 			OpenIDUser: s.openIDUser,
 		}).Handlers(),
 	}
+	maps.Copy(p.handlers, federation.NewLobby(lobby.New(s.shards, s.rooms, nil), s.fed.HostIn).Handlers())
 	maps.Copy(p.handlers, federation.NewE2EE(s.base.server, e2eeFront(s), e2eeReader(s, readdb.NewReader(s.rooms, s.shards))).Handlers())
 	return p, nil
 }

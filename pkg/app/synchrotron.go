@@ -72,7 +72,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewDelayed(delaydb.NewDB(s.db.Primary)).Handlers())
 	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())
-	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms)).Handlers())
+	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms, away), away).Handlers())
 	return p, nil
 }
 

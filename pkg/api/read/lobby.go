@@ -3,7 +3,6 @@ package read
 import (
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -16,10 +15,13 @@ import (
 type Lobby struct {
 	server id.ServerName
 	lobby  *lobby.Lobby
+	remote Remote
 }
 
-// NewLobby makes the handlers.
-func NewLobby(server id.ServerName, l *lobby.Lobby) *Lobby { return &Lobby{server, l} }
+// NewLobby makes the handlers. remote resolves aliases of other servers.
+func NewLobby(server id.ServerName, l *lobby.Lobby, remote Remote) *Lobby {
+	return &Lobby{server, l, remote}
+}
 
 // Handlers gives the handlers by the names of their rows.
 func (h *Lobby) Handlers() httpx.Handlers {
@@ -33,8 +35,6 @@ func (h *Lobby) Handlers() httpx.Handlers {
 
 // Sizes of pages.
 const (
-	directoryPage    = 100
-	maxDirectoryPage = 500
 	hierarchyPage    = 50
 	maxHierarchyPage = 500
 )
@@ -47,14 +47,12 @@ func (h *Lobby) publicRooms(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.own(p.Get("server")); err != nil {
+	limit, err := p.Limit(lobby.DirectoryPage, lobby.MaxDirectoryPage)
+	if err != nil {
 		return err
 	}
-	q := lobby.DirectoryQuery{Since: p.Get("since")}
-	if q.Limit, err = p.Limit(directoryPage, maxDirectoryPage); err != nil {
-		return err
-	}
-	return h.directory(w, r, q)
+	wanted := int64(limit)
+	return h.directory(w, r, p.Get("server"), &lobby.DirectoryRequest{Since: p.Get("since"), Limit: &wanted})
 }
 
 func (h *Lobby) queryPublicRooms(w http.ResponseWriter, r *http.Request) error {
@@ -62,67 +60,26 @@ func (h *Lobby) queryPublicRooms(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var q struct {
-		Limit  *int64 `json:"limit"`
-		Since  string `json:"since"`
-		Filter struct {
-			Term  string     `json:"generic_search_term"`
-			Types *[]*string `json:"room_types"`
-		} `json:"filter"`
-		AllNetworks bool    `json:"include_all_networks"`
-		Network     *string `json:"third_party_instance_id"`
-	}
+	var q lobby.DirectoryRequest
 	if err := httpx.DecodeOptional(r, &q); err != nil {
 		return err
 	}
-	if err := h.own(p.Get("server")); err != nil {
-		return err
-	}
-	d := lobby.DirectoryQuery{Since: q.Since, Term: q.Filter.Term, Limit: directoryPage}
-	switch {
-	case q.Limit != nil && *q.Limit < 0:
-		return mxerr.New(mxerr.InvalidParam, "limit is negative")
-	case q.Limit != nil && *q.Limit > 0:
-		d.Limit = int(min(*q.Limit, maxDirectoryPage))
-	}
-	if len(d.Term) > maxTerm || !utf8.ValidString(d.Term) {
-		return mxerr.New(mxerr.InvalidParam, "generic_search_term is too long")
-	}
-	if q.Filter.Types != nil {
-		d.Types = []string{}
-		for _, t := range *q.Filter.Types {
-			if t == nil {
-				t = new(string)
-			}
-			d.Types = append(d.Types, *t)
-		}
-	}
-	if q.Network != nil && *q.Network != "" {
-		if q.AllNetworks {
-			return mxerr.New(mxerr.InvalidParam, "third_party_instance_id cannot be used with include_all_networks")
-		}
-		// Only application services list rooms of other networks, and none has.
-		return httpx.WriteJSON(w, http.StatusOK, lobby.Directory{Chunk: []lobby.Summary{}, Total: new(int)})
-	}
-	return h.directory(w, r, d)
+	return h.directory(w, r, p.Get("server"), &q)
 }
 
-// own refuses the directories of other servers.
-func (h *Lobby) own(server string) error {
+// directory answers with a part of a server's directory, this one's if none is named.
+func (h *Lobby) directory(w http.ResponseWriter, r *http.Request, server string, q *lobby.DirectoryRequest) error {
+	var d *lobby.Directory
+	var err error
 	if server == "" || server == string(h.server) {
-		return nil
+		d, err = h.lobby.Answer(r.Context(), q)
+	} else {
+		name, bad := id.ParseServerName(server)
+		if bad != nil {
+			return mxerr.New(mxerr.InvalidParam, "server is no server name").WithCause(bad)
+		}
+		d, err = h.lobby.Elsewhere(r.Context(), name, q)
 	}
-	if _, err := id.ParseServerName(server); err != nil {
-		return mxerr.New(mxerr.InvalidParam, "server is no server name").WithCause(err)
-	}
-	return mxerr.New(mxerr.NotFound, "The directory of that server cannot be fetched from here")
-}
-
-func (h *Lobby) directory(w http.ResponseWriter, r *http.Request, q lobby.DirectoryQuery) error {
-	if q.Limit == 0 {
-		q.Limit = directoryPage
-	}
-	d, err := h.lobby.Directory(r.Context(), q)
 	if err != nil {
 		return err
 	}
@@ -130,18 +87,30 @@ func (h *Lobby) directory(w http.ResponseWriter, r *http.Request, q lobby.Direct
 }
 
 func (h *Lobby) summary(w http.ResponseWriter, r *http.Request) error {
+	p, err := httpx.Query(r)
+	if err != nil {
+		return err
+	}
+	var via []id.ServerName
+	for _, s := range p.All("via") {
+		if n := id.ServerName(s); n.Valid() && n != h.server {
+			via = append(via, n)
+		}
+	}
 	var room id.RoomID
-	var err error
 	if s := httpx.Var(r, "roomIdOrAlias"); strings.HasPrefix(s, "#") {
 		alias, err := id.ParseRoomAlias(s)
 		if err != nil {
 			return mxerr.New(mxerr.InvalidParam, "Invalid room alias").WithCause(err)
 		}
-		ok := alias.Server() == h.server
-		if ok {
-			if room, ok, err = h.lobby.Resolve(r.Context(), alias); err != nil {
-				return err
-			}
+		ok := true
+		if alias.Server() == h.server {
+			room, ok, err = h.lobby.Resolve(r.Context(), alias)
+		} else if room, via, err = h.remote.Alias(r.Context(), alias); err != nil {
+			return mxerr.New(mxerr.NotFound, "Room alias not found").WithCause(err)
+		}
+		if err != nil {
+			return err
 		}
 		if !ok {
 			return mxerr.New(mxerr.NotFound, "Room alias not found")
@@ -153,7 +122,7 @@ func (h *Lobby) summary(w http.ResponseWriter, r *http.Request) error {
 	if c := auth.From(r.Context()); c != nil {
 		user = c.UserID
 	}
-	s, err := h.lobby.Summary(r.Context(), room, user)
+	s, err := h.lobby.Summary(r.Context(), room, user, via)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func newStack(t *testing.T) *stack {
 		cache.NewBudget(cache.BudgetConfig{Memory: 1 << 20}, nil), time.Now)
 	handlers := read.NewRooms(roomtest.Server, rooms, s.remote).Handlers()
 	maps.Copy(handlers, presenceHandlers(w))
-	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader)).Handlers())
+	maps.Copy(handlers, read.NewLobby(roomtest.Server, lobby.New(w.Shards, w.Reader, nil), s.remote).Handlers())
 	maps.Copy(handlers, read.NewDelayed(delaydb.NewDB(w.DB.Pool)).Handlers())
 	words := searchdb.NewReader(w.DB.Pool)
 	maps.Copy(handlers, read.NewNotifications(timeline.NewNotifications(rooms, pushdb.NewReader(w.DB.Pool))).Handlers())

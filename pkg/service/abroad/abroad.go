@@ -59,6 +59,7 @@ type Options struct {
 	Remote inbound.Remote
 	Keys   inbound.KeySource
 	DB     *feddb.DB
+	Cache  Cache
 	Now    func() time.Time
 	Log    *slog.Logger
 }

@@ -55,13 +55,14 @@ type child struct {
 	order     string // "" for none
 	ts        int64
 	suggested bool
+	via       []id.ServerName
 	stripped  []byte
 }
 
 const roomTypeSpace = "m.space"
 
 // Hierarchy gives the rooms of a space that a user may know of, each once, depth first. A space that is not there or that the user may
-// not know of is M_FORBIDDEN. Rooms that this server does not know are left out.
+// not know of is M_FORBIDDEN. Of rooms that this server is not in others tell, those that the space names with them.
 func (l *Lobby) Hierarchy(ctx context.Context, q HierarchyQuery) (*Hierarchy, error) {
 	q.Depth = min(q.Depth, MaxDepth)
 	var from token.Space
@@ -112,20 +113,33 @@ func (l *Lobby) grow(ctx context.Context, q *HierarchyQuery) (*tree, error) {
 	t := &tree{rooms: map[string]*known{}, children: map[string][]child{}}
 	seen := map[string]bool{string(q.Room): true}
 	level := []string{string(q.Room)}
+	far := newBeyond()
+	if s := q.Room.Server(); s != "" {
+		far.via[string(q.Room)] = []id.ServerName{s}
+	}
 	for depth := 0; len(level) > 0 && depth <= q.Depth; depth++ {
-		spaces, err := l.level(ctx, t, level, q.User)
+		spaces, here, err := l.level(ctx, t, level, q.User)
 		if err != nil {
 			return nil, err
+		}
+		if err := l.readChildren(ctx, t, spaces, q.Suggested); err != nil {
+			return nil, err
+		}
+		if l.remote != nil {
+			unknown := slices.DeleteFunc(slices.Clone(level), func(r string) bool { return here[r] })
+			others, err := l.ask(ctx, t, far, unknown, q)
+			if err != nil {
+				return nil, err
+			}
+			spaces = append(spaces, others...)
 		}
 		if depth == 0 && t.rooms[string(q.Room)] == nil {
 			return nil, mxerr.New(mxerr.Forbidden, "You are not in this room, and it is not open to others")
 		}
 		level = nil
-		if err := l.readChildren(ctx, t, spaces, q.Suggested); err != nil {
-			return nil, err
-		}
 		for _, s := range spaces {
 			for _, c := range t.children[s.RoomID] {
+				far.note(&c)
 				if !seen[c.room] && len(seen) < maxRooms {
 					seen[c.room] = true
 					level = append(level, c.room)
@@ -136,22 +150,24 @@ func (l *Lobby) grow(ctx context.Context, q *HierarchyQuery) (*tree, error) {
 	return t, nil
 }
 
-// level adds rooms to the tree, as far as the user may know of them, and gives the spaces among them.
-func (l *Lobby) level(ctx context.Context, t *tree, ids []string, user id.UserID) (spaces []*known, err error) {
+// level adds rooms to the tree, as far as the user may know of them, and gives the spaces among them; here are those that this server is in.
+func (l *Lobby) level(ctx context.Context, t *tree, ids []string, user id.UserID) (spaces []*known, here map[string]bool, err error) {
 	refs, err := l.db.RoomsByID(ctx, l.shards, ids)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rooms, err := l.read(ctx, refs, user)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	admitted, err := l.admit(ctx, rooms, user)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	here = map[string]bool{}
 	for _, ref := range refs {
 		k := rooms[ref.Nid]
+		here[k.RoomID] = k.here
 		if !admitted[ref.Nid] {
 			continue
 		}
@@ -160,7 +176,7 @@ func (l *Lobby) level(ctx context.Context, t *tree, ids []string, user id.UserID
 			spaces = append(spaces, k)
 		}
 	}
-	return spaces, nil
+	return spaces, here, nil
 }
 
 func (l *Lobby) readChildren(ctx context.Context, t *tree, spaces []*known, suggested bool) error {
@@ -198,22 +214,35 @@ func (l *Lobby) readChildren(ctx context.Context, t *tree, spaces []*known, sugg
 // parseChild reads an m.space.child; ok is false for one that makes nothing a child: without servers to ask, above all.
 func parseChild(e *event.Event) (c child, ok bool) {
 	c.room, _ = e.StateKey()
-	if _, err := id.ParseRoomID(c.room); err != nil {
+	if !c.takeContent(e.Content()) {
 		return c, false
 	}
-	via, ok := canonjson.Get(e.Content(), "via")
-	if !ok || !canonjson.IsArray(via) {
-		return c, false
-	}
-	if order, ok := canonjson.GetString(e.Content(), "order"); ok && validOrder(order) {
-		c.order = order
-	}
-	c.suggested, _ = canonjson.GetBool(e.Content(), "suggested")
 	c.ts = e.OriginServerTS()
 	b := e.AppendStripped(nil)
 	b = canonjson.AppendInt(append(b[:len(b)-1], `,"origin_server_ts":`...), c.ts)
 	c.stripped = append(b, '}')
 	return c, true
+}
+
+// takeContent reads the content of an m.space.child; false for one that makes nothing a child.
+func (c *child) takeContent(content []byte) bool {
+	if _, err := id.ParseRoomID(c.room); err != nil {
+		return false
+	}
+	via, ok := canonjson.Get(content, "via")
+	if !ok || !canonjson.IsArray(via) {
+		return false
+	}
+	for it := canonjson.Walk(via); it.Next() && len(c.via) < maxVia; {
+		if s, _ := canonjson.String(it.Value()); id.ServerName(s).Valid() {
+			c.via = append(c.via, id.ServerName(s))
+		}
+	}
+	if order, ok := canonjson.GetString(content, "order"); ok && validOrder(order) {
+		c.order = order
+	}
+	c.suggested, _ = canonjson.GetBool(content, "suggested")
+	return true
 }
 
 // validOrder tells whether an order counts: up to 50 printable ASCII characters.

@@ -24,10 +24,13 @@ import (
 type Lobby struct {
 	shards shard.Map
 	db     *roomdb.Reader
+	remote Remote // nil: nobody else is asked
 }
 
-// New makes a Lobby.
-func New(shards shard.Map, db *roomdb.Reader) *Lobby { return &Lobby{shards: shards, db: db} }
+// New makes a Lobby. remote asks other servers for what is not here; nil: nobody is asked.
+func New(shards shard.Map, db *roomdb.Reader, remote Remote) *Lobby {
+	return &Lobby{shards: shards, db: db, remote: remote}
+}
 
 // Summary is what a room shows.
 type Summary struct {

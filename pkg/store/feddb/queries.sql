@@ -91,6 +91,11 @@ WHERE room_nid = $1 AND membership = 4 AND NOT local;
 SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND room_nid = @room_nid
     AND NOT local AND membership = 4);
 
+-- name: HostInRooms :many
+-- Which of rooms a server is in.
+SELECT DISTINCT room_nid FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND room_nid = ANY(@room_nids::bigint[])
+    AND NOT local AND membership = 4;
+
 -- name: EventAtOrAfter :one
 SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts >= @at::bigint ORDER BY ts, ord LIMIT 1;
 

@@ -169,6 +169,37 @@ func (q *Queries) HostInRoom(ctx context.Context, arg HostInRoomParams) (bool, e
 	return exists, err
 }
 
+const hostInRooms = `-- name: HostInRooms :many
+SELECT DISTINCT room_nid FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = $1::text AND room_nid = ANY($2::bigint[])
+    AND NOT local AND membership = 4
+`
+
+type HostInRoomsParams struct {
+	Host     string
+	RoomNids []int64
+}
+
+// Which of rooms a server is in.
+func (q *Queries) HostInRooms(ctx context.Context, arg HostInRoomsParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, hostInRooms, arg.Host, arg.RoomNids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var room_nid int64
+		if err := rows.Scan(&room_nid); err != nil {
+			return nil, err
+		}
+		items = append(items, room_nid)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const hostsOf = `-- name: HostsOf :many
 SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1)::text AS host FROM member
 WHERE room_nid = $1 AND membership = 4 AND NOT local

@@ -17,6 +17,23 @@ func (d *DB) Hosts(ctx context.Context, room shard.Nid) ([]string, error) {
 	return hosts, nil
 }
 
+// HostIn tells which of rooms users of another server are in.
+func (d *DB) HostIn(ctx context.Context, host string, rooms []shard.Nid) (map[shard.Nid]bool, error) {
+	nids := make([]int64, len(rooms))
+	for i, n := range rooms {
+		nids[i] = int64(n)
+	}
+	rows, err := d.q.HostInRooms(ctx, HostInRoomsParams{Host: host, RoomNids: nids})
+	if err != nil {
+		return nil, fmt.Errorf("read rooms of a server: %w", err)
+	}
+	out := make(map[shard.Nid]bool, len(rows))
+	for _, n := range rows {
+		out[shard.Nid(n)] = true
+	}
+	return out, nil
+}
+
 // HostInRoom tells whether a server has a user in a room.
 func (d *DB) HostInRoom(ctx context.Context, room shard.Nid, host string) (bool, error) {
 	in, err := d.q.HostInRoom(ctx, HostInRoomParams{Host: host, RoomNid: int64(room)})

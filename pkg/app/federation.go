@@ -27,12 +27,13 @@ func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
 	stager := inbound.NewStager(inbound.StagerOptions{
 		Shards: s.shards, DB: s.fed, Rooms: rooms, Keys: s.keySource, EDUs: sink, Wake: prep.told, Metrics: s.tel.Metrics, Log: s.log,
 	})
+	away := newAbroad(s)
 	p := part{
 		kind:     route.FederationReader,
 		handOver: engine.Drain,
 		handlers: federation.New(federation.Options{
 			Server: s.base.server, Keys: s.keys, OldKeys: s.oldKeys, Version: s.opts.Build.Version, BaseURL: s.baseURL(), Now: s.now,
-			Notary: s.keyring, Rooms: rooms, Writer: s.writerOf(), KeySource: s.keySource, Stager: stager, Abroad: newAbroad(s),
+			Notary: s.keyring, Rooms: rooms, Writer: s.writerOf(), KeySource: s.keySource, Stager: stager, Abroad: away, ThirdParty: away,
 			Profiles: account.NewReader(s.shards, s.accounts), Directory: directory.New(s.shards, s.rooms), Hosts: rooms.Hosts,
 			OpenIDUser: s.openIDUser,
 		}).Handlers(),

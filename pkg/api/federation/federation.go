@@ -57,14 +57,15 @@ type Options struct {
 	BaseURL string
 	Now     func() time.Time
 
-	Notary    Notary
-	Rooms     *resident.Rooms
-	Writer    room.Writer
-	KeySource inbound.KeySource
-	Stager    *inbound.Stager
-	Abroad    Abroad
-	Profiles  Profiles
-	Directory Directory
+	Notary     Notary
+	Rooms      *resident.Rooms
+	Writer     room.Writer
+	KeySource  inbound.KeySource
+	Stager     *inbound.Stager
+	Abroad     Abroad
+	ThirdParty ThirdParty
+	Profiles   Profiles
+	Directory  Directory
 	// Hosts gives the servers that are in a room.
 	Hosts func(ctx context.Context, room id.RoomID) ([]string, error)
 	// OpenIDUser tells whom an OpenID token names.
@@ -107,6 +108,11 @@ func (h *Handlers) Handlers() httpx.Handlers {
 		"federation.getMissingPreviousEvents": h.missing,
 		"federation.getEventByTimestamp":      h.timestamp,
 		"federation.exchangeOpenIdToken":      h.openID,
+
+		"federation.exchangeThirdPartyInvite":   h.exchange,
+		"federation.onBindThirdPartyIdentifier": h.bound,
+		"federation.getRoomComplexity":          h.complexity,
+		"federation.getExtremities":             h.extremities,
 	}
 }
 

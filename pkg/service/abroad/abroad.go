@@ -48,11 +48,12 @@ type Users interface {
 
 // Options are what an Abroad needs. Log may be nil.
 type Options struct {
-	Server id.ServerName
-	Shards shard.Map
-	Key    signing.Key
-	Rooms  Rooms
-	Users  Users
+	Server     id.ServerName
+	Shards     shard.Map
+	Key        signing.Key
+	Rooms      Rooms
+	Users      Users
+	ThirdParty ThirdParty
 	// Told gives the servers whose users are named in what a user was told of a room that is not known here.
 	Told   func(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
 	Writer room.Writer

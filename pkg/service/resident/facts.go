@@ -40,7 +40,7 @@ func (r *Rooms) ThirdParty(ctx context.Context, room id.RoomID, token string, or
 
 // Extremities gives the forward extremities of a room, for a server that is in it.
 func (r *Rooms) Extremities(ctx context.Context, room id.RoomID, origin id.ServerName) ([]string, error) {
-	_, tip, err := r.tip(ctx, room, origin)
+	tip, err := r.tip(ctx, room, origin)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ const complexityUnit = 500
 
 // Complexity tells how much work a room is, by the size of its state, to a server that is in it.
 func (r *Rooms) Complexity(ctx context.Context, room id.RoomID, origin id.ServerName) (float64, error) {
-	_, tip, err := r.tip(ctx, room, origin)
+	tip, err := r.tip(ctx, room, origin)
 	if err != nil {
 		return 0, err
 	}
@@ -72,14 +72,14 @@ func (r *Rooms) Complexity(ctx context.Context, room id.RoomID, origin id.Server
 	return float64(state.Len()) / complexityUnit, err
 }
 
-func (r *Rooms) tip(ctx context.Context, room id.RoomID, origin id.ServerName) (*Ref, roomdb.Tip, error) {
+func (r *Rooms) tip(ctx context.Context, room id.RoomID, origin id.ServerName) (roomdb.Tip, error) {
 	ref, err := r.RoomWith(ctx, room, origin)
 	if err != nil {
-		return nil, roomdb.Tip{}, err
+		return roomdb.Tip{}, err
 	}
 	tip, ok, err := r.db.Tip(ctx, ref.Nid.Shard(), string(room))
 	if err == nil && !ok {
 		err = notHere()
 	}
-	return ref, tip, err
+	return tip, err
 }

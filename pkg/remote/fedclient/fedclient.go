@@ -230,7 +230,7 @@ func (c *Client) Open(ctx context.Context, to id.ServerName, r Request) (*http.R
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, errorLimit))
 	refused := &RefusedError{Server: to, Status: resp.StatusCode}
 	if e, ok := mxerr.Parse(resp.StatusCode, body); ok {
-		refused.Err = e
+		refused.Err = harmless(e)
 	}
 	judged := refused.Err != nil && (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge)
 	if resp.StatusCode >= 500 && refused.Err == nil || resp.StatusCode == http.StatusTooManyRequests || r.Strict && !judged {
@@ -239,6 +239,23 @@ func (c *Client) Open(ctx context.Context, to id.ServerName, r Request) (*http.R
 		c.pauses.answered(ctx, to)
 	}
 	return nil, refused
+}
+
+// harmless gives an error of another server as it may reach a client of this one. What would tell the client about its own session, or that this
+// server is broken, is not for a stranger to say.
+func harmless(e *mxerr.Error) *mxerr.Error {
+	out := *e
+	switch e.Code {
+	case mxerr.Forbidden, mxerr.NotFound, mxerr.BadState, mxerr.BadJSON, mxerr.NotJSON, mxerr.InvalidParam, mxerr.MissingParam, mxerr.TooLarge,
+		mxerr.IncompatibleRoomVersion, mxerr.UnsupportedRoomVersion, mxerr.UnableToAuthoriseJoin, mxerr.UnableToGrantJoin, mxerr.InviteBlocked,
+		mxerr.LimitExceeded, mxerr.Unrecognized, mxerr.NotYetUploaded, mxerr.GuestAccessForbidden, mxerr.Unknown:
+	default:
+		out.Code = mxerr.Unknown
+	}
+	if out.HTTPStatus == http.StatusUnauthorized || out.HTTPStatus >= http.StatusInternalServerError || out.HTTPStatus < http.StatusBadRequest {
+		out.HTTPStatus = http.StatusBadGateway
+	}
+	return &out
 }
 
 func (c *Client) send(ctx context.Context, to id.ServerName, r Request) (*http.Response, error) {

@@ -271,6 +271,9 @@ func TestErrorsOfOthersAreRead(t *testing.T) {
 		{403, `{"errcode":"M_FORBIDDEN","error":"no"}`, "M_FORBIDDEN"},
 		{403, `<html>`, ""},
 		{404, `{"errcode":17}`, ""},
+		{401, `{"errcode":"M_UNKNOWN_TOKEN","error":"be gone","soft_logout":true}`, "M_UNKNOWN"},
+		{403, `{"errcode":"M_USER_DEACTIVATED","error":"be gone"}`, "M_UNKNOWN"},
+		{500, `{"errcode":"M_FORBIDDEN","error":"no"}`, "M_FORBIDDEN"},
 		{500, strings.Repeat("x", 1<<20), ""},
 		{200 + 101, ``, ""},
 	} {
@@ -285,6 +288,7 @@ func TestErrorsOfOthersAreRead(t *testing.T) {
 			require.Nil(t, refused.Err)
 		} else {
 			require.Equal(t, c.code, string(refused.Err.Code))
+			require.NotContains(t, []int{401, 500}, refused.Err.HTTPStatus, "a client would take it for ours")
 		}
 	}
 }

@@ -354,8 +354,18 @@ func (a *Abroad) enter(ctx context.Context, r id.RoomID, rules *roomver.Rules, e
 	if err := set.Store(ctx, a.o.Writer, r); err != nil {
 		return err
 	}
-	_, err = a.o.Writer.Do(ctx, nil, &room.Enter{Room: r, Set: set.ID, Event: e.JSON(), Join: true})
-	return err
+	done, err := a.o.Writer.Do(ctx, nil, &room.Enter{Room: r, Set: set.ID, Event: e.JSON(), Join: true})
+	if err != nil {
+		return err
+	}
+	var verdicts []room.Verdict
+	if err := json.Unmarshal(done.Data, &verdicts); err != nil || len(verdicts) != 1 {
+		return fmt.Errorf("read verdict: %w", err)
+	}
+	if v := verdicts[0]; v.Fate == room.FateMissing {
+		return mxerr.New(mxerr.BadState, "what allows the join is missing from the state that was given").WithCause(fmt.Errorf("no %v", v.Missing))
+	}
+	return nil
 }
 
 // parse reads the events of a state and of its auth chains, each once, and names those of the state.

@@ -3,9 +3,11 @@ package fedtest
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,10 +41,33 @@ func Agree(t testing.TB, room string, members ...*User) {
 		}
 		select {
 		case <-end:
+			for _, m := range members {
+				t.Log(m.Home.standing(t, room))
+			}
 			require.FailNow(t, "the servers do not agree", why)
 		case <-time.After(30 * time.Millisecond):
 		}
 	}
+}
+
+// standing tells where a homeserver is with a room: what it builds on, what it refused, and what waits to come in.
+func (h *Homeserver) standing(t testing.TB, room string) string {
+	t.Helper()
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s shows %d events of %s", h.Name, len(h.Timeline(t, room)), room)
+	for what, query := range map[string]string{
+		"builds on": `SELECT e.event_id || ' ' || e.depth FROM event e JOIN room r ON r.nid = e.room_nid WHERE r.room_id = $1 AND e.ord IS NOT NULL AND NOT EXISTS
+			(SELECT FROM event n WHERE n.room_nid = e.room_nid AND n.ord IS NOT NULL AND convert_from(n.json, 'UTF8')::json->>'prev_events' LIKE '%' || e.event_id || '%')`,
+		"refused": `SELECT e.event_id || ' ' || e.flags FROM event e JOIN room r ON r.nid = e.room_nid WHERE r.room_id = $1 AND e.flags & 3 <> 0`,
+		"waits":   `SELECT event_id || ' tries ' || tries || ' due ' || due || ' ' || error FROM staged_pdu WHERE room_id = $1 ORDER BY seq LIMIT 5`,
+	} {
+		rows, err := h.DB.Pool.Query(t.Context(), query, room)
+		require.NoError(t, err)
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		fmt.Fprintf(&out, "\n\t%s: %s", what, strings.Join(list, ", "))
+	}
+	return out.String()
 }
 
 func disagreement(t testing.TB, room string, members []*User) string {

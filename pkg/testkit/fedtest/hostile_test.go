@@ -28,6 +28,8 @@ type stage struct {
 	home   *fedtest.Homeserver
 	alice  *fedtest.User
 	remote *fedtest.Remote
+
+	speakers int
 }
 
 func newStage(t *testing.T) *stage {
@@ -44,7 +46,8 @@ func newStage(t *testing.T) *stage {
 // there was taken, and is there once.
 func (s *stage) undisturbed(t *testing.T, f func()) {
 	t.Helper()
-	speaker := s.home.NewUser(t, fmt.Sprint("speaker", s.remote.Asked("")))
+	s.speakers++
+	speaker := s.home.NewUser(t, fmt.Sprint("speaker", s.speakers))
 	room := speaker.Create(t, "11", nil)
 	stop := make(chan struct{})
 	var group sync.WaitGroup
@@ -333,8 +336,13 @@ func TestHostileRequests(t *testing.T) {
 // header signs a body. What is no JSON cannot be signed, so an empty object is, which is wrong, and as good as can be.
 func header(t *testing.T, r *fedtest.Remote, to *fedtest.Homeserver, uri string, body []byte) string {
 	t.Helper()
-	if _, err := fedclient.RequestObject(r.Name, to.Name, "PUT", uri, body); err != nil {
+	return headerOf(t, r, to, http.MethodPut, uri, body)
+}
+
+func headerOf(t *testing.T, r *fedtest.Remote, to *fedtest.Homeserver, method, uri string, body []byte) string {
+	t.Helper()
+	if _, err := fedclient.RequestObject(r.Name, to.Name, method, uri, body); err != nil {
 		body = []byte(`{}`)
 	}
-	return r.Header(t, r.Name, to.Name, r.Key, "PUT", uri, body)
+	return r.Header(t, r.Name, to.Name, r.Key, method, uri, body)
 }

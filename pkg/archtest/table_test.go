@@ -61,7 +61,8 @@ var table = []row{
 	{"infra/pg", layerCore, []string{"store/", "config", "app"}},
 	{"infra/bus", layerCore, []string{"shardlog/follow", "fleet/", "config", "app"}},
 	{"infra/bus/embedded", layerCore, []string{"testkit/", "cmd/heddle"}}, // NATS's server, which no worker should carry
-	{"infra/soft", layerCore, []string{"service/account", "service/account/oauth", "service/presence", "service/rendezvous", "api/auth", "api/httpx", "config", "app"}},
+	{"infra/soft", layerCore, []string{"service/account", "service/account/oauth", "service/account/letter", "service/presence", "service/rendezvous", "api/auth", "api/httpx", "config", "app"}},
+	{"infra/mail", layerCore, []string{"service/account/letter", "config", "app"}},
 	{"infra/blob", layerCore, []string{"service/media", "config", "app"}},
 	{"infra/outhttp", layerCore, []string{"remote/", "service/push", "service/appservice", "service/media", "app"}},
 	{"infra/cache", layerCore, append([]string{"infra/"}, threeAndUp...)},
@@ -110,7 +111,8 @@ var table = []row{
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
 	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
-	{"service/account", layerService, append([]string{"service/account/oauth"}, handlers...)},
+	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter"}, handlers...)},
+	{"service/account/letter", layerService, handlers},
 	{"service/account/oauth", layerService, []string{"api/web", "app"}},
 	{"service/profile", layerService, []string{"app"}},   // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
 	{"service/farewell", layerService, []string{"app"}},  // the same
@@ -187,6 +189,7 @@ var fences = []fence{
 	{"github.com/exaring/otelpgx", []string{"infra/pg"}, "PostgreSQL is reached through infra/pg and store/"},
 	{"github.com/nats-io", []string{"infra/bus", "infra/bus/embedded"}, "NATS is reached through infra/bus"},
 	{"github.com/redis", []string{"infra/soft"}, "Redis is reached through infra/soft"},
+	{"github.com/wneessen/go-mail", []string{"infra/mail"}, "mail is sent in one place"},
 	{"github.com/minio", []string{"infra/blob"}, "blobs are reached through infra/blob"},
 	{"github.com/knadh/koanf", []string{"config"}, "only config reads configuration"},
 	{"github.com/alecthomas/kong", []string{"cmd/heddle"}, whole},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/mail"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/infra/soft"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
@@ -57,6 +58,10 @@ type Config struct {
 	// OAuth is how clients get tokens by OAuth 2.0: from this server itself, or from an outside service that keeps the accounts. Without
 	// either, clients log in by the older endpoints.
 	OAuth OAuth `koanf:"oauth"`
+	// SSO is login at outside providers that speak OpenID Connect, by the older endpoints. It needs `public_baseurl`.
+	SSO SSO `koanf:"sso"`
+	// Email is how this server writes to people: to confirm their addresses, and for forgotten passwords. It needs `public_baseurl`.
+	Email Email `koanf:"email"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
 	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
@@ -110,6 +115,10 @@ type Registration struct {
 	SharedSecret string `koanf:"shared_secret" secret:"true"`
 	// RequireToken asks for a registration token that an administrator gave out.
 	RequireToken bool `koanf:"require_token"`
+	// RequireEmail asks for an e-mail address, which must be confirmed. If `email` is set up without this, one can be given.
+	RequireEmail bool `koanf:"require_email"`
+	// Terms are documents that people must agree to.
+	Terms []Policy `koanf:"terms"`
 	// Guests lets anybody make guest accounts, which can look at rooms that are open to guests and do little else.
 	Guests bool `koanf:"guests"`
 }
@@ -335,6 +344,7 @@ func Default(embedded bool) Config {
 		Roles:      Roles(),
 		RateLimits: defaultRateLimits(),
 		Sessions:   Sessions{RefreshableAccessTokenLifetime: 5 * time.Minute, LoginTokenLifetime: 2 * time.Minute},
+		Email:      Email{SMTP: mail.Config{}.WithDefaults(), PerAddress: Rate{Count: 10, Per: time.Hour, Burst: 5}},
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
 		Presence:   Presence{Enabled: true},
@@ -380,6 +390,15 @@ func (c Config) Validate() error {
 		if err := checkURL(c.PublicBaseurl, "http", "https"); err != nil {
 			return fmt.Errorf("public_baseurl: %w", err)
 		}
+	}
+	if len(c.SSO.Providers) > 0 && (c.PublicBaseurl == "" || c.OAuth.Endpoint != "") {
+		return errors.New("sso.providers: needs public_baseurl, where providers send browsers back, and no oauth.endpoint")
+	}
+	if c.Email.SMTP.Host != "" && c.PublicBaseurl == "" {
+		return errors.New("email.smtp.host: needs public_baseurl, where the links of mails lead")
+	}
+	if c.Registration.RequireEmail && c.Email.SMTP.Host == "" {
+		return errors.New("registration.require_email: needs email.smtp.host")
 	}
 	if c.OAuth.Provide && c.PublicBaseurl == "" {
 		return errors.New("oauth.provide: needs public_baseurl, where clients find the pages")

@@ -64,7 +64,7 @@ func reference(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(referenceIntro)
 	texts := map[string]string{} // of each section, by path
-	rows := map[string][]string{}
+	rows, items := map[string][]string{}, map[string][]leaf{}
 	walk(reflect.ValueOf(&workers).Elem(), "",
 		func(path string, v reflect.Value) {
 			for i := range v.NumField() {
@@ -84,8 +84,13 @@ func reference(t *testing.T) string {
 			if l.secret {
 				kind += ", secret"
 			}
-			rows[parent] = append(rows[parent], fmt.Sprintf("| `%s` | %s | %s | %s | `%s` |\n",
-				l.path, kind, def, docs.of(t, whole.sections[parent].Type(), f.Name, f.Tag.Get("koanf")), l.env()))
+			env := "`" + l.env() + "`"
+			if itemOf(l.value) != nil {
+				env = ""
+				items[parent] = append(items[parent], l)
+			}
+			rows[parent] = append(rows[parent], fmt.Sprintf("| `%s` | %s | %s | %s | %s |\n",
+				l.path, kind, def, docs.of(t, whole.sections[parent].Type(), f.Name, f.Tag.Get("koanf")), env))
 		})
 	for _, path := range whole.order {
 		if len(rows[path]) == 0 {
@@ -101,11 +106,46 @@ func reference(t *testing.T) string {
 		}
 		b.WriteString("| key | type | default | what it says | environment |\n| --- | --- | --- | --- | --- |\n")
 		b.WriteString(strings.Join(rows[path], ""))
+		for _, l := range items[path] {
+			itemTables(t, &b, docs, l.path, itemOf(l.value))
+		}
 	}
 	return b.String()
 }
 
+// itemOf gives the type of a list's items if they are sections.
+func itemOf(v reflect.Value) reflect.Type {
+	if v.Kind() != reflect.Slice || v.Type().Elem().Kind() != reflect.Struct || isText(reflect.New(v.Type().Elem()).Elem()) {
+		return nil
+	}
+	return v.Type().Elem()
+}
+
+// itemTables writes what an item of a list can hold.
+func itemTables(t *testing.T, b *strings.Builder, docs fieldDocs, path string, item reflect.Type) {
+	fmt.Fprintf(b, "\nEach item of `%s`:\n\n| key | type | what it says |\n| --- | --- | --- |\n", path)
+	var inner []func()
+	for i := range item.NumField() {
+		f := item.Field(i)
+		v, name := reflect.New(f.Type).Elem(), f.Tag.Get("koanf")
+		kind := typeName(v)
+		if f.Tag.Get("secret") == "true" {
+			kind += ", secret"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, kind, docs.of(t, item, f.Name, name))
+		if of := itemOf(v); of != nil {
+			inner = append(inner, func() { itemTables(t, b, docs, path+"[]."+name, of) })
+		}
+	}
+	for _, f := range inner {
+		f()
+	}
+}
+
 func typeName(v reflect.Value) string {
+	if itemOf(v) != nil {
+		return "list of sections"
+	}
 	if v.Kind() == reflect.Slice {
 		return "list of " + plural(typeName(reflect.New(v.Type().Elem()).Elem()))
 	}

@@ -3,7 +3,10 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
+	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,10 +143,67 @@ func assign(v reflect.Value, raw any) error {
 			}
 		}
 		v.Set(out)
+	case reflect.Struct:
+		m, ok := raw.(map[string]any)
+		if !ok {
+			return fmt.Errorf("want a section, got %s", describe(raw))
+		}
+		return assignAll(v, m)
 	default:
 		return fmt.Errorf("a key of type %s cannot be set", v.Type())
 	}
 	return nil
+}
+
+// assignAll sets the fields of an item of a list, by their keys; a secret may be in a file.
+func assignAll(v reflect.Value, m map[string]any) error {
+	rest := maps.Clone(m)
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name := field.Tag.Get("koanf")
+		if name == "" || name == "-" {
+			continue
+		}
+		raw, given := rest[name]
+		delete(rest, name)
+		if field.Tag.Get("secret") == "true" {
+			file, inFile := rest[name+fileSuffix]
+			delete(rest, name+fileSuffix)
+			if given && inFile {
+				return fmt.Errorf("%s: set both here and as %s", name, name+fileSuffix)
+			}
+			if inFile {
+				text, err := readSecret(file)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name+fileSuffix, err)
+				}
+				raw, given = text, true
+			}
+		}
+		if !given || raw == nil {
+			continue
+		}
+		if err := assign(v.Field(i), raw); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		return fmt.Errorf("unknown key %q", name)
+	}
+	return nil
+}
+
+// readSecret reads the file of a secret.
+func readSecret(file any) (string, error) {
+	name, ok := file.(string)
+	if !ok {
+		return "", fmt.Errorf("want a text, got %s", describe(file))
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
 }
 
 // fromEnv makes of an environment variable's text what YAML would have made of it, as the

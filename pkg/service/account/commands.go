@@ -37,6 +37,10 @@ type Register struct {
 	Admin        bool           `json:"admin,omitempty"`
 	DisplayName  string         `json:"display_name,omitempty"`
 	Session      *NewSession    `json:"session,omitempty"`
+	// Address, External and Consents come with the account.
+	Address  *Proven   `json:"address,omitempty"`
+	External *External `json:"external,omitempty"`
+	Consents []Consent `json:"consents,omitempty"`
 }
 
 // Login makes a session of an existing account. The password has been verified. If NewPasswordHash is set, the stored hash
@@ -240,6 +244,12 @@ type Answer struct {
 	FilterID string `json:"filter_id,omitempty"`
 	// Unchanged says that there was nothing to do.
 	Unchanged bool `json:"unchanged,omitempty"`
+	// Held says that another has what was claimed.
+	Held bool `json:"held,omitempty"`
+	// Proven is the address that was proven.
+	Proven *Proven `json:"proven,omitempty"`
+	// NextLink is where the browser goes after a letter's link.
+	NextLink string `json:"next_link,omitempty"`
 }
 
 // all gives an empty command of each kind.
@@ -249,6 +259,8 @@ func all() []Command {
 		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{}, &Refresh{}, &ConfirmRefresh{}, &PutLoginToken{}, &LoginByToken{},
 		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{}, &FollowRoom{}, &Report{},
 		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{},
+		&BeginValidation{}, &ConfirmValidation{}, &TakeValidation{}, &UndoValidation{}, &Claim{}, &PassStage{},
+		&AddThreepid{}, &RemoveThreepid{}, &NoteBind{}, &LinkExternal{},
 	}
 }
 

@@ -106,6 +106,16 @@ type NewUser struct {
 	// InhibitLogin makes no session.
 	InhibitLogin bool
 	Device       NewDevice
+	// DisplayName is the name that others see; empty: the localpart.
+	DisplayName string
+	// Address is how an address was proven that comes with the account, if any.
+	Address *Credentials
+	// Given is an address that somebody who is trusted has proven.
+	Given *Proven
+	// External is as whom a provider knows the user, if it does.
+	External *External
+	// Consents are the policies that the user agreed to.
+	Consents []Consent
 }
 
 // CheckLocalpart refuses a user name that may not be registered. Capitals are taken for small letters: user ids are made of
@@ -144,7 +154,10 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: u.Localpart()}
+	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: n.DisplayName, External: n.External, Consents: n.Consents}
+	if cmd.DisplayName == "" {
+		cmd.DisplayName = u.Localpart()
+	}
 	if n.Password != "" {
 		if cmd.PasswordHash, err = f.hash(ctx, n.Password); err != nil {
 			return LoggedIn{}, err
@@ -156,21 +169,51 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 			return LoggedIn{}, err
 		}
 	}
-	if n.Token != "" {
+	return out, f.make(ctx, u, &n, &cmd)
+}
+
+// make has an account made, with what only one can have: a use of the registration token, the address, the one at a provider.
+func (f *Front) make(ctx context.Context, u id.UserID, n *NewUser, cmd *Register) error {
+	give := func() error { return f.counted(ctx, n.Token, cmd) }
+	if n.External != nil {
+		inner := give
+		give = func() error { return f.withExternal(ctx, u, *n.External, inner) }
+	}
+	switch {
+	case n.Address != nil:
+		p, err := f.Proven(ctx, *n.Address, PurposeRegister)
+		if err != nil {
+			return err
+		}
+		cmd.Address = &p
+		err = f.withAddress(ctx, u, &p, give)
+		if err == nil {
+			// The address is in use now, so the proof is worth nothing more, and if it stays it ends by itself.
+			_, _ = f.TakeProven(ctx, *n.Address, PurposeRegister)
+		}
+		return err
+	case n.Given != nil:
+		cmd.Address = n.Given
+		return f.withAddress(ctx, u, n.Given, give)
+	}
+	return give()
+}
+
+// counted uses up a registration token, if there is one, for an account.
+func (f *Front) counted(ctx context.Context, token string, cmd *Register) error {
+	if token != "" {
 		// A crash between the two costs one use of the token, and never gives one too many.
-		if _, err := f.do.Do(ctx, newKey(), &UseRegistrationToken{Token: n.Token}); err != nil {
-			return LoggedIn{}, err
+		if _, err := f.do.Do(ctx, newKey(), &UseRegistrationToken{Token: token}); err != nil {
+			return err
 		}
 	}
-	if _, err := f.do.Do(ctx, newKey(), &cmd); err != nil {
-		if n.Token != "" && mxerr.Is(err, mxerr.UserInUse) {
-			if _, back := f.do.Do(ctx, newKey(), &UseRegistrationToken{Token: n.Token, Return: true}); back != nil {
-				err = errors.Join(err, back)
-			}
+	_, err := f.do.Do(ctx, newKey(), cmd)
+	if token != "" && mxerr.Is(err, mxerr.UserInUse) {
+		if _, back := f.do.Do(ctx, newKey(), &UseRegistrationToken{Token: token, Return: true}); back != nil {
+			err = errors.Join(err, back)
 		}
-		return LoggedIn{}, err
 	}
-	return out, nil
+	return err
 }
 
 // LoginPassword makes a session for whoever knows the password. The answer does not tell whether the account exists.
@@ -179,6 +222,10 @@ func (f *Front) LoginPassword(ctx context.Context, user, password string, d NewD
 	if err != nil {
 		return LoggedIn{}, err
 	}
+	return f.loginPassword(ctx, u, password, d)
+}
+
+func (f *Front) loginPassword(ctx context.Context, u id.UserID, password string, d NewDevice) (LoggedIn, error) {
 	a, err := f.verify(ctx, u, password)
 	if err != nil {
 		return LoggedIn{}, err

@@ -185,6 +185,26 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.setTag(ctx, s, c)
 	case *PutFilter:
 		return h.putFilter(c)
+	case *BeginValidation:
+		return h.beginValidation(ctx, s, c)
+	case *ConfirmValidation:
+		return h.confirmValidation(ctx, s, c)
+	case *TakeValidation:
+		return h.takeValidation(ctx, s, c)
+	case *UndoValidation:
+		return h.undoValidation(ctx, s, c)
+	case *Claim:
+		return h.claim(ctx, s, c)
+	case *PassStage:
+		return h.passStage(c)
+	case *AddThreepid:
+		return h.addThreepid(ctx, s, c)
+	case *RemoveThreepid:
+		return h.removeThreepid(c)
+	case *NoteBind:
+		return h.noteBind(ctx, s, c)
+	case *LinkExternal:
+		return h.linkExternal(ctx, s, c)
 	case *UseRegistrationToken:
 		return h.useRegistrationToken(ctx, s, c)
 	case *PutRegistrationToken:

@@ -59,7 +59,7 @@ func (h *Host) deactivate(ctx context.Context, s shard.ID, d *Deactivate) (chang
 		c.entries = append(c.entries, p)
 	}
 	a.PasswordHash, a.Deactivated, a.Erased, a.Admin = "", true, a.Erased || d.Erase, false
-	c.rows = append(c.rows, &a)
+	c.rows = append(c.rows, &a, &accountdb.ThreepidsGone{UserID: d.UserID})
 	if d.Erase {
 		c.rows = append(c.rows, &accountdb.DataGone{UserID: d.UserID})
 	}

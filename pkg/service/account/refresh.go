@@ -103,7 +103,9 @@ func (h *Host) confirmRefresh(ctx context.Context, s shard.ID, r *ConfirmRefresh
 }
 
 func (h *Host) putLoginToken(_ context.Context, _ shard.ID, p *PutLoginToken) (change, error) {
-	return change{rows: []entry.Row{&accountdb.LoginToken{Hash: p.Hash, UserID: p.UserID, Expires: p.Expires}}}, nil
+	return change{rows: []entry.Row{&accountdb.LoginToken{
+		Hash: p.Hash, UserID: p.UserID, Expires: p.Expires, Before: h.now().UnixMilli(),
+	}}}, nil
 }
 
 func (h *Host) loginByToken(ctx context.Context, s shard.ID, l *LoginByToken) (change, error) {

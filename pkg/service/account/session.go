@@ -102,6 +102,17 @@ func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, e
 	}
 	c.entries = append(c.entries, e)
 	c.rows = append(c.rows, &accountdb.Profile{UserID: r.UserID, Field: "displayname", Value: name})
+	if r.Address != nil {
+		c.rows = append(c.rows, h.threepid(r.UserID, r.Address))
+	}
+	if r.External != nil {
+		c.rows = append(c.rows, &accountdb.ExternalLogin{
+			UserID: r.UserID, Provider: r.External.Provider, Subject: r.External.Subject, Created: h.now().UnixMilli(),
+		})
+	}
+	for _, a := range r.Consents {
+		c.rows = append(c.rows, &accountdb.Consent{UserID: r.UserID, Policy: a.Policy, Version: a.Version, At: h.now().UnixMilli()})
+	}
 	if r.Session != nil {
 		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, true); err != nil {
 			return change{}, err

@@ -42,9 +42,14 @@ type UIASession struct {
 	Completed []string `json:"c,omitempty"`
 	Nonce     []byte   `json:"n"`
 	Expires   int64    `json:"e"` // ms
-	// Note is what a stage must remember, such as the registration token that was shown.
+	// Note is the registration token that was shown.
 	Note string `json:"t,omitempty"`
+	// Address is how an address was proven: the session, and the client's secret, which the client knows anyhow.
+	Address *Credentials `json:"a,omitempty"`
 }
+
+// key is what the session is known by while its id changes with each stage.
+func (s *UIASession) key() string { return "uia:" + base64.RawURLEncoding.EncodeToString(s.Nonce) }
 
 // UIABind gives the hash that ties a session to an operation.
 func UIABind(parts ...string) []byte {
@@ -75,6 +80,15 @@ func (u *UIA) ID(s *UIASession) (string, error) {
 
 // Resume gives back the session of an id, if it is ours, lives, and is for what bind stands for.
 func (u *UIA) Resume(id string, bind []byte) (*UIASession, error) {
+	s, err := u.Look(id)
+	if err != nil || !hmac.Equal(s.Bind, bind) {
+		return nil, ErrUIASession
+	}
+	return s, nil
+}
+
+// Look gives back the session of an id, whatever it is for, if it is ours and lives.
+func (u *UIA) Look(id string) (*UIASession, error) {
 	if len(id) > 4096 {
 		return nil, ErrUIASession
 	}
@@ -91,7 +105,7 @@ func (u *UIA) Resume(id string, bind []byte) (*UIASession, error) {
 	if err := json.Unmarshal(body, &s); err != nil {
 		return nil, ErrUIASession
 	}
-	if u.now().UnixMilli() > s.Expires || !hmac.Equal(s.Bind, bind) {
+	if u.now().UnixMilli() > s.Expires {
 		return nil, ErrUIASession
 	}
 	return &s, nil

@@ -91,3 +91,26 @@ JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;
 SELECT p.user_id, p.app_id, p.pushkey, p.kind, p.data, p.created
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
 JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;
+
+-- name: ListThreepids :many
+SELECT medium, address, validated_at, added_at FROM threepid WHERE shard = $1 AND user_id = $2 ORDER BY medium, address;
+
+-- name: GetThreepidOwner :one
+-- Whose address it is. It looks into all shards, by an index.
+SELECT user_id FROM threepid WHERE medium = $1 AND address = $2 ORDER BY added_at, user_id LIMIT 1;
+
+-- name: ListThreepidBinds :many
+SELECT medium, address, id_server FROM threepid_bind WHERE shard = $1 AND user_id = $2 ORDER BY medium, address, id_server;
+
+-- name: GetExternalOwner :one
+-- Who logs in as a subject of a provider. It looks into all shards, by an index.
+SELECT user_id FROM external_login WHERE provider = $1 AND subject = $2 ORDER BY created, user_id LIMIT 1;
+
+-- name: ListExternalLogins :many
+SELECT provider, subject FROM external_login WHERE shard = $1 AND user_id = $2 ORDER BY provider, subject;
+
+-- name: ListConsents :many
+SELECT policy, version, at FROM consent WHERE shard = $1 AND user_id = $2 ORDER BY policy, version;
+
+-- name: GetProof :one
+SELECT kind, body, expires FROM proof WHERE shard = $1 AND hash = $2;

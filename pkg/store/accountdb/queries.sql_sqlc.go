@@ -123,6 +123,23 @@ func (q *Queries) GetDevice(ctx context.Context, arg GetDeviceParams) (GetDevice
 	return i, err
 }
 
+const getExternalOwner = `-- name: GetExternalOwner :one
+SELECT user_id FROM external_login WHERE provider = $1 AND subject = $2 ORDER BY created, user_id LIMIT 1
+`
+
+type GetExternalOwnerParams struct {
+	Provider string
+	Subject  string
+}
+
+// Who logs in as a subject of a provider. It looks into all shards, by an index.
+func (q *Queries) GetExternalOwner(ctx context.Context, arg GetExternalOwnerParams) (string, error) {
+	row := q.db.QueryRow(ctx, getExternalOwner, arg.Provider, arg.Subject)
+	var user_id string
+	err := row.Scan(&user_id)
+	return user_id, err
+}
+
 const getFilter = `-- name: GetFilter :one
 SELECT json FROM filter WHERE shard = $1 AND user_id = $2 AND filter_id = $3
 `
@@ -210,6 +227,28 @@ func (q *Queries) GetProfileField(ctx context.Context, arg GetProfileFieldParams
 	var value []byte
 	err := row.Scan(&value)
 	return value, err
+}
+
+const getProof = `-- name: GetProof :one
+SELECT kind, body, expires FROM proof WHERE shard = $1 AND hash = $2
+`
+
+type GetProofParams struct {
+	Shard int16
+	Hash  []byte
+}
+
+type GetProofRow struct {
+	Kind    int16
+	Body    []byte
+	Expires int64
+}
+
+func (q *Queries) GetProof(ctx context.Context, arg GetProofParams) (GetProofRow, error) {
+	row := q.db.QueryRow(ctx, getProof, arg.Shard, arg.Hash)
+	var i GetProofRow
+	err := row.Scan(&i.Kind, &i.Body, &i.Expires)
+	return i, err
 }
 
 const getRefreshToken = `-- name: GetRefreshToken :one
@@ -319,6 +358,23 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (GetSess
 	return i, err
 }
 
+const getThreepidOwner = `-- name: GetThreepidOwner :one
+SELECT user_id FROM threepid WHERE medium = $1 AND address = $2 ORDER BY added_at, user_id LIMIT 1
+`
+
+type GetThreepidOwnerParams struct {
+	Medium  string
+	Address string
+}
+
+// Whose address it is. It looks into all shards, by an index.
+func (q *Queries) GetThreepidOwner(ctx context.Context, arg GetThreepidOwnerParams) (string, error) {
+	row := q.db.QueryRow(ctx, getThreepidOwner, arg.Medium, arg.Address)
+	var user_id string
+	err := row.Scan(&user_id)
+	return user_id, err
+}
+
 const listAccountData = `-- name: ListAccountData :many
 SELECT room_id, type, content, pos FROM account_data
 WHERE shard = $1 AND user_id = $2 AND pos > $3 AND ($3 > 0 OR content <> '{}') ORDER BY pos
@@ -408,6 +464,41 @@ func (q *Queries) ListAccountDataOfRooms(ctx context.Context, arg ListAccountDat
 	return items, nil
 }
 
+const listConsents = `-- name: ListConsents :many
+SELECT policy, version, at FROM consent WHERE shard = $1 AND user_id = $2 ORDER BY policy, version
+`
+
+type ListConsentsParams struct {
+	Shard  int16
+	UserID string
+}
+
+type ListConsentsRow struct {
+	Policy  string
+	Version string
+	At      int64
+}
+
+func (q *Queries) ListConsents(ctx context.Context, arg ListConsentsParams) ([]ListConsentsRow, error) {
+	rows, err := q.db.Query(ctx, listConsents, arg.Shard, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListConsentsRow
+	for rows.Next() {
+		var i ListConsentsRow
+		if err := rows.Scan(&i.Policy, &i.Version, &i.At); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listDataOf = `-- name: ListDataOf :many
 SELECT a.user_id, a.type, a.content
 FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
@@ -483,6 +574,40 @@ func (q *Queries) ListDevices(ctx context.Context, arg ListDevicesParams) ([]Lis
 			&i.UserAgent,
 			&i.Created,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listExternalLogins = `-- name: ListExternalLogins :many
+SELECT provider, subject FROM external_login WHERE shard = $1 AND user_id = $2 ORDER BY provider, subject
+`
+
+type ListExternalLoginsParams struct {
+	Shard  int16
+	UserID string
+}
+
+type ListExternalLoginsRow struct {
+	Provider string
+	Subject  string
+}
+
+func (q *Queries) ListExternalLogins(ctx context.Context, arg ListExternalLoginsParams) ([]ListExternalLoginsRow, error) {
+	rows, err := q.db.Query(ctx, listExternalLogins, arg.Shard, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListExternalLoginsRow
+	for rows.Next() {
+		var i ListExternalLoginsRow
+		if err := rows.Scan(&i.Provider, &i.Subject); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -728,6 +853,82 @@ func (q *Queries) ListRefreshTokens(ctx context.Context, arg ListRefreshTokensPa
 			&i.Parent,
 			&i.Expires,
 			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listThreepidBinds = `-- name: ListThreepidBinds :many
+SELECT medium, address, id_server FROM threepid_bind WHERE shard = $1 AND user_id = $2 ORDER BY medium, address, id_server
+`
+
+type ListThreepidBindsParams struct {
+	Shard  int16
+	UserID string
+}
+
+type ListThreepidBindsRow struct {
+	Medium   string
+	Address  string
+	IDServer string
+}
+
+func (q *Queries) ListThreepidBinds(ctx context.Context, arg ListThreepidBindsParams) ([]ListThreepidBindsRow, error) {
+	rows, err := q.db.Query(ctx, listThreepidBinds, arg.Shard, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListThreepidBindsRow
+	for rows.Next() {
+		var i ListThreepidBindsRow
+		if err := rows.Scan(&i.Medium, &i.Address, &i.IDServer); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listThreepids = `-- name: ListThreepids :many
+SELECT medium, address, validated_at, added_at FROM threepid WHERE shard = $1 AND user_id = $2 ORDER BY medium, address
+`
+
+type ListThreepidsParams struct {
+	Shard  int16
+	UserID string
+}
+
+type ListThreepidsRow struct {
+	Medium      string
+	Address     string
+	ValidatedAt int64
+	AddedAt     int64
+}
+
+func (q *Queries) ListThreepids(ctx context.Context, arg ListThreepidsParams) ([]ListThreepidsRow, error) {
+	rows, err := q.db.Query(ctx, listThreepids, arg.Shard, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListThreepidsRow
+	for rows.Next() {
+		var i ListThreepidsRow
+		if err := rows.Scan(
+			&i.Medium,
+			&i.Address,
+			&i.ValidatedAt,
+			&i.AddedAt,
 		); err != nil {
 			return nil, err
 		}

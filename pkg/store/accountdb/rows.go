@@ -153,6 +153,8 @@ type LoginToken struct {
 	Hash    [32]byte
 	UserID  string
 	Expires int64 // ms
+	// Before is a time (ms): some tokens that ended before it go.
+	Before int64
 }
 
 // Cost implements entry.Row.
@@ -167,7 +169,7 @@ type LoginTokenGone struct {
 // Cost implements entry.Row.
 func (r *LoginTokenGone) Cost() int { return 96 }
 
-// DataGone removes a user's account data and filters.
+// DataGone removes a user's account data and filters, what the user agreed to, and as whom outside providers know the user.
 type DataGone struct{ UserID string }
 
 // Cost implements entry.Row.

@@ -176,3 +176,77 @@ WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id 
 INSERT INTO report (shard, reporter, room_id, event_id, user_id, reason, at)
 SELECT unnest(@shard::smallint[]), unnest(@reporter::text[]), unnest(@room_id::text[]), unnest(@event_id::text[]),
        unnest(@user_id::text[]), unnest(@reason::text[]), unnest(@at::bigint[]);
+
+-- name: UpsertThreepids :exec
+INSERT INTO threepid (shard, user_id, medium, address, validated_at, added_at)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@medium::text[]), unnest(@address::text[]),
+       unnest(@validated_at::bigint[]), unnest(@added_at::bigint[])
+ON CONFLICT (shard, user_id, medium, address) DO UPDATE SET validated_at = excluded.validated_at;
+
+-- name: DeleteThreepids :exec
+DELETE FROM threepid t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@medium::text[]) AS medium,
+              unnest(@address::text[]) AS address) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.medium = u.medium AND t.address = u.address;
+
+-- name: InsertThreepidBinds :exec
+INSERT INTO threepid_bind (shard, user_id, medium, address, id_server)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@medium::text[]), unnest(@address::text[]), unnest(@id_server::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: DeleteThreepidBinds :exec
+DELETE FROM threepid_bind t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@medium::text[]) AS medium,
+              unnest(@address::text[]) AS address, unnest(@id_server::text[]) AS id_server) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.medium = u.medium AND t.address = u.address AND t.id_server = u.id_server;
+
+-- name: InsertExternalLogins :exec
+INSERT INTO external_login (shard, user_id, provider, subject, created)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@provider::text[]), unnest(@subject::text[]), unnest(@created::bigint[])
+ON CONFLICT DO NOTHING;
+
+-- name: InsertConsents :exec
+INSERT INTO consent (shard, user_id, policy, version, at)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@policy::text[]), unnest(@version::text[]), unnest(@at::bigint[])
+ON CONFLICT DO NOTHING;
+
+-- name: DeleteThreepidsOf :exec
+DELETE FROM threepid t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id;
+
+-- name: DeleteThreepidBindsOf :exec
+DELETE FROM threepid_bind t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id;
+
+-- name: DeleteExternalLoginsOf :exec
+DELETE FROM external_login t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id;
+
+-- name: DeleteConsentsOf :exec
+DELETE FROM consent t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id;
+
+-- name: UpsertProofs :exec
+INSERT INTO proof (shard, hash, kind, body, expires)
+SELECT unnest(@shard::smallint[]), unnest(@hash::bytea[]), unnest(@kind::smallint[]), unnest(@body::bytea[]), unnest(@expires::bigint[])
+ON CONFLICT (shard, hash) DO UPDATE SET kind = excluded.kind, body = excluded.body, expires = excluded.expires;
+
+-- name: DeleteProofs :exec
+DELETE FROM proof t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@hash::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: DeleteExpiredProofs :exec
+-- Some that have ended go with each that comes, so that no more pile up than come.
+DELETE FROM proof t
+USING (SELECT e.shard, e.hash FROM proof e WHERE e.shard = @shard AND e.expires < @before ORDER BY e.expires LIMIT 10) u
+WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: DeleteExpiredLoginTokens :exec
+DELETE FROM login_token t
+USING (SELECT e.shard, e.hash FROM login_token e WHERE e.shard = @shard AND e.expires < @before ORDER BY e.expires LIMIT 10) u
+WHERE t.shard = u.shard AND t.hash = u.hash;

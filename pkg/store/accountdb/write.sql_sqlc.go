@@ -41,6 +41,22 @@ func (q *Queries) DeleteAccountDataOf(ctx context.Context, arg DeleteAccountData
 	return err
 }
 
+const deleteConsentsOf = `-- name: DeleteConsentsOf :exec
+DELETE FROM consent t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id
+`
+
+type DeleteConsentsOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteConsentsOf(ctx context.Context, arg DeleteConsentsOfParams) error {
+	_, err := q.db.Exec(ctx, deleteConsentsOf, arg.Shard, arg.UserID)
+	return err
+}
+
 const deleteDehydrated = `-- name: DeleteDehydrated :exec
 DELETE FROM dehydrated_device t
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
@@ -194,6 +210,55 @@ func (q *Queries) DeleteDevices(ctx context.Context, arg DeleteDevicesParams) er
 	return err
 }
 
+const deleteExpiredLoginTokens = `-- name: DeleteExpiredLoginTokens :exec
+DELETE FROM login_token t
+USING (SELECT e.shard, e.hash FROM login_token e WHERE e.shard = $1 AND e.expires < $2 ORDER BY e.expires LIMIT 10) u
+WHERE t.shard = u.shard AND t.hash = u.hash
+`
+
+type DeleteExpiredLoginTokensParams struct {
+	Shard  int16
+	Before int64
+}
+
+func (q *Queries) DeleteExpiredLoginTokens(ctx context.Context, arg DeleteExpiredLoginTokensParams) error {
+	_, err := q.db.Exec(ctx, deleteExpiredLoginTokens, arg.Shard, arg.Before)
+	return err
+}
+
+const deleteExpiredProofs = `-- name: DeleteExpiredProofs :exec
+DELETE FROM proof t
+USING (SELECT e.shard, e.hash FROM proof e WHERE e.shard = $1 AND e.expires < $2 ORDER BY e.expires LIMIT 10) u
+WHERE t.shard = u.shard AND t.hash = u.hash
+`
+
+type DeleteExpiredProofsParams struct {
+	Shard  int16
+	Before int64
+}
+
+// Some that have ended go with each that comes, so that no more pile up than come.
+func (q *Queries) DeleteExpiredProofs(ctx context.Context, arg DeleteExpiredProofsParams) error {
+	_, err := q.db.Exec(ctx, deleteExpiredProofs, arg.Shard, arg.Before)
+	return err
+}
+
+const deleteExternalLoginsOf = `-- name: DeleteExternalLoginsOf :exec
+DELETE FROM external_login t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id
+`
+
+type DeleteExternalLoginsOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteExternalLoginsOf(ctx context.Context, arg DeleteExternalLoginsOfParams) error {
+	_, err := q.db.Exec(ctx, deleteExternalLoginsOf, arg.Shard, arg.UserID)
+	return err
+}
+
 const deleteFiltersOf = `-- name: DeleteFiltersOf :exec
 DELETE FROM filter f
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
@@ -240,6 +305,22 @@ type DeleteProfilesParams struct {
 
 func (q *Queries) DeleteProfiles(ctx context.Context, arg DeleteProfilesParams) error {
 	_, err := q.db.Exec(ctx, deleteProfiles, arg.Shard, arg.UserID, arg.Field)
+	return err
+}
+
+const deleteProofs = `-- name: DeleteProofs :exec
+DELETE FROM proof t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::bytea[]) AS hash) u
+WHERE t.shard = u.shard AND t.hash = u.hash
+`
+
+type DeleteProofsParams struct {
+	Shard []int16
+	Hash  [][]byte
+}
+
+func (q *Queries) DeleteProofs(ctx context.Context, arg DeleteProofsParams) error {
+	_, err := q.db.Exec(ctx, deleteProofs, arg.Shard, arg.Hash)
 	return err
 }
 
@@ -296,6 +377,88 @@ type DeleteRegistrationTokensParams struct {
 
 func (q *Queries) DeleteRegistrationTokens(ctx context.Context, arg DeleteRegistrationTokensParams) error {
 	_, err := q.db.Exec(ctx, deleteRegistrationTokens, arg.Shard, arg.Token)
+	return err
+}
+
+const deleteThreepidBinds = `-- name: DeleteThreepidBinds :exec
+DELETE FROM threepid_bind t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS medium,
+              unnest($4::text[]) AS address, unnest($5::text[]) AS id_server) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.medium = u.medium AND t.address = u.address AND t.id_server = u.id_server
+`
+
+type DeleteThreepidBindsParams struct {
+	Shard    []int16
+	UserID   []string
+	Medium   []string
+	Address  []string
+	IDServer []string
+}
+
+func (q *Queries) DeleteThreepidBinds(ctx context.Context, arg DeleteThreepidBindsParams) error {
+	_, err := q.db.Exec(ctx, deleteThreepidBinds,
+		arg.Shard,
+		arg.UserID,
+		arg.Medium,
+		arg.Address,
+		arg.IDServer,
+	)
+	return err
+}
+
+const deleteThreepidBindsOf = `-- name: DeleteThreepidBindsOf :exec
+DELETE FROM threepid_bind t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id
+`
+
+type DeleteThreepidBindsOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteThreepidBindsOf(ctx context.Context, arg DeleteThreepidBindsOfParams) error {
+	_, err := q.db.Exec(ctx, deleteThreepidBindsOf, arg.Shard, arg.UserID)
+	return err
+}
+
+const deleteThreepids = `-- name: DeleteThreepids :exec
+DELETE FROM threepid t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS medium,
+              unnest($4::text[]) AS address) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id AND t.medium = u.medium AND t.address = u.address
+`
+
+type DeleteThreepidsParams struct {
+	Shard   []int16
+	UserID  []string
+	Medium  []string
+	Address []string
+}
+
+func (q *Queries) DeleteThreepids(ctx context.Context, arg DeleteThreepidsParams) error {
+	_, err := q.db.Exec(ctx, deleteThreepids,
+		arg.Shard,
+		arg.UserID,
+		arg.Medium,
+		arg.Address,
+	)
+	return err
+}
+
+const deleteThreepidsOf = `-- name: DeleteThreepidsOf :exec
+DELETE FROM threepid t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id
+`
+
+type DeleteThreepidsOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteThreepidsOf(ctx context.Context, arg DeleteThreepidsOfParams) error {
+	_, err := q.db.Exec(ctx, deleteThreepidsOf, arg.Shard, arg.UserID)
 	return err
 }
 
@@ -370,6 +533,56 @@ func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) 
 	return err
 }
 
+const insertConsents = `-- name: InsertConsents :exec
+INSERT INTO consent (shard, user_id, policy, version, at)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[])
+ON CONFLICT DO NOTHING
+`
+
+type InsertConsentsParams struct {
+	Shard   []int16
+	UserID  []string
+	Policy  []string
+	Version []string
+	At      []int64
+}
+
+func (q *Queries) InsertConsents(ctx context.Context, arg InsertConsentsParams) error {
+	_, err := q.db.Exec(ctx, insertConsents,
+		arg.Shard,
+		arg.UserID,
+		arg.Policy,
+		arg.Version,
+		arg.At,
+	)
+	return err
+}
+
+const insertExternalLogins = `-- name: InsertExternalLogins :exec
+INSERT INTO external_login (shard, user_id, provider, subject, created)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::bigint[])
+ON CONFLICT DO NOTHING
+`
+
+type InsertExternalLoginsParams struct {
+	Shard    []int16
+	UserID   []string
+	Provider []string
+	Subject  []string
+	Created  []int64
+}
+
+func (q *Queries) InsertExternalLogins(ctx context.Context, arg InsertExternalLoginsParams) error {
+	_, err := q.db.Exec(ctx, insertExternalLogins,
+		arg.Shard,
+		arg.UserID,
+		arg.Provider,
+		arg.Subject,
+		arg.Created,
+	)
+	return err
+}
+
 const insertFilters = `-- name: InsertFilters :exec
 INSERT INTO filter (shard, user_id, filter_id, json)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bytea[])
@@ -440,6 +653,31 @@ func (q *Queries) InsertReports(ctx context.Context, arg InsertReportsParams) er
 		arg.UserID,
 		arg.Reason,
 		arg.At,
+	)
+	return err
+}
+
+const insertThreepidBinds = `-- name: InsertThreepidBinds :exec
+INSERT INTO threepid_bind (shard, user_id, medium, address, id_server)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[])
+ON CONFLICT DO NOTHING
+`
+
+type InsertThreepidBindsParams struct {
+	Shard    []int16
+	UserID   []string
+	Medium   []string
+	Address  []string
+	IDServer []string
+}
+
+func (q *Queries) InsertThreepidBinds(ctx context.Context, arg InsertThreepidBindsParams) error {
+	_, err := q.db.Exec(ctx, insertThreepidBinds,
+		arg.Shard,
+		arg.UserID,
+		arg.Medium,
+		arg.Address,
+		arg.IDServer,
 	)
 	return err
 }
@@ -626,6 +864,31 @@ func (q *Queries) UpsertProfiles(ctx context.Context, arg UpsertProfilesParams) 
 	return err
 }
 
+const upsertProofs = `-- name: UpsertProofs :exec
+INSERT INTO proof (shard, hash, kind, body, expires)
+SELECT unnest($1::smallint[]), unnest($2::bytea[]), unnest($3::smallint[]), unnest($4::bytea[]), unnest($5::bigint[])
+ON CONFLICT (shard, hash) DO UPDATE SET kind = excluded.kind, body = excluded.body, expires = excluded.expires
+`
+
+type UpsertProofsParams struct {
+	Shard   []int16
+	Hash    [][]byte
+	Kind    []int16
+	Body    [][]byte
+	Expires []int64
+}
+
+func (q *Queries) UpsertProofs(ctx context.Context, arg UpsertProofsParams) error {
+	_, err := q.db.Exec(ctx, upsertProofs,
+		arg.Shard,
+		arg.Hash,
+		arg.Kind,
+		arg.Body,
+		arg.Expires,
+	)
+	return err
+}
+
 const upsertPushers = `-- name: UpsertPushers :exec
 INSERT INTO pusher (shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
@@ -726,6 +989,34 @@ func (q *Queries) UpsertRegistrationTokens(ctx context.Context, arg UpsertRegist
 		arg.Pending,
 		arg.Completed,
 		arg.Expires,
+	)
+	return err
+}
+
+const upsertThreepids = `-- name: UpsertThreepids :exec
+INSERT INTO threepid (shard, user_id, medium, address, validated_at, added_at)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+       unnest($5::bigint[]), unnest($6::bigint[])
+ON CONFLICT (shard, user_id, medium, address) DO UPDATE SET validated_at = excluded.validated_at
+`
+
+type UpsertThreepidsParams struct {
+	Shard       []int16
+	UserID      []string
+	Medium      []string
+	Address     []string
+	ValidatedAt []int64
+	AddedAt     []int64
+}
+
+func (q *Queries) UpsertThreepids(ctx context.Context, arg UpsertThreepidsParams) error {
+	_, err := q.db.Exec(ctx, upsertThreepids,
+		arg.Shard,
+		arg.UserID,
+		arg.Medium,
+		arg.Address,
+		arg.ValidatedAt,
+		arg.AddedAt,
 	)
 	return err
 }

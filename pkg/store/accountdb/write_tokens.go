@@ -4,6 +4,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
 // QueueRefreshTokens makes refresh tokens or changes their parents.
@@ -42,6 +43,13 @@ func QueueLoginTokens(b *pgx.Batch, rows []entry.Placed[*LoginToken]) {
 		entry.Column(rows, func(p placed) []byte { return p.Row.Hash[:] }),
 		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
 		entry.Column(rows, func(p placed) int64 { return p.Row.Expires }))
+	swept := map[shard.ID]bool{}
+	for _, p := range rows {
+		if !swept[p.Shard] && p.Row.Before > 0 {
+			swept[p.Shard] = true
+			b.Queue(deleteExpiredLoginTokens, int16(p.Shard), p.Row.Before)
+		}
+	}
 }
 
 // QueueLoginTokensGone removes login tokens.
@@ -52,11 +60,13 @@ func QueueLoginTokensGone(b *pgx.Batch, rows []entry.Placed[*LoginTokenGone]) {
 		entry.Column(rows, func(p placed) []byte { return p.Row.Hash[:] }))
 }
 
-// QueueDataGone removes account data and filters.
+// QueueDataGone removes account data and filters, consents and external logins.
 func QueueDataGone(b *pgx.Batch, rows []entry.Placed[*DataGone]) {
 	type placed = *entry.Placed[*DataGone]
 	shards := entry.Column(rows, func(p placed) int16 { return int16(p.Shard) })
 	users := entry.Column(rows, func(p placed) string { return p.Row.UserID })
 	b.Queue(deleteAccountDataOf, shards, users)
 	b.Queue(deleteFiltersOf, shards, users)
+	b.Queue(deleteConsentsOf, shards, users)
+	b.Queue(deleteExternalLoginsOf, shards, users)
 }

@@ -54,9 +54,15 @@ func newSets() []*set {
 		newSet(step(table(accountdb.QueueProfiles))),
 		newSet(step(table(accountdb.QueueLoginTokens)), step(table(accountdb.QueueLoginTokensGone))),
 		newSet(
-			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters)),
+			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters), table(accountdb.QueueConsents), table(accountdb.QueueExternalLogins)),
 			step(table(accountdb.QueueDataGone)),
 		),
+		newSet(
+			step(table(accountdb.QueueThreepids), table(accountdb.QueueBinds)),
+			step(table(accountdb.QueueThreepidsGone), table(accountdb.QueueBindsGone)),
+			step(table(accountdb.QueueThreepidsOfGone)),
+		),
+		newSet(step(table(accountdb.QueueProofs)), step(table(accountdb.QueueProofsGone))),
 
 		newSet(step(table(accountdb.QueueReports))),
 		newSet(step(table(accountdb.QueueDeviceLists))),

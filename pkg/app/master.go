@@ -67,18 +67,13 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	front := account.NewFront(s.server, s.shards, account.Config{
-		Enabled: s.cfg.Registration.Enabled, SharedSecret: s.cfg.Registration.SharedSecret,
-		RequireToken: s.cfg.Registration.RequireToken, Guests: s.cfg.Registration.Guests,
-		Lifetimes: account.Lifetimes{
-			Access: s.cfg.Sessions.AccessTokenLifetime, Refreshable: s.cfg.Sessions.RefreshableAccessTokenLifetime,
-			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,
-		},
-	}, accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
+	front := account.NewFront(s.server, s.shards, s.accountConfig(), accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	front.LimitGuesses(s.limiter)
-	users := write.NewAccounts(front, s.delegated(front))
-	p.handlers = users.Handlers()
-	provideOAuth(s, front, users, p.handlers)
+	users, handlers, err := accountHandlersOf(s, front)
+	if err != nil {
+		return part{}, err
+	}
+	p.handlers = handlers
 	maps.Copy(p.handlers, meeting(s))
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))

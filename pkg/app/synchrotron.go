@@ -50,7 +50,8 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.drain = engine.Drain
 	away := newAbroad(s)
 	p.handlers = read.NewAccounts(read.AccountsOptions{
-		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, OAuth: s.cfg.OAuth.Provide, Meets: s.meets(), Remote: away,
+		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, Email: s.cfg.Email.SMTP.Host != "",
+		OAuth: s.cfg.OAuth.Provide, Meets: s.meets(), Remote: away,
 	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())

@@ -164,6 +164,7 @@ var table = []row{
 	{"testkit/pgtest", layerTest, []string{"testkit/"}},
 	{"testkit/bustest", layerTest, []string{"testkit/"}},
 	{"testkit/redistest", layerTest, []string{"testkit/"}},
+	{"testkit/smtptest", layerTest, []string{"testkit/"}},
 	{"testkit/roomtest", layerTest, []string{"testkit/"}},
 	{"testkit/fleettest", layerTest, []string{"testkit/"}},
 	{"testkit/fedtest", layerTest, []string{"testkit/"}},

@@ -104,7 +104,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"sendDelayedEvent", "getDelayedEvents", "updateDelayedEvent", "actOnDelayedEvent",
 		"getDehydratedDevice", "putDehydratedDevice", "deleteDehydratedDevice", "getDehydratedDeviceEvents",
 		"deleteAccountData", "deleteAccountDataPerRoom", "getRtcTransports", "getAuthIssuer",
-		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount",
+		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount", "emailConfirm",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.getRoomComplexity", "federation.getExtremities",
 		"adminSharedSecretRegister", "adminServerVersion", "admin",

@@ -21,6 +21,8 @@ type AccountsOptions struct {
 	BaseURL string
 	// Delegated tells that an outside service keeps the accounts, so that clients can change little of them here.
 	Delegated bool
+	// Email tells that people can change their e-mail addresses here.
+	Email bool
 	// OAuth tells that the server gives tokens by OAuth 2.0 itself.
 	OAuth bool
 	// Meets tells that devices can meet for a login by QR code.

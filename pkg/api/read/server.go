@@ -49,6 +49,6 @@ func (a *Accounts) capabilities(w http.ResponseWriter, _ *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, map[string]any{"capabilities": map[string]any{
 		"m.room_versions":   map[string]any{"default": roomver.Default, "available": available},
 		"m.change_password": enabled{!a.o.Delegated}, "m.set_displayname": enabled{true}, "m.set_avatar_url": enabled{true},
-		"m.3pid_changes": enabled{false}, "m.get_login_token": enabled{!a.o.Delegated}, "m.profile_fields": enabled{true},
+		"m.3pid_changes": enabled{a.o.Email && !a.o.Delegated}, "m.get_login_token": enabled{!a.o.Delegated}, "m.profile_fields": enabled{true},
 	}})
 }

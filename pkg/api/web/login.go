@@ -1,13 +1,16 @@
 package web
 
 import (
+	"crypto/rand"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
 )
 
@@ -18,6 +21,7 @@ const (
 	doDeny     = "deny"
 	doCreate   = "create"
 	doHave     = "have"
+	doLetter   = "letter"
 )
 
 // query reads the request's query as OAuth 2.0 has it: no name twice.
@@ -78,6 +82,10 @@ func (h *Handlers) ask(w http.ResponseWriter, status int, path string, c *oauth.
 		p.Title = "Create an account"
 	}
 	p.Path, p.Client, p.Request, p.Registers, p.NeedsToken = path, c, sealed, cfg.Enabled, cfg.RequireToken
+	p.Terms = documents(&cfg)
+	if p.Creating && cfg.RequireEmail && p.Letter == "" {
+		return h.show(w, status, emailPage, p)
+	}
 	return h.show(w, status, loginPage, p)
 }
 
@@ -91,7 +99,7 @@ func (h *Handlers) answer(w http.ResponseWriter, r *http.Request, path string) e
 	if err != nil {
 		return h.failed(w, r, err)
 	}
-	p := page{Username: v.Get("username")}
+	p := page{Username: v.Get("username"), Letter: v.Get("letter"), Email: v.Get("email")}
 	var u id.UserID
 	switch v.Get("do") {
 	case doDeny:
@@ -101,6 +109,11 @@ func (h *Handlers) answer(w http.ResponseWriter, r *http.Request, path string) e
 		return h.ask(w, http.StatusOK, path, &c, &request, p)
 	case doHave:
 		return h.ask(w, http.StatusOK, path, &c, &request, p)
+	case doLetter:
+		p.Creating = true
+		if p.Letter, err = h.letter(r, v.Get("email")); err == nil {
+			return h.ask(w, http.StatusOK, path, &c, &request, p)
+		}
 	case doRegister:
 		p.Creating = true
 		u, err = h.create(r, v)
@@ -141,8 +154,39 @@ func (h *Handlers) create(r *http.Request, v url.Values) (id.UserID, error) {
 			return "", mxerr.New(mxerr.Unauthorized, "Invalid registration token")
 		}
 	}
+	if n.Consents = cfg.Consents(); len(n.Consents) > 0 && v.Get("agree") != "yes" {
+		return "", mxerr.New(mxerr.TermsNotSigned, "An account is for those who agree to the terms")
+	}
+	if cfg.RequireEmail {
+		session, secret, _ := strings.Cut(v.Get("letter"), ".")
+		n.Address = &account.Credentials{Session: session, Secret: secret}
+	}
 	in, err := h.o.Front.Register(r.Context(), n)
 	return id.UserID(in.UserID), err
+}
+
+// letter has a letter sent to who makes an account, and gives what the page shows when its link was opened.
+func (h *Handlers) letter(r *http.Request, email string) (string, error) {
+	cfg := h.o.Front.Config()
+	if !cfg.Enabled || h.o.Letters == nil {
+		return "", mxerr.New(mxerr.Forbidden, "Registration has been disabled")
+	}
+	secret := rand.Text()
+	session, err := h.o.Letters.Begin(r.Context(), account.PurposeRegister, letter.Request{
+		ClientSecret: secret, Email: email, Attempt: 1, Client: "a:" + seen(r).IP,
+	})
+	if err != nil {
+		return "", err
+	}
+	return session + "." + secret, nil
+}
+
+// documents are what somebody agrees to who makes an account.
+func documents(cfg *account.Config) (out []account.Document) {
+	for i := range cfg.Terms {
+		out = append(out, cfg.Terms[i].Title())
+	}
+	return out
 }
 
 // done carries a person's answer to the client: u allows, and nobody refuses.

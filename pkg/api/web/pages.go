@@ -28,6 +28,10 @@ type page struct {
 
 	Registers, Creating, NeedsToken bool
 
+	Session, Token, Next, NextHost string
+	Email, Letter                  string
+	Terms                          []account.Document
+
 	Action, DeviceID, Ask, Button string
 	Devices                       []account.Device
 	DisplayName                   string
@@ -69,15 +73,68 @@ func loginPage(p *page) g.Node {
 		h.Form(
 			h.Method("post"), h.Action(p.Path),
 			hidden("request", p.Request),
+			g.If(p.Letter != "", g.Group{
+				hidden("letter", p.Letter), hidden("email", p.Email),
+				h.P(h.Class("said"), g.Text("A mail is on its way to "+p.Email+". Open the link in it, and then go on here.")),
+			}),
 			credentials(p),
 			g.If(p.Creating && p.NeedsToken, h.Label(g.Text("Registration token"),
 				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
+			g.If(p.Creating, terms(p.Terms)),
 			g.If(p.Creating, button("", doRegister, "Create the account and allow")),
 			g.If(!p.Creating, button("", doLogin, "Log in and allow")),
 			button("second", doDeny, "Refuse", h.FormNoValidate()),
 			g.If(p.Registers, button("link", swap, swapText, h.FormNoValidate())),
 		),
 	)
+}
+
+// emailPage asks for an e-mail address, before an account is made.
+func emailPage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("An account needs an e-mail address, which you confirm first.")),
+		h.Form(
+			h.Method("post"), h.Action(p.Path),
+			hidden("request", p.Request),
+			h.Label(g.Text("E-mail address"), h.Input(h.Name("email"), h.Type("email"), h.Value(p.Email), h.AutoComplete("email"), h.MaxLength("254"),
+				h.Required(), h.AutoFocus())),
+			button("", doLetter, "Send a mail"),
+			button("second", doDeny, "Refuse", h.FormNoValidate()),
+			button("link", doHave, "I have an account", h.FormNoValidate()),
+		),
+	)
+}
+
+// letterPage is where the link of a letter leads.
+func letterPage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("Press the button to confirm that you read what is sent to your e-mail address.")),
+		h.Form(
+			h.Method("post"), h.Action(p.Path),
+			hidden("session", p.Session), hidden("token", p.Token),
+			h.Button(g.Text("Confirm")),
+		),
+		h.P(h.Class("small"), g.Text("If you did not ask for this, close the page.")),
+	)
+}
+
+func confirmedPage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("Your e-mail address is confirmed. Go back to where you were asked for it.")),
+		g.If(p.Next != "", h.P(h.Class("small"), g.Text("Your app says that you go on at "), h.A(h.Href(p.Next), h.Rel("noreferrer"), g.Text(p.NextHost)),
+			g.Text(". Follow this only if you know it."))),
+	)
+}
+
+// terms are what somebody agrees to; their addresses are the configuration's.
+func terms(list []account.Document) g.Node {
+	if len(list) == 0 {
+		return nil
+	}
+	return h.Label(h.Class("check"), h.Input(h.Type("checkbox"), h.Name("agree"), h.Value("yes"), h.Required()), g.Text(" I agree to: "),
+		g.Map(list, func(d account.Document) g.Node {
+			return h.Span(h.A(h.Href(d.URL), h.Target("_blank"), h.Rel("noreferrer noopener"), g.Text(d.Name)), g.Text(" "))
+		}))
 }
 
 // linkPage asks for the code that a device without a browser shows.

@@ -18,6 +18,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
 )
 
@@ -28,20 +29,30 @@ type Options struct {
 	Provider *oauth.Provider
 	Front    *account.Front
 	Accounts *account.Reader
+	// Letters confirm the addresses of new accounts; nil: there is no e-mail.
+	Letters *letter.Office
 }
 
 // Handlers answers the endpoints of OAuth 2.0 and the pages beside them.
 type Handlers struct {
-	o   Options
-	csp string
+	*shower
+	o Options
 }
 
 // New makes the handlers.
-func New(o Options) *Handlers {
+func New(o Options) *Handlers { return &Handlers{newShower(o.Server), o} }
+
+// shower shows pages.
+type shower struct {
+	server id.ServerName
+	csp    string
+}
+
+func newShower(server id.ServerName) *shower {
 	sum := sha256.Sum256([]byte(style))
-	return &Handlers{
-		o:   o,
-		csp: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; frame-ancestors 'none'",
+	return &shower{
+		server: server,
+		csp:    "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; frame-ancestors 'none'",
 	}
 }
 
@@ -61,8 +72,8 @@ func (h *Handlers) Handlers() httpx.Handlers {
 }
 
 // show answers with a page.
-func (h *Handlers) show(w http.ResponseWriter, status int, as func(*page) g.Node, p page) error {
-	p.Server = string(h.o.Server)
+func (h *shower) show(w http.ResponseWriter, status int, as func(*page) g.Node, p page) error {
+	p.Server = string(h.server)
 	var b bytes.Buffer
 	if err := as(&p).Render(&b); err != nil {
 		return mxerr.Internal(err)
@@ -80,7 +91,7 @@ func (h *Handlers) show(w http.ResponseWriter, status int, as func(*page) g.Node
 }
 
 // failed answers a person with what went wrong; what is the server's fault is left to the router.
-func (h *Handlers) failed(w http.ResponseWriter, r *http.Request, err error) error {
+func (h *shower) failed(w http.ResponseWriter, r *http.Request, err error) error {
 	status, why := reason(err)
 	if status >= http.StatusInternalServerError || !wantsPage(r) {
 		return h.refused(w, err)
@@ -127,7 +138,7 @@ func wantsPage(r *http.Request) bool {
 }
 
 // refused answers a client of OAuth 2.0 (RFC 6749, section 5.2), with an errcode for those that look for one.
-func (h *Handlers) refused(w http.ResponseWriter, err error) error {
+func (h *shower) refused(w http.ResponseWriter, err error) error {
 	var o *oauth.Error
 	if !errors.As(err, &o) {
 		return err

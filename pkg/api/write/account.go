@@ -15,21 +15,29 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
+// AccountsOptions are what Accounts needs.
+type AccountsOptions struct {
+	Front *account.Front
+	// Delegated answers in place of the server's own login; nil: the accounts are this server's own.
+	Delegated *Delegated
+	// ResetPage is where users confirm the replacement of their cross-signing keys who know no password in their client (spec: "OAuth
+	// authentication" stage); empty: nowhere.
+	ResetPage string
+	// Letters confirm addresses; nil: there is no e-mail.
+	Letters Letters
+}
+
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
 type Accounts struct {
+	o         AccountsOptions
 	front     *account.Front
-	delegated *Delegated // nil: the accounts are this server's own
-	resetPage string     // see ResetOn
+	delegated *Delegated
 }
 
-// NewAccounts makes the handlers. delegated is nil unless an outside service keeps the accounts.
-func NewAccounts(front *account.Front, delegated *Delegated) *Accounts {
-	return &Accounts{front: front, delegated: delegated}
+// NewAccounts makes the handlers.
+func NewAccounts(o AccountsOptions) *Accounts {
+	return &Accounts{o: o, front: o.Front, delegated: o.Delegated}
 }
-
-// ResetOn has users confirm the replacement of their cross-signing keys also on a page, for clients that know no password (spec: "OAuth
-// authentication" stage). It must be called before the handlers are used.
-func (a *Accounts) ResetOn(page string) { a.resetPage = page }
 
 // Handlers gives the handlers by the names of their rows.
 func (a *Accounts) Handlers() httpx.Handlers {
@@ -64,6 +72,15 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"setAccountData":            a.setAccountData,
 		"setAccountDataPerRoom":     a.setAccountData,
 		"defineFilter":              a.defineFilter,
+
+		"requestTokenToRegisterEmail":       a.requestLetter(account.PurposeRegister),
+		"requestTokenToResetPasswordEmail":  a.requestLetter(account.PurposeReset),
+		"requestTokenTo3PIDEmail":           a.requestLetter(account.PurposeAdd),
+		"requestTokenToRegisterMSISDN":      noPhones,
+		"requestTokenToResetPasswordMSISDN": noPhones,
+		"requestTokenTo3PIDMSISDN":          noPhones,
+		"getAccount3PIDs":                   a.threepids,
+		"add3PID":                           a.addThreepid,
 	}
 	if a.delegated != nil {
 		maps.Copy(h, a.delegated.Handlers())
@@ -93,35 +110,47 @@ const (
 	loginToken    = "m.login.token"
 )
 
-// loginRequest has the member user of old clients beside the identifier of today.
+// loginRequest has the members user, medium and address of old clients beside the identifier of today.
 type loginRequest struct {
-	Type       string `json:"type"`
-	Identifier struct {
-		Type string `json:"type"`
-		User string `json:"user"`
-	} `json:"identifier"`
-	User        string `json:"user"`
-	Password    string `json:"password"`
-	Token       string `json:"token"`
-	DeviceID    string `json:"device_id"`
-	DisplayName string `json:"initial_device_display_name"`
-	Refresh     bool   `json:"refresh_token"`
+	Type        string     `json:"type"`
+	Identifier  identifier `json:"identifier"`
+	User        string     `json:"user"`
+	Medium      string     `json:"medium"`
+	Address     string     `json:"address"`
+	Password    string     `json:"password"`
+	Token       string     `json:"token"`
+	DeviceID    string     `json:"device_id"`
+	DisplayName string     `json:"initial_device_display_name"`
+	Refresh     bool       `json:"refresh_token"`
 }
 
-func (q *loginRequest) user() (string, error) {
-	switch q.Identifier.Type {
-	case "":
-		if q.User != "" {
-			return q.User, nil
-		}
-	case "m.id.user":
-		if q.Identifier.User != "" {
-			return q.Identifier.User, nil
-		}
-	default:
-		return "", mxerr.New(mxerr.Unknown, "Unsupported kind of identifier").WithStatus(http.StatusBadRequest)
+// identifier is whom a client means (spec: "Identifier types").
+type identifier struct {
+	Type    string `json:"type"`
+	User    string `json:"user"`
+	Medium  string `json:"medium"`
+	Address string `json:"address"`
+}
+
+const (
+	identifierUser     = "m.id.user"
+	identifierThreepid = "m.id.thirdparty"
+)
+
+func (q *loginRequest) who() (identifier, error) {
+	i := q.Identifier
+	if i.Type == "" && q.User != "" {
+		i = identifier{Type: identifierUser, User: q.User}
+	} else if i.Type == "" && q.Address != "" {
+		i = identifier{Type: identifierThreepid, Medium: q.Medium, Address: q.Address}
 	}
-	return "", mxerr.New(mxerr.MissingParam, "The request names no user")
+	switch {
+	case i.Type == identifierUser && i.User != "", i.Type == identifierThreepid && i.Medium != "" && i.Address != "":
+		return i, nil
+	case i.Type == "", i.Type == identifierUser, i.Type == identifierThreepid:
+		return i, mxerr.New(mxerr.MissingParam, "The request names no user")
+	}
+	return i, mxerr.New(mxerr.Unknown, "Unsupported kind of identifier").WithStatus(http.StatusBadRequest)
 }
 
 type sessionAnswer struct {
@@ -151,11 +180,16 @@ func (a *Accounts) login(w http.ResponseWriter, r *http.Request) error {
 	var s account.LoggedIn
 	switch q.Type {
 	case loginPassword:
-		user, err := q.user()
+		who, err := q.who()
 		if err != nil {
 			return err
 		}
-		if s, err = a.front.LoginPassword(r.Context(), user, q.Password, d); err != nil {
+		if who.Type == identifierThreepid {
+			s, err = a.front.LoginAddress(r.Context(), who.Medium, who.Address, q.Password, d)
+		} else {
+			s, err = a.front.LoginPassword(r.Context(), who.User, q.Password, d)
+		}
+		if err != nil {
 			return err
 		}
 	case loginToken:

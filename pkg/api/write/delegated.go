@@ -67,6 +67,8 @@ func (d *Delegated) Handlers() httpx.Handlers {
 	for _, name := range []string{
 		"getLoginFlows", "login", "generateLoginToken", "refresh", "logout", "logout_all", "register", "checkUsernameAvailability",
 		"registrationTokenValidity", "changePassword", "deactivateAccount", "deleteDevice", "deleteDevices", "adminSharedSecretRegister",
+		"requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail", "requestTokenToResetPasswordMSISDN",
+		"requestTokenTo3PIDEmail", "requestTokenTo3PIDMSISDN", "add3PID",
 	} {
 		h[name] = elsewhere
 	}

@@ -59,7 +59,7 @@ func newStackOf(t *testing.T, cfg account.Config, change ...func(*write.RoomOpti
 	for _, f := range change {
 		f(&o)
 	}
-	handlers := write.NewAccounts(s.front, nil).Handlers()
+	handlers := write.NewAccounts(write.AccountsOptions{Front: s.front}).Handlers()
 	for name, h := range write.NewRooms(o).Handlers() {
 		require.NotContains(t, handlers, name)
 		handlers[name] = h

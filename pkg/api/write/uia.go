@@ -1,12 +1,14 @@
 package write
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 )
@@ -16,6 +18,8 @@ const (
 	stageDummy    = "m.login.dummy"
 	stagePassword = "m.login.password"
 	stageToken    = "m.login.registration_token"
+	stageTerms    = "m.login.terms"
+	stageEmail    = "m.login.email.identity"
 	stageOAuth    = "m.oauth"
 
 	unstableStageOAuth = "org.matrix.cross_signing_reset"
@@ -29,15 +33,30 @@ var errOtherUser = errors.New("stage names another user")
 
 // authDict is the member auth of a request, of whatever stage.
 type authDict struct {
-	Type       string `json:"type"`
-	Session    string `json:"session"`
-	Token      string `json:"token"`
-	Password   string `json:"password"`
-	User       string `json:"user"`
-	Identifier struct {
-		Type string `json:"type"`
-		User string `json:"user"`
-	} `json:"identifier"`
+	Type       string               `json:"type"`
+	Session    string               `json:"session"`
+	Token      string               `json:"token"`
+	Password   string               `json:"password"`
+	User       string               `json:"user"`
+	Identifier identifier           `json:"identifier"`
+	Creds      *account.Credentials `json:"threepid_creds"`
+	OldCreds   *account.Credentials `json:"threepidCreds"` // as clients once spelt it
+}
+
+// proven passes the stage of an address.
+func (a *Accounts) proven(ctx context.Context, d *authDict, p account.Purpose, s *account.UIASession) error {
+	c := d.Creds
+	if c == nil {
+		c = d.OldCreds
+	}
+	if c == nil || c.Session == "" || c.Secret == "" {
+		return mxerr.New(mxerr.MissingParam, "The stage needs threepid_creds with sid and client_secret")
+	}
+	if _, err := a.front.Proven(ctx, *c, p); err != nil {
+		return err
+	}
+	s.Address = c
+	return nil
 }
 
 // interactive is one request's passage through user-interactive authentication.
@@ -153,23 +172,23 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	flow := []string{stageDummy}
-	if cfg.RequireToken {
-		flow = []string{stageToken}
-	}
+	flows, params := registrationFlows(&cfg)
 	s, err := a.run(w, q.Auth, interactive{
-		flows: [][]string{flow},
-		bind:  account.UIABind("register"),
+		flows: flows, params: params,
+		bind: account.UIABind("register"),
 		pass: func(d *authDict, s *account.UIASession) error {
-			if d.Type != stageToken {
-				return nil
+			switch d.Type {
+			case stageEmail:
+				return a.proven(r.Context(), d, account.PurposeRegister, s)
+			case stageToken:
+				ok, err := a.front.TokenValid(r.Context(), d.Token)
+				if err == nil && !ok {
+					err = mxerr.New(mxerr.Unauthorized, "Invalid registration token")
+				}
+				s.Note = d.Token
+				return err
 			}
-			ok, err := a.front.TokenValid(r.Context(), d.Token)
-			if err == nil && !ok {
-				err = mxerr.New(mxerr.Unauthorized, "Invalid registration token")
-			}
-			s.Note = d.Token
-			return err
+			return nil
 		},
 	})
 	if err != nil || s == nil {
@@ -181,12 +200,45 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	d := device(r, q.DeviceID, q.DisplayName)
 	d.Refresh = q.Refresh
 	in, err := a.front.Register(r.Context(), account.NewUser{
-		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note, Device: d,
+		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note, Device: d, Address: s.Address,
+		Consents: cfg.Consents(),
 	})
 	if err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, answer(in))
+}
+
+// registrationFlows are the ways to an account.
+func registrationFlows(cfg *account.Config) (flows [][]string, params map[string]any) {
+	var base []string
+	params = map[string]any{}
+	if cfg.RequireToken {
+		base = append(base, stageToken)
+	}
+	if len(cfg.Terms) > 0 {
+		base = append(base, stageTerms)
+		policies := map[string]map[string]any{}
+		for _, p := range cfg.Terms {
+			policies[p.ID] = map[string]any{"version": p.Version}
+			for _, d := range p.Documents {
+				policies[p.ID][d.Lang] = map[string]string{"name": d.Name, "url": d.URL}
+			}
+		}
+		params[stageTerms] = map[string]any{"policies": policies}
+	}
+	if cfg.RequireEmail {
+		return [][]string{append(base, stageEmail)}, params
+	}
+	without := slices.Clone(base)
+	if len(without) == 0 {
+		without = []string{stageDummy}
+	}
+	flows = [][]string{without}
+	if cfg.Email {
+		flows = append(flows, append(base, stageEmail))
+	}
+	return flows, params
 }
 
 // confirm has a user confirm with the password what the parts stand for.
@@ -196,14 +248,14 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 	}
 	c := auth.Must(r.Context())
 	flows, params := [][]string{{stagePassword}}, map[string]any{}
-	if a.resetPage != "" && parts[0] == resetKeys {
+	if a.o.ResetPage != "" && parts[0] == resetKeys {
 		may, err := a.front.MayReset(r.Context(), c.UserID)
 		if err != nil || may {
 			return may, err
 		}
 		for _, stage := range []string{stageOAuth, unstableStageOAuth} {
 			flows = append(flows, []string{stage})
-			params[stage] = map[string]string{"url": a.resetPage}
+			params[stage] = map[string]string{"url": a.o.ResetPage}
 		}
 	}
 	s, err := a.run(w, d, interactive{
@@ -213,12 +265,8 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 			if d.Type != stagePassword {
 				return mxerr.New(mxerr.Forbidden, "Nobody has confirmed this on the page yet")
 			}
-			user := d.Identifier.User
-			if user == "" {
-				user = d.User
-			}
-			if user != "" && user != string(c.UserID) && user != c.UserID.Localpart() {
-				return errOtherUser
+			if err := a.names(r.Context(), d, c.UserID); err != nil {
+				return err
 			}
 			return a.front.VerifyPassword(r.Context(), c.UserID, d.Password)
 		},
@@ -236,18 +284,58 @@ func (a *Accounts) changePassword(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	c := auth.From(r.Context())
+	others := q.LogoutOthers == nil || *q.LogoutOthers
 	if c == nil || c.UserID == "" {
-		return mxerr.New(mxerr.MissingToken, "Missing access token")
+		return a.resetPassword(w, r, q.Auth, q.NewPassword, others)
 	}
 	ok, err := a.confirm(w, r, q.Auth, "changePassword")
 	if err != nil || !ok {
 		return err
 	}
-	others := q.LogoutOthers == nil || *q.LogoutOthers
 	if err := a.front.SetPassword(r.Context(), c.UserID, q.NewPassword, others, string(c.DeviceID)); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// resetPassword sets the password of who has forgotten it, and has shown that letters to an address of the account are read.
+func (a *Accounts) resetPassword(w http.ResponseWriter, r *http.Request, d *authDict, password string, others bool) error {
+	if a.o.Letters == nil {
+		return mxerr.New(mxerr.MissingToken, "Missing access token")
+	}
+	s, err := a.run(w, d, interactive{
+		flows: [][]string{{stageEmail}},
+		bind:  account.UIABind("resetPassword"),
+		pass: func(d *authDict, s *account.UIASession) error {
+			return a.proven(r.Context(), d, account.PurposeReset, s)
+		},
+	})
+	if err != nil || s == nil {
+		return err
+	}
+	if err := a.front.ResetPassword(r.Context(), *s.Address, password, others); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// names refuses a stage that names another user than the one who is logged in.
+func (a *Accounts) names(ctx context.Context, d *authDict, u id.UserID) error {
+	if d.Identifier.Type == identifierThreepid {
+		owner, err := a.front.Addressed(ctx, d.Identifier.Medium, d.Identifier.Address)
+		if err == nil && owner != u {
+			err = errOtherUser
+		}
+		return err
+	}
+	user := d.Identifier.User
+	if user == "" {
+		user = d.User
+	}
+	if user != "" && user != string(u) && user != u.Localpart() {
+		return errOtherUser
+	}
+	return nil
 }
 
 func (a *Accounts) deleteDevice(w http.ResponseWriter, r *http.Request) error {

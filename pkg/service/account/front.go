@@ -33,6 +33,10 @@ type Config struct {
 	RequireToken bool `yaml:"require_token"`
 	// Guests lets anybody make a guest account, which may do little.
 	Guests bool
+	// Email has people give an e-mail address which they must confirm; RequireEmail demands one.
+	Email, RequireEmail bool
+	// Terms are what people must agree to.
+	Terms []Policy
 	// Lifetimes says how long tokens last.
 	Lifetimes Lifetimes
 }

@@ -9,19 +9,15 @@
 package letter
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"embed"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	htmltemplate "html/template"
 	"net/url"
 	"slices"
 	"strings"
-	"text/template"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/mail"
@@ -30,9 +26,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 )
-
-//go:embed templates
-var files embed.FS
 
 // lifetime is how long a link is good, and after it the proof.
 const lifetime = time.Hour
@@ -58,6 +51,8 @@ type Options struct {
 	Pace   Pace
 	// Rate bounds the letters to one address; a zero one does not.
 	Rate soft.Rate
+	// ClientRate bounds what one client asks for, by Request.Client; a zero one does not.
+	ClientRate soft.Rate
 	// BaseURL is where people reach the server, without a slash at its end.
 	BaseURL string
 	// NextLinks are beginnings of addresses to which a browser may be sent on without asking.
@@ -66,24 +61,10 @@ type Options struct {
 }
 
 // Office writes letters, and takes their links back.
-type Office struct {
-	o    Options
-	text *template.Template
-	html *htmltemplate.Template
-}
+type Office struct{ o Options }
 
 // New makes an Office.
-func New(o Options) (*Office, error) {
-	text, err := template.ParseFS(files, "templates/*.txt")
-	if err != nil {
-		return nil, err
-	}
-	html, err := htmltemplate.ParseFS(files, "templates/*.html")
-	if err != nil {
-		return nil, err
-	}
-	return &Office{o: o, text: text, html: html}, nil
-}
+func New(o Options) *Office { return &Office{o} }
 
 // Request is what a client asks a letter for.
 type Request struct {
@@ -91,6 +72,8 @@ type Request struct {
 	Email        string
 	Attempt      int64
 	NextLink     string // empty: none
+	// Client is who asks, where nothing before has counted how often they do: an address, or "".
+	Client string
 }
 
 // Begin sends a letter for a purpose, unless this client has asked with the same attempt already, and gives the session in which its link is
@@ -108,6 +91,11 @@ func (o *Office) Begin(ctx context.Context, p account.Purpose, r Request) (sessi
 	}
 	if r.NextLink != "" {
 		if _, err := link(r.NextLink); err != nil {
+			return "", err
+		}
+	}
+	if r.Client != "" {
+		if err := o.pace(ctx, "client:"+r.Client, o.o.ClientRate); err != nil {
 			return "", err
 		}
 	}
@@ -145,30 +133,28 @@ func (o *Office) fits(ctx context.Context, p account.Purpose, address string) (b
 }
 
 func (o *Office) send(ctx context.Context, p account.Purpose, fits bool, address, session, token string) error {
-	if o.o.Rate.Burst > 0 {
-		sum := sha256.Sum256([]byte(address))
-		if a := o.o.Pace.Take(ctx, "ratelimit:letter:"+hex.EncodeToString(sum[:16]), o.o.Rate, 1); !a.OK {
-			return mxerr.Limited(a.RetryAfter.Milliseconds() + 1)
-		}
+	if err := o.pace(ctx, "to:"+address, o.o.Rate); err != nil {
+		return err
 	}
-	name := string(p)
-	if !fits {
-		name += "-not"
+	t := textOf(p, fits, string(o.o.Server))
+	if fits {
+		t.link = o.o.BaseURL + Path + "?" + url.Values{"session": {session}, "token": {token}}.Encode()
 	}
-	data := struct{ Server, Link, Address string }{
-		string(o.o.Server), o.o.BaseURL + Path + "?" + url.Values{"session": {session}, "token": {token}}.Encode(), address,
-	}
-	var text, html bytes.Buffer
-	if err := o.text.ExecuteTemplate(&text, name+".txt", &data); err != nil {
-		return mxerr.Internal(err)
-	}
-	if err := o.html.ExecuteTemplate(&html, name+".html", &data); err != nil {
-		return mxerr.Internal(err)
-	}
-	subject, body, _ := strings.Cut(text.String(), "\n\n")
-	err := o.o.Post.Send(ctx, mail.Message{To: address, Subject: subject, Text: body, HTML: html.String()})
+	err := o.o.Post.Send(ctx, mail.Message{To: address, Subject: t.subject, Text: t.plain(), HTML: t.html(string(o.o.Server))})
 	if err != nil {
 		return mxerr.New(mxerr.Unknown, "The letter could not be sent; try again later").WithCause(err)
+	}
+	return nil
+}
+
+// pace refuses what comes too often with M_LIMIT_EXCEEDED.
+func (o *Office) pace(ctx context.Context, of string, rate soft.Rate) error {
+	if rate.Burst == 0 {
+		return nil
+	}
+	sum := sha256.Sum256([]byte(of))
+	if a := o.o.Pace.Take(ctx, "ratelimit:letter:"+hex.EncodeToString(sum[:16]), rate, 1); !a.OK {
+		return mxerr.Limited(a.RetryAfter.Milliseconds() + 1)
 	}
 	return nil
 }

@@ -1,0 +1,95 @@
+package app
+
+import (
+	"maps"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/api/web"
+	"github.com/heddle-im/heddle/pkg/api/write"
+	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/infra/mail"
+	"github.com/heddle-im/heddle/pkg/infra/soft"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/letter"
+	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+	"github.com/heddle-im/heddle/pkg/service/rendezvous"
+)
+
+// accountConfig is how accounts are made and entered, by the configuration.
+func (s *shared) accountConfig() account.Config {
+	r := s.cfg.Registration
+	c := account.Config{
+		Enabled: r.Enabled, SharedSecret: r.SharedSecret, RequireToken: r.RequireToken, Guests: r.Guests,
+		Email: s.cfg.Email.SMTP.Host != "", RequireEmail: r.RequireEmail,
+		Lifetimes: account.Lifetimes{
+			Access: s.cfg.Sessions.AccessTokenLifetime, Refreshable: s.cfg.Sessions.RefreshableAccessTokenLifetime,
+			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,
+		},
+	}
+	for _, p := range r.Terms {
+		policy := account.Policy{ID: p.ID, Version: p.Version}
+		for _, d := range p.Documents {
+			policy.Documents = append(policy.Documents, account.Document(d))
+		}
+		c.Terms = append(c.Terms, policy)
+	}
+	return c
+}
+
+// accountHandlersOf makes the endpoints of accounts: the older ones, and what the configuration adds to them.
+func accountHandlersOf(s *shared, front *account.Front) (*write.Accounts, httpx.Handlers, error) {
+	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front)}
+	pages := httpx.Handlers{}
+	office, err := s.letters(front)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.cfg.OAuth.Provide {
+		provider := oauth.NewProvider(oauth.Options{Secret: s.secret, Accounts: front, Soft: s.soft, BaseURL: s.baseURL(), Now: s.now})
+		h := web.New(web.Options{
+			Server: s.base.server, Provider: provider, Front: front, Accounts: account.NewReader(s.shards, s.accounts), Letters: office,
+		})
+		o.ResetPage = provider.AccountURL(oauth.ActionReset)
+		maps.Copy(pages, h.Handlers())
+	}
+	if office != nil {
+		o.Letters = office
+		maps.Copy(pages, web.NewLetters(s.base.server, office).Handlers())
+	}
+	users := write.NewAccounts(o)
+	all := users.Handlers()
+	maps.Copy(all, pages)
+	return users, all, nil
+}
+
+// letters makes what confirms addresses; nil if there is no e-mail.
+func (s *shared) letters(front *account.Front) (*letter.Office, error) {
+	c := s.cfg.Email
+	if c.SMTP.Host == "" {
+		return nil, nil
+	}
+	sender, err := mail.New(c.SMTP, c.From, s.cfg.PublicHost())
+	if err != nil {
+		return nil, &config.Error{Key: "email.smtp", Problem: err.Error()}
+	}
+	paced := func(r config.Rate) soft.Rate {
+		if !s.cfg.RateLimits.Enabled || !r.Limited() {
+			return soft.Rate{}
+		}
+		return soft.Rate{PerSecond: r.PerSecond(), Burst: r.Burst}
+	}
+	return letter.New(letter.Options{
+		Server: s.base.server, Front: front, Post: sender, Pace: s.soft, Rate: paced(c.PerAddress),
+		ClientRate: paced(s.cfg.RateLimits.Threepid), BaseURL: s.baseURL(), NextLinks: c.NextLinks, Now: s.now,
+	}), nil
+}
+
+// meeting lets devices meet for a login by QR code, where that works.
+func meeting(s *shared) httpx.Handlers {
+	if !s.meets() {
+		return nil
+	}
+	return write.NewRendezvous(
+		rendezvous.New("text", s.soft, s.now), rendezvous.New("json", s.soft, s.now), s.baseURL(), s.now,
+	).Handlers()
+}

@@ -278,8 +278,10 @@ func TestAddressesOfAnAccount(t *testing.T) {
 
 	// next_link: to a known place at once, to another only over a page that names it, and not to what is no page.
 	for i, c := range []struct{ next, location string }{
-		{"https://app.example.org/back?x=1", "https://app.example.org/back?x=1"}, {"https://app.example.org/backwards", ""},
-		{"https://app.example.org.evil.org/back", ""}, {"https://app.example.org/back/../out", ""},
+		{"https://app.example.org/back?x=1", "https://app.example.org/back?x=1"},
+		{"https://app.example.org/backwards", ""},
+		{"https://app.example.org.evil.org/back", ""},
+		{"https://app.example.org/back/../out", ""},
 	} {
 		m.letter("/account/3pid", "n@example.org", "next"+string(rune('0'+i)), "1", `,"next_link":"`+c.next+`"`, true)
 		status, page, location := m.open(m.link("n@example.org"))

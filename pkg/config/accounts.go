@@ -72,24 +72,24 @@ type Document struct {
 func (r Registration) Validate() error {
 	seen := map[string]bool{}
 	for i, p := range r.Terms {
-		at := fmt.Sprintf("terms: item %d: ", i+1)
+		at := fmt.Sprintf("terms: item %d:", i+1)
 		switch {
 		case !name(p.ID):
-			return fmt.Errorf("%sid must be of the characters a-z 0-9 _ - .", at)
+			return fmt.Errorf("%s id must be of the characters a-z, 0-9 and _-.: %q", at, p.ID)
 		case seen[p.ID]:
-			return fmt.Errorf("%s%q is named twice", at, p.ID)
+			return fmt.Errorf("%s %q is named twice", at, p.ID)
 		case p.Version == "":
-			return fmt.Errorf("%sversion must be set", at)
+			return fmt.Errorf("%s version must be set", at)
 		case len(p.Documents) == 0:
-			return fmt.Errorf("%sdocuments must name at least one", at)
+			return fmt.Errorf("%s documents must name at least one", at)
 		}
 		seen[p.ID] = true
 		for _, d := range p.Documents {
 			if d.Lang == "" || d.Lang == "version" || d.Name == "" {
-				return fmt.Errorf("%seach document needs lang, name and url", at)
+				return fmt.Errorf("%s each document needs lang, name and url", at)
 			}
 			if err := checkURL(d.URL, "http", "https"); err != nil {
-				return fmt.Errorf("%surl: %w", at, err)
+				return fmt.Errorf("%s url: %w", at, err)
 			}
 		}
 	}

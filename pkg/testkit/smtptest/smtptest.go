@@ -79,7 +79,8 @@ func New(t testing.TB, o Options) *Server {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	at := l.Addr().(*net.TCPAddr)
+	at, ok := l.Addr().(*net.TCPAddr)
+	require.True(t, ok)
 	s.Host, s.Port = "127.0.0.1", at.Port
 	if o.ImplicitTLS {
 		l = tls.NewListener(l, config)

@@ -282,9 +282,23 @@ func refusedBackup(p *person) {
 	put := p.expect(200, "", "PUT", keys+"/!r/s?version="+one, key)
 	require.Equal(p.t, put["etag"], p.expect(200, "", "GET", versions, "")["etag"])
 	p.expect(404, "M_NOT_FOUND", "GET", keys+"/!r/another?version="+one, "")
-	require.Empty(p.t, p.expect(200, "", "GET", keys+"/!another?version="+one, "")["sessions"])
+	require.Equal(p.t, map[string]any{"sessions": map[string]any{}}, p.expect(200, "", "GET", keys+"/!another?version="+one, ""))
+	var whole any
+	require.NoError(p.t, json.Unmarshal([]byte(key), &whole))
+	sessions := func(names ...string) map[string]any {
+		m := map[string]any{}
+		for _, n := range names {
+			m[n] = whole
+		}
+		return map[string]any{"sessions": m}
+	}
+	p.expect(200, "", "PUT", keys+"?version="+one, `{"rooms":{"!q":{"sessions":{"a":`+key+`,"\"":`+key+`}},"!r":{"sessions":{"t":`+key+`}}}}`)
+	require.Equal(p.t, map[string]any{"rooms": map[string]any{"!q": sessions("a", `"`), "!r": sessions("s", "t")}}, p.expect(200, "", "GET", keys+"?version="+one, ""))
+	require.Equal(p.t, sessions("s", "t"), p.expect(200, "", "GET", keys+"/!r?version="+one, ""))
+	require.Equal(p.t, whole, any(p.expect(200, "", "GET", keys+"/!r/t?version="+one, "")))
 
 	two := p.expect(200, "", "POST", versions, `{"algorithm":"a","auth_data":{}}`)["version"].(string)
+	require.Equal(p.t, map[string]any{"rooms": map[string]any{}}, p.expect(200, "", "GET", keys+"?version="+two, ""))
 	wrong := p.expect(403, "M_WRONG_ROOM_KEYS_VERSION", "PUT", keys+"/!r/s?version="+one, key)
 	require.Equal(p.t, two, wrong["current_version"])
 	p.expect(200, "", "DELETE", versions+"/"+one, "")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/msync"
@@ -111,10 +112,6 @@ type backedUp struct {
 	Data       json.RawMessage `json:"session_data"`
 }
 
-type backedUpRoom struct {
-	Sessions map[string]backedUp `json:"sessions"`
-}
-
 func (e *E2EE) backupKeys(w http.ResponseWriter, r *http.Request) error {
 	p, err := httpx.Query(r)
 	if err != nil {
@@ -129,28 +126,63 @@ func (e *E2EE) backupKeys(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	room, session := httpx.Var(r, "roomId"), httpx.Var(r, "sessionId")
-	keys, err := e.keys.BackupKeys(r.Context(), auth.Must(r.Context()).UserID, version, room, session)
-	if err != nil {
+	a := backupAnswer{one: session != "", oneRoom: room != ""}
+	if err := e.keys.BackupKeys(r.Context(), auth.Must(r.Context()).UserID, version, room, session, a.add); err != nil {
 		return err
 	}
-	rooms := make(map[string]backedUpRoom)
-	for i := range keys {
-		k := &keys[i]
-		if _, ok := rooms[k.RoomID]; !ok {
-			rooms[k.RoomID] = backedUpRoom{make(map[string]backedUp)}
-		}
-		rooms[k.RoomID].Sessions[k.SessionID] = shownKey(k)
+	if a.err == nil && a.one && a.n == 0 {
+		return mxerr.New(mxerr.NotFound, "The backup has no key of that session")
+	}
+	if a.err != nil {
+		return a.err
+	}
+	httpx.WriteRaw(w, http.StatusOK, a.end())
+	return nil
+}
+
+// backupAnswer puts keys, which come in the order of rooms, together for a client: a backup can be large, and is in memory once.
+type backupAnswer struct {
+	one, oneRoom bool // a session, or a room, was asked for
+	b            []byte
+	room         string
+	n            int
+	err          error
+}
+
+func (a *backupAnswer) add(k *e2ee.BackupKey) {
+	key, err := json.Marshal(shownKey(k))
+	if err != nil {
+		a.err = err
+		return
 	}
 	switch {
-	case session != "":
-		if len(keys) == 0 {
-			return mxerr.New(mxerr.NotFound, "The backup has no key of that session")
-		}
-		return httpx.WriteJSON(w, http.StatusOK, shownKey(&keys[0]))
-	case room != "":
-		return httpx.WriteJSON(w, http.StatusOK, backedUpRoom{rooms[room].Sessions})
+	case a.one:
+		a.b = key
+	case a.n > 0 && a.room == k.RoomID:
+		a.b = append(a.b, ',')
+	case a.n > 0:
+		a.b = append(a.b, `}},`...)
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string]map[string]backedUpRoom{"rooms": rooms})
+	if !a.one {
+		if !a.oneRoom && (a.n == 0 || a.room != k.RoomID) {
+			a.b = append(canonjson.AppendString(a.b, k.RoomID), `:{"sessions":{`...)
+		}
+		a.b = append(append(canonjson.AppendString(a.b, k.SessionID), ':'), key...)
+	}
+	a.room = k.RoomID
+	a.n++
+}
+
+func (a *backupAnswer) end() []byte {
+	switch {
+	case a.one:
+		return a.b
+	case a.oneRoom:
+		return append(append([]byte(`{"sessions":{`), a.b...), `}}`...)
+	case a.n == 0:
+		return []byte(`{"rooms":{}}`)
+	}
+	return append(append([]byte(`{"rooms":{`), a.b...), `}}}}`...)
 }
 
 func shownKey(k *e2ee.BackupKey) backedUp {

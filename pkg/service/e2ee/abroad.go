@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -77,7 +78,7 @@ func (f *Front) TakeDeviceList(ctx context.Context, origin id.ServerName, conten
 }
 
 // TakeToDevice takes an m.direct_to_device of another server, once, however often it is sent. Messages to others than users of this server
-// are left out.
+// are left out, and so are those that no client could send.
 func (f *Front) TakeToDevice(ctx context.Context, origin id.ServerName, content []byte) error {
 	var c struct {
 		Sender   string                                `json:"sender"`
@@ -88,6 +89,9 @@ func (f *Front) TakeToDevice(ctx context.Context, origin id.ServerName, content 
 	if json.Unmarshal(content, &c) != nil || c.ID == "" || c.Type == "" {
 		return badJSON("The message to devices lacks a member, or has one of the wrong type")
 	}
+	if !storable(c.Type) {
+		return invalid("The type of the message to devices is too long")
+	}
 	u, err := id.ParseUserID(c.Sender)
 	if err != nil || u.Server() != origin || origin == f.Server {
 		return mxerr.New(mxerr.Forbidden, "The message is not of a user of the server that sent it")
@@ -96,6 +100,10 @@ func (f *Front) TakeToDevice(ctx context.Context, origin id.ServerName, content 
 		if p, err := id.ParseUserID(user); err != nil || p.Server() != f.Server {
 			delete(c.Messages, user)
 		}
+		maps.DeleteFunc(c.Messages[user], func(_ string, m json.RawMessage) bool {
+			_, err := compactObject(m)
+			return err != nil || len(m) > maxContent
+		})
 	}
 	return f.Send(ctx, &Sending{Sender: u, Type: c.Type, Txn: c.ID, Messages: c.Messages})
 }

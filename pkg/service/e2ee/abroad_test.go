@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,7 +79,8 @@ func TestOtherServersAreAsked(t *testing.T) {
 func TestTakeFromOtherServers(t *testing.T) {
 	b := newBench(t)
 	alice := b.user("alice", "A1", "A2")
-	edu := []byte(`{"sender":"@bob:far.test","type":"m.test","message_id":"1","messages":{"` + string(alice) + `":{"*":{"n":"hi"}},"@x:other.test":{"*":{}}}}`)
+	edu := []byte(`{"sender":"@bob:far.test","type":"m.test","message_id":"1","messages":{"` + string(alice) + `":{"*":{"n":"hi"},"A1":7,"A2":{"n":"` +
+		strings.Repeat("x", 65<<10) + `"}},"@x:other.test":{"*":{}},"nobody":{"*":{}}}}`)
 	for range 3 {
 		require.NoError(t, b.front.TakeToDevice(b.Ctx(), "far.test", edu))
 	}
@@ -86,6 +88,7 @@ func TestTakeFromOtherServers(t *testing.T) {
 	require.Equal(t, []string{"hi"}, b.queue(alice, "A2"))
 	require.True(t, mxerr.Is(b.front.TakeToDevice(b.Ctx(), "evil.test", edu), mxerr.Forbidden))
 	require.Error(t, b.front.TakeToDevice(b.Ctx(), "far.test", []byte(`[]`)))
+	require.Error(t, b.front.TakeToDevice(b.Ctx(), "far.test", []byte(strings.Replace(string(edu), "m.test", strings.Repeat("t", 300), 1))))
 
 	update := []byte(`{"user_id":"@bob:far.test","device_id":"D","stream_id":1,"prev_id":[]}`)
 	before := int64(0)

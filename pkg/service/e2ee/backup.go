@@ -10,8 +10,13 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 )
 
-// backupPiece is how many keys of a backup are removed at a time.
-const backupPiece = 1000
+const (
+	// backupPiece is how many keys of a backup are removed, or read, at a time.
+	backupPiece = 1000
+	// maxBackups is how many versions of a backup a user may have, and maxBackedUp how many keys one may hold.
+	maxBackups  = 100
+	maxBackedUp = 1_000_000
+)
 
 func noBackup() error { return mxerr.New(mxerr.NotFound, "No such key backup") }
 
@@ -20,6 +25,11 @@ func (h *Host) putBackup(ctx context.Context, s shard.ID, p *PutBackup) (change,
 		last, _, err := h.DB.LatestBackup(ctx, s, p.UserID, true) // a number is never used again
 		if err != nil {
 			return change{}, err
+		}
+		if n, err := h.DB.BackupVersions(ctx, s, p.UserID); err != nil {
+			return change{}, err
+		} else if n >= maxBackups {
+			return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "There are too many key backups; delete some first")
 		}
 		b := &e2eedb.BackupVersion{UserID: p.UserID, Version: last.Version + 1, Algorithm: p.Algorithm, AuthData: p.AuthData}
 		c := change{answer: Answer{Version: b.Version}}
@@ -111,7 +121,9 @@ func (h *Host) backUp(ctx context.Context, s shard.ID, q *BackUp) (change, error
 		k := &q.Keys[i]
 		old := have[name{k.RoomID, k.SessionID}]
 		if old == nil {
-			b.Count++
+			if b.Count++; b.Count > maxBackedUp {
+				return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "The key backup is full")
+			}
 		} else if !better(old, k) || bytes.Equal(old.Data, k.Data) && old.Verified == k.Verified && old.FirstIndex == k.FirstIndex {
 			continue
 		}

@@ -438,6 +438,17 @@ func TestDeadDevicesDoNotGrow(t *testing.T) {
 	require.LessOrEqual(t, left, 10_000+128, "10,000, and what came since it was looked at")
 	require.GreaterOrEqual(t, left, 10_000)
 	require.Len(t, b.queue(bob, "DEAD"), 300, "the newest stay")
+	// Few that are large are as much.
+	b.Exec(`UPDATE to_device SET json = convert_to('{"content":{"n":"' || repeat('x', 60000) || '"}}', 'UTF8') WHERE pos > (SELECT pos FROM to_device ORDER BY pos DESC OFFSET 1500 LIMIT 1)`)
+	for i := range 130 {
+		require.NoError(t, b.front.Send(b.Ctx(), &e2ee.Sending{
+			Sender: alice, Device: "A", Type: "m.test", Txn: fmt.Sprint("more", i), Messages: map[string]map[string]json.RawMessage{string(bob): {"DEAD": content("more")}},
+		}))
+	}
+	var bytes int64
+	require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT sum(length(json)) FROM to_device`).Scan(&bytes))
+	require.Less(t, bytes, int64(65<<20))
+	require.Greater(t, bytes, int64(60<<20))
 	b.logout(bob, "DEAD")
 	for _, table := range []string{"to_device", "device_key", "one_time_key", "fallback_key"} {
 		var n int
@@ -474,9 +485,7 @@ func TestBackup(t *testing.T) {
 	put(v1, "!a", "s2", key(0, false, "x"))
 	s4 := put(v1, "!b", "s", key(0, false, "y"))
 	require.EqualValues(t, 3, s4.Count)
-	keys, err := b.reader.BackupKeys(b.Ctx(), u, v1, "!a", "s")
-	require.NoError(t, err)
-	require.JSONEq(t, `{"d":"verified"}`, string(keys[0].Data))
+	require.NoError(t, b.reader.BackupKeys(b.Ctx(), u, v1, "!a", "s", func(k *e2ee.BackupKey) { require.JSONEq(t, `{"d":"verified"}`, string(k.Data)) }))
 
 	dropped, err := b.front.Drop(b.Ctx(), u, v1, "!a", "")
 	require.NoError(t, err)
@@ -499,6 +508,49 @@ func TestBackup(t *testing.T) {
 	require.Greater(t, v3, v2, "a number is never used again")
 	_, err = b.front.PutBackup(b.Ctx(), u, v3, "another", json.RawMessage(`{}`))
 	require.True(t, mxerr.Is(err, mxerr.InvalidParam), "%v", err)
+}
+
+// A large backup is read some keys at a time, each once and in order; there is an end to how large it gets, and to how many there are.
+func TestLargeBackup(t *testing.T) {
+	b := newBench(t)
+	u := b.user("bob", "B")
+	v, err := b.front.PutBackup(b.Ctx(), u, 0, "alg", json.RawMessage(`{}`))
+	require.NoError(t, err)
+	keys := map[string]map[string]e2ee.SessionKey{}
+	for room, n := range map[string]int{"!a": 999, "!b": 1, "!c": 1500} {
+		keys[room] = map[string]e2ee.SessionKey{}
+		for i := range n {
+			keys[room][fmt.Sprintf("s%04d", i)] = key(0, false, room)
+		}
+	}
+	stored, err := b.front.BackUp(b.Ctx(), u, v, keys)
+	require.NoError(t, err)
+	require.EqualValues(t, 2500, stored.Count)
+	for room, want := range map[string]int{"": 2500, "!c": 1500, "!none": 0} {
+		got, last := 0, ""
+		require.NoError(t, b.reader.BackupKeys(b.Ctx(), u, v, room, "", func(k *e2ee.BackupKey) {
+			require.Greater(t, k.RoomID+k.SessionID, last)
+			last = k.RoomID + k.SessionID
+			got++
+		}))
+		require.Equal(t, want, got, room)
+	}
+	b.Exec(`UPDATE backup_version SET count = 1000000`)
+	more := map[string]map[string]e2ee.SessionKey{"!a": {"s0000": key(0, true, "better")}}
+	_, err = b.front.BackUp(b.Ctx(), u, v, more)
+	require.NoError(t, err, "a better key takes no room")
+	more["!a"]["new"] = key(0, true, "x")
+	_, err = b.front.BackUp(b.Ctx(), u, v, more)
+	require.True(t, mxerr.Is(err, mxerr.ResourceLimitExceeded), "%v", err)
+	for range 99 {
+		_, err = b.front.PutBackup(b.Ctx(), u, 0, "alg", json.RawMessage(`{}`))
+		require.NoError(t, err)
+	}
+	_, err = b.front.PutBackup(b.Ctx(), u, 0, "alg", json.RawMessage(`{}`))
+	require.True(t, mxerr.Is(err, mxerr.ResourceLimitExceeded), "%v", err)
+	require.NoError(t, b.front.DeleteBackup(b.Ctx(), u, v))
+	_, err = b.front.PutBackup(b.Ctx(), u, 0, "alg", json.RawMessage(`{}`))
+	require.NoError(t, err)
 }
 
 func TestDehydrated(t *testing.T) {

@@ -213,5 +213,9 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 	return change{}, fmt.Errorf("unknown command %T", cmd)
 }
 
-// sampled is true for one in queueCheck calls.
-func (h *Host) sampled() bool { return h.n.Add(1)%queueCheck == 0 }
+// sampled is true for one in queueCheck messages, or for more where they are large.
+func (h *Host) sampled(bytes int) bool {
+	weight := 1 + uint64(bytes)/queueCheckBytes
+	n := h.n.Add(weight)
+	return n/queueCheck != (n-weight)/queueCheck
+}

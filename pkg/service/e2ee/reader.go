@@ -323,12 +323,27 @@ func backupOf(ctx context.Context, db *e2eedb.Reader, m shard.Map, user id.UserI
 // BackupKey is a session's key in a backup, as it is stored.
 type BackupKey = e2eedb.BackupKey
 
-// BackupKeys gives keys of a version, of a room or session if these are set. Refused with M_NOT_FOUND if there is no such version.
-func (r *Reader) BackupKeys(ctx context.Context, user id.UserID, version int64, room, session string) ([]e2eedb.BackupKey, error) {
+// BackupKeys gives the keys of a version, of a room or session if these are set, one by one in the order of rooms and sessions; it holds some of
+// them at a time. Refused with M_NOT_FOUND if there is no such version.
+func (r *Reader) BackupKeys(ctx context.Context, user id.UserID, version int64, room, session string, take func(k *BackupKey)) error {
 	if _, err := r.Backup(ctx, user, version); err != nil {
-		return nil, err
+		return err
 	}
-	return r.DB.BackupKeys(ctx, r.Shards.OfUser(string(user)), string(user), version, room, session)
+	of, after := e2eedb.SessionName{Room: room, Session: session}, e2eedb.SessionName{}
+	for {
+		list, err := r.DB.BackupKeys(ctx, r.Shards.OfUser(string(user)), string(user), version, of, after, backupPiece)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			take(&list[i])
+		}
+		if len(list) < backupPiece {
+			return nil
+		}
+		last := &list[len(list)-1]
+		after = e2eedb.SessionName{Room: last.RoomID, Session: last.SessionID}
+	}
 }
 
 // shown gives a device's keys with what the server adds to them.

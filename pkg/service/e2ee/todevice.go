@@ -19,10 +19,13 @@ const (
 	// maxFanOut bounds what one command comes to when messages to all devices of a user have been multiplied. A transaction may have 4 MiB, and a
 	// message is in it twice: as a row, and in the log.
 	maxFanOut = 1536 << 10
-	// maxQueue is how many messages wait for a device; the oldest go first. The queue of a device that never syncs ends here.
-	maxQueue = 10_000
-	// queueCheck is one in how many messages has its device's queue looked at.
-	queueCheck = 128
+	// maxQueue is how many messages wait for a device, and maxQueueBytes what they take; the oldest go first. The queue of a device that never
+	// syncs ends here.
+	maxQueue      = 10_000
+	maxQueueBytes = 64 << 20
+	// queueCheck is one in how many messages has its device's queue looked at; a large one counts for several.
+	queueCheck      = 128
+	queueCheckBytes = 8 << 10
 )
 
 // sendToDevice delivers messages: those to devices that there are. A device that comes only now has no use for what was meant for others.
@@ -120,22 +123,20 @@ func (b *bundle) flush(c *change) error {
 // trimQueues removes the oldest messages to devices that have too many. Only some of the devices are looked at each time: over
 // many messages it comes to the same, and costs little.
 func (h *Host) trimQueues(ctx context.Context, s shard.ID, c *change) error {
-	var gone []entry.Row
+	var looked []e2eedb.DeviceName
 	for _, r := range c.rows {
-		m, ok := r.(*e2eedb.ToDevice)
-		if !ok || !h.sampled() {
-			continue
-		}
-		pos, over, err := h.DB.Overflow(ctx, s, m.UserID, m.DeviceID, maxQueue)
-		if err != nil {
-			return err
-		}
-		if over {
-			gone = append(gone, &e2eedb.ToDeviceGone{UserID: m.UserID, DeviceID: m.DeviceID, Upto: int64(pos)})
+		if m, ok := r.(*e2eedb.ToDevice); ok && h.sampled(len(m.JSON)) {
+			looked = append(looked, e2eedb.DeviceName{UserID: m.UserID, DeviceID: m.DeviceID})
 		}
 	}
-	c.rows = append(c.rows, gone...)
-	return nil
+	if len(looked) == 0 {
+		return nil
+	}
+	gone, err := h.DB.Overflow(ctx, s, looked, maxQueue, maxQueueBytes)
+	for i := range gone {
+		c.rows = append(c.rows, &gone[i])
+	}
+	return err
 }
 
 // sendAway queues an EDU for another server, whose shard has them with everything else that it is owed.

@@ -52,9 +52,15 @@ SELECT pos, json FROM to_device WHERE shard = $1 AND user_id = $2 AND device_id 
 -- name: HasToDeviceUpTo :one
 SELECT EXISTS (SELECT FROM to_device WHERE shard = $1 AND user_id = $2 AND device_id = $3 AND pos <= $4);
 
--- name: ToDeviceOverflow :one
--- The position of the message after which a device's queue has so many.
-SELECT pos FROM to_device WHERE shard = $1 AND user_id = $2 AND device_id = $3 ORDER BY pos DESC OFFSET @keep LIMIT 1;
+-- name: ToDeviceOverflow :many
+-- For each of some devices, the position of the newest message that does not fit beside what came after it, if there is one.
+SELECT u.user_id::text AS user_id, u.device_id::text AS device_id, o.pos
+FROM (SELECT unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+CROSS JOIN LATERAL (
+    SELECT q.pos FROM (
+        SELECT t.pos, row_number() OVER w AS n, sum(octet_length(t.json)) OVER w AS bytes FROM to_device t
+        WHERE t.shard = @shard AND t.user_id = u.user_id AND t.device_id = u.device_id WINDOW w AS (ORDER BY t.pos DESC)
+    ) q WHERE q.n > @keep::bigint OR q.bytes > @keep_bytes::bigint ORDER BY q.pos DESC LIMIT 1) o;
 
 -- name: GetDehydrated :one
 SELECT device_id, data FROM dehydrated_device WHERE shard = $1 AND user_id = $2;
@@ -67,10 +73,14 @@ SELECT version, algorithm, auth_data, etag, count, deleted FROM backup_version
 WHERE shard = $1 AND user_id = $2 AND (@also_deleted::boolean OR NOT deleted) ORDER BY version DESC LIMIT 1;
 
 -- name: ListBackupKeys :many
+-- So many keys after a room and session, in their order.
 SELECT room_id, session_id, first_index, forwarded, verified, data FROM backup_key
 WHERE shard = $1 AND user_id = $2 AND version = $3 AND (@room_id::text = '' OR room_id = @room_id::text)
-  AND (@session_id::text = '' OR session_id = @session_id::text)
-ORDER BY room_id, session_id;
+  AND (@session_id::text = '' OR session_id = @session_id::text) AND (room_id, session_id) > (@after_room::text, @after_session::text)
+ORDER BY room_id, session_id LIMIT @most;
+
+-- name: CountBackupVersions :one
+SELECT count(*) FROM backup_version WHERE shard = $1 AND user_id = $2 AND NOT deleted;
 
 -- name: ListBackupKeysAmong :many
 SELECT k.room_id, k.session_id, k.first_index, k.forwarded, k.verified, k.data

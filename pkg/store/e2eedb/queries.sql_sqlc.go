@@ -70,6 +70,22 @@ func (q *Queries) CountBackupKeys(ctx context.Context, arg CountBackupKeysParams
 	return count, err
 }
 
+const countBackupVersions = `-- name: CountBackupVersions :one
+SELECT count(*) FROM backup_version WHERE shard = $1 AND user_id = $2 AND NOT deleted
+`
+
+type CountBackupVersionsParams struct {
+	Shard  int16
+	UserID string
+}
+
+func (q *Queries) CountBackupVersions(ctx context.Context, arg CountBackupVersionsParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countBackupVersions, arg.Shard, arg.UserID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countOneTimeKeys = `-- name: CountOneTimeKeys :many
 SELECT u.user_id::text AS user_id, u.device_id::text AS device_id, k.algorithm, count(*) AS n
 FROM (SELECT unnest($1::text[]) AS user_id, unnest($2::text[]) AS device_id) u
@@ -245,16 +261,19 @@ func (q *Queries) HasToDeviceUpTo(ctx context.Context, arg HasToDeviceUpToParams
 const listBackupKeys = `-- name: ListBackupKeys :many
 SELECT room_id, session_id, first_index, forwarded, verified, data FROM backup_key
 WHERE shard = $1 AND user_id = $2 AND version = $3 AND ($4::text = '' OR room_id = $4::text)
-  AND ($5::text = '' OR session_id = $5::text)
-ORDER BY room_id, session_id
+  AND ($5::text = '' OR session_id = $5::text) AND (room_id, session_id) > ($6::text, $7::text)
+ORDER BY room_id, session_id LIMIT $8
 `
 
 type ListBackupKeysParams struct {
-	Shard     int16
-	UserID    string
-	Version   int64
-	RoomID    string
-	SessionID string
+	Shard        int16
+	UserID       string
+	Version      int64
+	RoomID       string
+	SessionID    string
+	AfterRoom    string
+	AfterSession string
+	Most         int32
 }
 
 type ListBackupKeysRow struct {
@@ -266,6 +285,7 @@ type ListBackupKeysRow struct {
 	Data       []byte
 }
 
+// So many keys after a room and session, in their order.
 func (q *Queries) ListBackupKeys(ctx context.Context, arg ListBackupKeysParams) ([]ListBackupKeysRow, error) {
 	rows, err := q.db.Query(ctx, listBackupKeys,
 		arg.Shard,
@@ -273,6 +293,9 @@ func (q *Queries) ListBackupKeys(ctx context.Context, arg ListBackupKeysParams) 
 		arg.Version,
 		arg.RoomID,
 		arg.SessionID,
+		arg.AfterRoom,
+		arg.AfterSession,
+		arg.Most,
 	)
 	if err != nil {
 		return nil, err
@@ -891,26 +914,53 @@ func (q *Queries) RoomsOfUsers(ctx context.Context, arg RoomsOfUsersParams) ([]R
 	return items, nil
 }
 
-const toDeviceOverflow = `-- name: ToDeviceOverflow :one
-SELECT pos FROM to_device WHERE shard = $1 AND user_id = $2 AND device_id = $3 ORDER BY pos DESC OFFSET $4 LIMIT 1
+const toDeviceOverflow = `-- name: ToDeviceOverflow :many
+SELECT u.user_id::text AS user_id, u.device_id::text AS device_id, o.pos
+FROM (SELECT unnest($1::text[]) AS user_id, unnest($2::text[]) AS device_id) u
+CROSS JOIN LATERAL (
+    SELECT q.pos FROM (
+        SELECT t.pos, row_number() OVER w AS n, sum(octet_length(t.json)) OVER w AS bytes FROM to_device t
+        WHERE t.shard = $3 AND t.user_id = u.user_id AND t.device_id = u.device_id WINDOW w AS (ORDER BY t.pos DESC)
+    ) q WHERE q.n > $4::bigint OR q.bytes > $5::bigint ORDER BY q.pos DESC LIMIT 1) o
 `
 
 type ToDeviceOverflowParams struct {
-	Shard    int16
-	UserID   string
-	DeviceID string
-	Keep     int32
+	UserID    []string
+	DeviceID  []string
+	Shard     int16
+	Keep      int64
+	KeepBytes int64
 }
 
-// The position of the message after which a device's queue has so many.
-func (q *Queries) ToDeviceOverflow(ctx context.Context, arg ToDeviceOverflowParams) (int64, error) {
-	row := q.db.QueryRow(ctx, toDeviceOverflow,
-		arg.Shard,
+type ToDeviceOverflowRow struct {
+	UserID   string
+	DeviceID string
+	Pos      int64
+}
+
+// For each of some devices, the position of the newest message that does not fit beside what came after it, if there is one.
+func (q *Queries) ToDeviceOverflow(ctx context.Context, arg ToDeviceOverflowParams) ([]ToDeviceOverflowRow, error) {
+	rows, err := q.db.Query(ctx, toDeviceOverflow,
 		arg.UserID,
 		arg.DeviceID,
+		arg.Shard,
 		arg.Keep,
+		arg.KeepBytes,
 	)
-	var pos int64
-	err := row.Scan(&pos)
-	return pos, err
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ToDeviceOverflowRow
+	for rows.Next() {
+		var i ToDeviceOverflowRow
+		if err := rows.Scan(&i.UserID, &i.DeviceID, &i.Pos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -181,13 +181,16 @@ func (r *Reader) HasMessages(ctx context.Context, s shard.ID, user, device strin
 	return has, failed("messages to a device", err)
 }
 
-// Overflow gives the position of the newest message to a device beyond the newest keep; ok is false if there is none.
-func (r *Reader) Overflow(ctx context.Context, s shard.ID, user, device string, keep int) (pos shard.Pos, ok bool, err error) {
-	p, err := r.q.ToDeviceOverflow(ctx, ToDeviceOverflowParams{Shard: int16(s), UserID: user, DeviceID: device, Keep: int32(keep)})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, false, nil
+// Overflow tells up to where messages are to go for the rest to be at most keep, and keepBytes: of those of the devices that have too many.
+func (r *Reader) Overflow(ctx context.Context, s shard.ID, devices []DeviceName, keep, keepBytes int64) ([]ToDeviceGone, error) {
+	p := ToDeviceOverflowParams{Shard: int16(s), Keep: keep, KeepBytes: keepBytes}
+	p.UserID, p.DeviceID = columns(devices)
+	rows, err := r.q.ToDeviceOverflow(ctx, p)
+	out := make([]ToDeviceGone, len(rows))
+	for i, x := range rows {
+		out[i] = ToDeviceGone{UserID: x.UserID, DeviceID: x.DeviceID, Upto: x.Pos}
 	}
-	return shard.Pos(p), err == nil, failed("messages to a device", err)
+	return out, failed("messages to devices", err)
 }
 
 // Dehydrated reads a user's dehydrated device.
@@ -221,10 +224,20 @@ func backup(user string, row GetLatestBackupVersionRow, err error) (BackupVersio
 	}, err == nil, failed("key backup", err)
 }
 
-// BackupKeys reads keys of a backup, of a room or session if these are not empty.
-func (r *Reader) BackupKeys(ctx context.Context, s shard.ID, user string, version int64, room, session string) ([]BackupKey, error) {
+// BackupVersions counts the versions of a user's key backup.
+func (r *Reader) BackupVersions(ctx context.Context, s shard.ID, user string) (int64, error) {
+	n, err := r.q.CountBackupVersions(ctx, CountBackupVersionsParams{Shard: int16(s), UserID: user})
+	return n, failed("key backups", err)
+}
+
+// SessionName names a session of a room.
+type SessionName struct{ Room, Session string }
+
+// BackupKeys reads most keys of a backup after a session, in the order of rooms and sessions: of a room or session if these are not empty.
+func (r *Reader) BackupKeys(ctx context.Context, s shard.ID, user string, version int64, of, after SessionName, most int) ([]BackupKey, error) {
 	rows, err := r.q.ListBackupKeys(ctx, ListBackupKeysParams{
-		Shard: int16(s), UserID: user, Version: version, RoomID: room, SessionID: session,
+		Shard: int16(s), UserID: user, Version: version, RoomID: of.Room, SessionID: of.Session, AfterRoom: after.Room,
+		AfterSession: after.Session, Most: int32(most),
 	})
 	out := make([]BackupKey, len(rows))
 	for i, k := range rows {

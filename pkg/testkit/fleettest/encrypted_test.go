@@ -7,9 +7,14 @@ import (
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 )
 
-// A real encrypting client, by two users with two devices each and a third that comes later, finds all it needs on a split deployment.
+// A real encrypting client, by two users with two devices each and more that come later, finds all it needs on a split deployment; and so do
+// two devices that meet for a login by QR code.
 func TestEncryptedConversationOnASplitDeployment(t *testing.T) {
-	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
+	const public = "https://matrix.fleet.test"
+	spec := fleettest.Split()
+	spec.Env = []string{"HEDDLE_PUBLIC_BASEURL=" + public, "HEDDLE_OAUTH_PROVIDE=true"}
+	f := fleettest.Start(t, binaries(t), nats, spec)
+	node(t, "rendezvous.mjs", f.URL, public)
 	node(t, "encrypted.mjs", f.URL, f.URL)
 }
 

@@ -87,7 +87,7 @@ func converse(t *testing.T, url, state string, more ...string) {
 // node runs one of the programs with a real client.
 func node(t *testing.T, program string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	if _, err := os.Stat("js/node_modules"); err != nil {
 		require.NotEmpty(t, os.Getenv("CI")+os.Getenv("HEDDLE_TEST_E2E"), "run `make test`, which installs the client first")

@@ -375,3 +375,26 @@ func (s *stack) count(sql string) (n int) {
 	require.NoError(s.T, s.DB.Pool.QueryRow(s.Ctx(), sql).Scan(&n))
 	return n
 }
+
+// TestSearchCountsBeyondWhatItLooksAt: of what is found far down not each is looked at, and still counted.
+func TestSearchCountsBeyondWhatItLooksAt(t *testing.T) {
+	s := newStack(t)
+	s.index()
+	s.users(alice, bob)
+	r := s.Room(alice, roomver.Default)
+	hidden := s.Room(alice, roomver.Default)
+	s.State(hidden, alice, "m.room.history_visibility", "", `{"history_visibility":"joined"}`)
+	const sent = 500
+	for i := range sent {
+		s.Send(r, alice, "word")
+		if i%2 == 0 {
+			s.Send(hidden, alice, "word")
+		}
+	}
+	s.Join(r, bob)
+	s.Join(hidden, bob)
+	s.indexed()
+	require.Equal(t, sent+sent/2, s.search(alice, "word", "").Count)
+	got := s.search(bob, "word", "").Count
+	require.InDelta(t, sent, got, sent/10, "what the reader may not see is no part of the estimate")
+}

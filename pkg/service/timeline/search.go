@@ -27,9 +27,10 @@ const (
 	maxFound     = 100
 	maxAround    = 20  // events of context, each way
 	findAtOnce   = 100 // that are looked at, of those that have the words
-	// maxLooked is how many of those that have the words are looked at for one answer: whether the reader may see them, and how many
-	// they are. A count beyond it is not told.
+	// maxLooked is how many of those that have the words are looked at for one answer: whether the reader may see them, and how many they
+	// are. Of more, up to maxCounted, the count is an estimate.
 	maxLooked      = 400
+	maxCounted     = 10_000
 	searchPatience = time.Second // for the index to take in what is committed
 	wholeWord      = 3           // words of so many letters are found by their beginnings too
 )
@@ -248,8 +249,15 @@ func (x *searching) find(ctx context.Context) error {
 	switch from := x.from; {
 	case x.q.From == "":
 		exhausted, err = x.look(ctx, nil, func(h hit) { tell(h); count(h) }, func() bool { return false })
+		if err == nil && !exhausted {
+			err = x.estimate(ctx)
+		}
 	case from.Count == nil: // the first batch of a group, which has not been counted
-		if _, err = x.look(ctx, nil, count, func() bool { return false }); err != nil {
+		var all bool
+		if all, err = x.look(ctx, nil, count, func() bool { return false }); err == nil && !all {
+			err = x.estimate(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		exhausted, err = x.look(ctx, from.place(), tell, enough)
@@ -261,6 +269,17 @@ func (x *searching) find(ctx context.Context) error {
 	full := x.limit > 0 && len(x.hits) == x.limit
 	x.more = x.last.Event != 0 && (full || beyond || !exhausted)
 	return err
+}
+
+// estimate adds to the count those that were not looked at, as far as they are counted: as many of them in a hundred are taken for visible
+// as were of those that were looked at.
+func (x *searching) estimate(ctx context.Context) error {
+	all, err := x.index.CountEvents(ctx, x.query, maxCounted)
+	if err != nil {
+		return err
+	}
+	x.count += max(0, all-maxLooked) * x.count / maxLooked
+	return nil
 }
 
 // look goes through what has the words after a place, as far as one answer may; exhausted says that there is no more.

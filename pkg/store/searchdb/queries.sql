@@ -45,6 +45,10 @@ FROM (SELECT w.event_nid, w.room_nid, w.ts, ts_rank(w.words, (@terms::text)::tsq
 WHERE (f.rank, f.ts, f.event_nid) < (@rank::real, @ts::bigint, @nid::bigint)
 ORDER BY f.rank DESC, f.ts DESC, f.event_nid DESC LIMIT @most;
 
+-- name: CountFound :one
+SELECT count(*) FROM (
+    SELECT 1 FROM search_event w WHERE w.words @@ (@query::text)::tsquery AND w.room_nid = ANY(@rooms::bigint[]) LIMIT @most) f;
+
 -- name: PutPerson :exec
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
 VALUES (@shard, @room_nid, @user_id, @display_name, @avatar_url, (@words::text)::tsvector)

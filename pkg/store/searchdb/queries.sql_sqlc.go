@@ -69,6 +69,24 @@ func (q *Queries) Ahead(ctx context.Context, arg AheadParams) ([]AheadRow, error
 	return items, nil
 }
 
+const countFound = `-- name: CountFound :one
+SELECT count(*) FROM (
+    SELECT 1 FROM search_event w WHERE w.words @@ ($1::text)::tsquery AND w.room_nid = ANY($2::bigint[]) LIMIT $3) f
+`
+
+type CountFoundParams struct {
+	Query string
+	Rooms []int64
+	Most  int32
+}
+
+func (q *Queries) CountFound(ctx context.Context, arg CountFoundParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countFound, arg.Query, arg.Rooms, arg.Most)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const currentMember = `-- name: CurrentMember :many
 SELECT e.json FROM member m JOIN event e ON e.nid = m.event_nid
 WHERE m.room_nid = $1 AND m.user_id = $2 AND m.membership = 4 AND NOT m.local AND e.redacted_by = 0

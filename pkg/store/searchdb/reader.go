@@ -120,11 +120,13 @@ func (r *Reader) Plain(ctx context.Context, rooms []shard.Nid, shards []shard.ID
 	return slices.DeleteFunc(slices.Clone(rooms), func(n shard.Nid) bool { return encrypted[n] }), nil
 }
 
-// Events finds events, at most a number. What it finds may have been redacted since, and its readers may not be allowed to see it.
-func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, error) {
-	if len(q.Rooms) == 0 || q.Senders != nil && len(q.Senders) == 0 {
-		return nil, nil
-	}
+// nothing tells whether nothing can be found.
+func (q *EventQuery) nothing() bool {
+	return len(q.Rooms) == 0 || q.Senders != nil && len(q.Senders) == 0
+}
+
+// text gives what the index is asked.
+func (q *EventQuery) text() string {
 	all := []string{q.words}
 	if len(q.Rooms) <= maxRoomLabels {
 		all = append(all, labelled(q.Rooms, roomLabel))
@@ -138,15 +140,40 @@ func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, e
 	if len(q.NotSenders) > 0 {
 		all = append(all, "!"+labelled(q.NotSenders, senderLabel))
 	}
-	after := Found{Rank: math.MaxFloat32, TS: math.MaxInt64, Event: math.MaxInt64}
-	if q.After != nil {
-		after = *q.After
-	}
+	return strings.Join(all, " & ")
+}
+
+// rooms gives the numbers of the rooms.
+func (q *EventQuery) rooms() []int64 {
 	rooms := make([]int64, len(q.Rooms))
 	for i, n := range q.Rooms {
 		rooms[i] = int64(n)
 	}
-	query := strings.Join(all, " & ")
+	return rooms
+}
+
+// CountEvents counts events as [Reader.Events] finds them, from the first on, up to a number.
+func (r *Reader) CountEvents(ctx context.Context, q EventQuery, most int) (int, error) {
+	if q.nothing() {
+		return 0, nil
+	}
+	n, err := r.q.CountFound(ctx, CountFoundParams{Query: q.text(), Rooms: q.rooms(), Most: int32(most)})
+	if err != nil {
+		return 0, fmt.Errorf("count events: %w", err)
+	}
+	return int(n), nil
+}
+
+// Events finds events, at most a number. What it finds may have been redacted since, and its readers may not be allowed to see it.
+func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, error) {
+	if q.nothing() {
+		return nil, nil
+	}
+	after := Found{Rank: math.MaxFloat32, TS: math.MaxInt64, Event: math.MaxInt64}
+	if q.After != nil {
+		after = *q.After
+	}
+	query, rooms := q.text(), q.rooms()
 	var out []Found
 	var err error
 	if q.ByRank {

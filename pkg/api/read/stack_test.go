@@ -44,7 +44,7 @@ type stack struct {
 	tokens map[id.UserID]string
 }
 
-func newStack(t *testing.T) *stack {
+func newStack(t testing.TB) *stack {
 	t.Helper()
 	w := roomtest.New(t)
 	accounts := accountdb.NewReader(w.DB.Pool)

@@ -38,13 +38,13 @@ type stack struct {
 	sessions *account.Sessions
 }
 
-func newStack(t *testing.T, change ...func(*write.RoomOptions)) *stack {
+func newStack(t testing.TB, change ...func(*write.RoomOptions)) *stack {
 	t.Helper()
 	return newStackOf(t, account.Config{Enabled: true}, change...)
 }
 
 // newStackOf is newStack with accounts as cfg has them.
-func newStackOf(t *testing.T, cfg account.Config, change ...func(*write.RoomOptions)) *stack {
+func newStackOf(t testing.TB, cfg account.Config, change ...func(*write.RoomOptions)) *stack {
 	t.Helper()
 	w := roomtest.New(t)
 	s := &stack{

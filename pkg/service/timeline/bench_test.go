@@ -119,8 +119,9 @@ func BenchmarkSearch(b *testing.B) {
 		FROM event, generate_series(1, $2::bigint) g WHERE event_id = $1`, string(e), int64(n))
 	w.Exec(`INSERT INTO search_event (event_nid, room_nid, ts, words)
 		SELECT nid + (g << 8), room_nid, ts + g,
-			format('''r%s'' ''kcontent.body'' ''s%s'' ''warp'':1A ''n%s'':2A', room_nid, $3::text, g % 1000)::tsvector
+			format('''#r%s'' ''#kcontent.body'' ''#s%s'' ''warp'':1A ''n%s'':2A', room_nid, $3::text, g % 1000)::tsvector
 		FROM event, generate_series(1, $2::bigint) g WHERE event_id = $1`, string(e), int64(n), string(alice))
+	w.Exec(`INSERT INTO cursor (consumer, shard, pos) SELECT $1, shard, max(pos) FROM log GROUP BY shard`, searchdb.EventsConsumer) // all is indexed
 	w.Exec(`ANALYZE`)
 	db, err := pg.Open(w.Ctx(), pg.Config{DSN: w.DB.DSN, MaxConns: 4}, pg.Options{Counter: w.queries})
 	require.NoError(b, err)

@@ -26,7 +26,7 @@ const (
 	defaultFound = 10
 	maxFound     = 100
 	maxAround    = 20  // events of context, each way
-	findAtOnce   = 100 // that are looked at, of those that have the words
+	findAtOnce   = 100 // that are looked at for another page, of those that have the words
 	// maxLooked is how many of those that have the words are looked at for one answer: whether the reader may see them, and how many they
 	// are. Of more, up to maxCounted, the count is an estimate.
 	maxLooked      = 400
@@ -286,8 +286,12 @@ func (x *searching) estimate(ctx context.Context) error {
 func (x *searching) look(ctx context.Context, after *searchdb.Found, each func(hit), enough func() bool) (exhausted bool, err error) {
 	q := x.query
 	q.After = after
-	for looked := 0; looked < maxLooked && !enough(); looked += findAtOnce {
-		found, err := x.index.Events(ctx, q, findAtOnce)
+	atOnce := findAtOnce
+	if after == nil { // all are counted
+		atOnce = maxLooked
+	}
+	for looked := 0; looked < maxLooked && !enough(); looked += atOnce {
+		found, err := x.index.Events(ctx, q, atOnce)
 		if err != nil {
 			return false, err
 		}
@@ -298,7 +302,7 @@ func (x *searching) look(ctx context.Context, after *searchdb.Found, each func(h
 		for _, h := range seen {
 			each(h)
 		}
-		if len(found) < findAtOnce {
+		if len(found) < atOnce {
 			return true, nil
 		}
 		q.After = &found[len(found)-1]

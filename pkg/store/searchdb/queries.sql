@@ -38,10 +38,12 @@ WHERE w.words @@ (@query::text)::tsquery AND w.room_nid = ANY(@rooms::bigint[])
 ORDER BY w.ts DESC, w.event_nid DESC LIMIT @most;
 
 -- name: FindRanked :many
+-- Of very many, the latest are ranked.
 SELECT f.event_nid, f.room_nid, f.ts, f.rank::real AS rank
 FROM (SELECT w.event_nid, w.room_nid, w.ts, ts_rank(w.words, (@terms::text)::tsquery) AS rank
-      FROM search_event w
-      WHERE w.words @@ (@query::text)::tsquery AND w.room_nid = ANY(@rooms::bigint[])) f
+      FROM (SELECT * FROM search_event e
+            WHERE e.words @@ (@query::text)::tsquery AND e.room_nid = ANY(@rooms::bigint[])
+            ORDER BY e.ts DESC, e.event_nid DESC LIMIT @candidates) w) f
 WHERE (f.rank, f.ts, f.event_nid) < (@rank::real, @ts::bigint, @nid::bigint)
 ORDER BY f.rank DESC, f.ts DESC, f.event_nid DESC LIMIT @most;
 

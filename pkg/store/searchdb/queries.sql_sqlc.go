@@ -267,20 +267,22 @@ func (q *Queries) FindPeople(ctx context.Context, arg FindPeopleParams) ([]FindP
 const findRanked = `-- name: FindRanked :many
 SELECT f.event_nid, f.room_nid, f.ts, f.rank::real AS rank
 FROM (SELECT w.event_nid, w.room_nid, w.ts, ts_rank(w.words, ($1::text)::tsquery) AS rank
-      FROM search_event w
-      WHERE w.words @@ ($2::text)::tsquery AND w.room_nid = ANY($3::bigint[])) f
-WHERE (f.rank, f.ts, f.event_nid) < ($4::real, $5::bigint, $6::bigint)
-ORDER BY f.rank DESC, f.ts DESC, f.event_nid DESC LIMIT $7
+      FROM (SELECT event_nid, room_nid, ts, words FROM search_event e
+            WHERE e.words @@ ($2::text)::tsquery AND e.room_nid = ANY($3::bigint[])
+            ORDER BY e.ts DESC, e.event_nid DESC LIMIT $4) w) f
+WHERE (f.rank, f.ts, f.event_nid) < ($5::real, $6::bigint, $7::bigint)
+ORDER BY f.rank DESC, f.ts DESC, f.event_nid DESC LIMIT $8
 `
 
 type FindRankedParams struct {
-	Terms string
-	Query string
-	Rooms []int64
-	Rank  float32
-	Ts    int64
-	Nid   int64
-	Most  int32
+	Terms      string
+	Query      string
+	Rooms      []int64
+	Candidates int32
+	Rank       float32
+	Ts         int64
+	Nid        int64
+	Most       int32
 }
 
 type FindRankedRow struct {
@@ -290,11 +292,13 @@ type FindRankedRow struct {
 	Rank     float32
 }
 
+// Of very many, the latest are ranked.
 func (q *Queries) FindRanked(ctx context.Context, arg FindRankedParams) ([]FindRankedRow, error) {
 	rows, err := q.db.Query(ctx, findRanked,
 		arg.Terms,
 		arg.Query,
 		arg.Rooms,
+		arg.Candidates,
 		arg.Rank,
 		arg.Ts,
 		arg.Nid,

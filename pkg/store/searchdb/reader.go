@@ -80,6 +80,9 @@ func labelled[T any](l []T, f func(T) string) string {
 // maxRoomLabels is in how many rooms the index itself is asked for; of more, what was found is sifted.
 const maxRoomLabels = 100
 
+// maxRanked is how many of those that have the words are ranked, the latest: a common word does not cost what it is common.
+const maxRanked = 10_000
+
 // EventQuery says which events are looked for.
 type EventQuery struct {
 	Query
@@ -180,6 +183,7 @@ func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, e
 		var rows []FindRankedRow
 		rows, err = r.q.FindRanked(ctx, FindRankedParams{
 			Terms: q.words, Query: query, Rooms: rooms, Rank: after.Rank, Ts: after.TS, Nid: int64(after.Event), Most: int32(most),
+			Candidates: maxRanked,
 		})
 		for _, f := range rows {
 			out = append(out, Found{f.Rank, f.Ts, shard.Nid(f.EventNid), shard.Nid(f.RoomNid)})

@@ -133,6 +133,17 @@ func ownOAuth(t *testing.T) (*browser, *fleet) {
 	return &browser{t, w}, f
 }
 
+// opaque demands that nothing can be read in what was sealed: the tokens inside are good elsewhere without a verifier.
+func opaque(t *testing.T, sealed string) {
+	t.Helper()
+	for part := range strings.SplitSeq(sealed, ".") {
+		raw, err := base64.RawURLEncoding.DecodeString(part)
+		require.NoError(t, err)
+		require.NotContains(t, string(raw), "hel_")
+		require.NotContains(t, string(raw), "her_")
+	}
+}
+
 // An app gets tokens for a person who logs in on the server's page, refreshes them, and gives them back.
 func TestOwnOAuth(t *testing.T) {
 	t.Parallel()
@@ -162,6 +173,7 @@ func TestOwnOAuth(t *testing.T) {
 	status, _, location = b.visit("/_matrix/oauth2/authorize", url.Values{"request": {request}, "do": {"login"}, "username": {"Alice"}, "password": {"correct horse"}})
 	require.Equal(t, 303, status)
 	code := b.answer(location).Get("code")
+	opaque(t, code)
 
 	exchange := func(change ...string) (int, map[string]any) {
 		form := url.Values{
@@ -195,6 +207,7 @@ func TestOwnOAuth(t *testing.T) {
 	require.Equal(t, 200, status, tokens)
 	require.Equal(t, "Bearer", tokens["token_type"])
 	require.Equal(t, deviceScope("PHONE12345"), tokens["scope"])
+	opaque(t, tokens["refresh_token"].(string))
 	require.Positive(t, tokens["expires_in"])
 	status, out := exchange()
 	require.Equal(t, 400, status, "a code is good once")

@@ -112,7 +112,15 @@ func (h *Handlers) rename(ctx context.Context, u id.UserID, name string) error {
 // who tells who sent a form: by the password, or by the ticket of a page that one with the password got.
 func (h *Handlers) who(r *http.Request, v url.Values) (id.UserID, error) {
 	if t := v.Get("ticket"); t != "" {
-		return h.o.Provider.Holder(t)
+		u, err := h.o.Provider.Holder(t)
+		if err != nil {
+			return "", err
+		}
+		locked, _, err := h.o.Front.Account(r.Context(), u) // it may be an old one
+		if err == nil && locked {
+			err = mxerr.New(mxerr.UserLocked, "This account has been locked")
+		}
+		return u, err
 	}
 	return h.o.Front.Authenticate(r.Context(), v.Get("username"), v.Get("password"))
 }

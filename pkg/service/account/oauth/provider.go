@@ -39,6 +39,7 @@ type Options struct {
 type Provider struct {
 	o   Options
 	key []byte
+	box *account.Box
 }
 
 // NewProvider makes a Provider.
@@ -46,7 +47,7 @@ func NewProvider(o Options) *Provider {
 	mac := hmac.New(sha256.New, o.Secret)
 	_, _ = mac.Write([]byte("oauth 2.0 provider"))
 	o.BaseURL = strings.TrimSuffix(o.BaseURL, "/")
-	return &Provider{o: o, key: mac.Sum(nil)}
+	return &Provider{o: o, key: mac.Sum(nil), box: account.NewBox(o.Secret, "oauth")}
 }
 
 // Where the endpoints are, below the base URL.

@@ -22,8 +22,13 @@ const (
 // maxSealed bounds what is read, in bytes.
 const maxSealed = 8 << 10
 
-// seal writes a value so that whoever holds it can read it and nobody else can have made it.
+// seal writes a value so that nobody but this deployment can read it or can have made it: a code and a refresh token hold tokens of /login
+// and /refresh, where nobody asks for a verifier or for the client. A client's id alone is signed and not hidden, for the same client is to
+// have the same id.
 func (p *Provider) seal(kind string, v any) (string, error) {
+	if kind != sealClient {
+		return p.box.Seal(kind, v)
+	}
 	body, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return "", err
@@ -34,6 +39,9 @@ func (p *Provider) seal(kind string, v any) (string, error) {
 
 // open reads what was sealed as this kind; false if it was not, or not by this deployment.
 func (p *Provider) open(kind, sealed string, v any) bool {
+	if kind != sealClient {
+		return p.box.Open(kind, sealed, v)
+	}
 	b, m, ok := strings.Cut(sealed, ".")
 	if !ok || len(sealed) > maxSealed {
 		return false

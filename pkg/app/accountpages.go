@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"maps"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -9,9 +10,11 @@ import (
 	"github.com/heddle-im/heddle/pkg/config"
 	"github.com/heddle-im/heddle/pkg/infra/mail"
 	"github.com/heddle-im/heddle/pkg/infra/soft"
+	"github.com/heddle-im/heddle/pkg/remote/oidc"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
+	"github.com/heddle-im/heddle/pkg/service/account/sso"
 	"github.com/heddle-im/heddle/pkg/service/rendezvous"
 )
 
@@ -56,6 +59,10 @@ func accountHandlersOf(s *shared, front *account.Front) (*write.Accounts, httpx.
 		o.Letters = office
 		maps.Copy(pages, web.NewLetters(s.base.server, office).Handlers())
 	}
+	if logins := s.logins(front); logins != nil {
+		o.SSO = logins.Providers()
+		maps.Copy(pages, web.NewSSO(s.base.server, logins, front, s.baseURL()).Handlers())
+	}
 	users := write.NewAccounts(o)
 	all := users.Handlers()
 	maps.Copy(all, pages)
@@ -82,6 +89,37 @@ func (s *shared) letters(front *account.Front) (*letter.Office, error) {
 		Server: s.base.server, Front: front, Post: sender, Pace: s.soft, Rate: paced(c.PerAddress),
 		ClientRate: paced(s.cfg.RateLimits.Threepid), BaseURL: s.baseURL(), NextLinks: c.NextLinks, Now: s.now,
 	}), nil
+}
+
+// identities is a provider as the service of logins sees it.
+type identities struct{ *oidc.Provider }
+
+// Exchange implements sso.Provider.
+func (i identities) Exchange(ctx context.Context, code, nonce, verifier string) (sso.Identity, error) {
+	who, err := i.Provider.Exchange(ctx, code, nonce, verifier)
+	return sso.Identity(who), err
+}
+
+// logins makes what lets people log in at outside providers; nil if there are none.
+func (s *shared) logins(front *account.Front) *sso.Logins {
+	if len(s.cfg.SSO.Providers) == 0 {
+		return nil
+	}
+	var all []sso.Choice
+	for _, p := range s.cfg.SSO.Providers {
+		provider := oidc.New(oidc.Config{
+			Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: p.ClientSecret, RedirectURL: s.baseURL() + web.SSOCallback, Scopes: p.Scopes,
+			LocalpartClaim: p.LocalpartClaim, DisplayNameClaim: p.DisplayNameClaim, EmailClaim: p.EmailClaim, Now: s.now,
+		})
+		s.onClose(provider.Close)
+		all = append(all, sso.Choice{
+			ID: p.ID, Name: p.Name, Icon: p.Icon, Brand: p.Brand, LinkExisting: p.LinkExisting, ExistingOnly: p.ExistingOnly,
+			Provider: identities{provider},
+		})
+	}
+	return sso.New(sso.Options{
+		Server: s.base.server, Secret: s.secret, Front: front, Providers: all, Redirects: s.cfg.SSO.Redirects, Now: s.now,
+	})
 }
 
 // meeting lets devices meet for a login by QR code, where that works.

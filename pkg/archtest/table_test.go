@@ -107,12 +107,14 @@ var table = []row{
 	{"remote/fedclient", layerFleet, []string{"remote/keyring", "api/auth", "app"}},
 	{"remote/keyring", layerFleet, []string{"api/auth", "app"}},
 	{"remote/authservice", layerFleet, []string{"app"}},
+	{"remote/oidc", layerFleet, []string{"app"}},
 
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
 	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
-	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter"}, handlers...)},
+	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter", "service/account/sso"}, handlers...)},
 	{"service/account/letter", layerService, handlers},
+	{"service/account/sso", layerService, handlers},
 	{"service/account/oauth", layerService, []string{"api/web", "app"}},
 	{"service/profile", layerService, []string{"app"}},   // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
 	{"service/farewell", layerService, []string{"app"}},  // the same

@@ -96,6 +96,80 @@ func (r Registration) Validate() error {
 	return nil
 }
 
+// SSO is login at outside providers that speak OpenID Connect.
+type SSO struct {
+	// Redirects are beginnings of the addresses (`https://app.example.org/`) of apps which people trust: to these a browser is sent with a
+	// token for one login as soon as its user has logged in at the provider. For others the user is asked first, on a page that says where
+	// the token would go.
+	Redirects []string `koanf:"redirects"`
+	// Providers are those that people can choose from. Each sends browsers back to `/_matrix/sso/callback` below `public_baseurl`, which must be
+	// registered there.
+	Providers []Provider `koanf:"providers"`
+}
+
+// Provider is one outside provider.
+type Provider struct {
+	// ID names the provider in addresses, and in the database: it must stay the same.
+	ID string `koanf:"id"`
+	// Name is what people see.
+	Name string `koanf:"name"`
+	// Icon is an `mxc://` URI of its picture.
+	Icon string `koanf:"icon"`
+	// Brand is by which apps know how its button should look: `github`.
+	Brand string `koanf:"brand"`
+	// Issuer is its URL, below which it says the rest at `/.well-known/openid-configuration`.
+	Issuer string `koanf:"issuer"`
+	// ClientID is as what this server is registered there.
+	ClientID string `koanf:"client_id"`
+	// ClientSecret is what it got when it was registered.
+	ClientSecret string `koanf:"client_secret" secret:"true"`
+	// Scopes are asked for beside `openid`.
+	Scopes []string `koanf:"scopes"`
+	// LocalpartClaim is the claim that becomes the name of a new account. Empty: people choose one. They also do if it is taken.
+	LocalpartClaim string `koanf:"localpart_claim"`
+	// DisplayNameClaim is the claim that becomes the display name of a new account.
+	DisplayNameClaim string `koanf:"displayname_claim"`
+	// EmailClaim is the claim that becomes the e-mail address of a new account, if the provider says that it was verified.
+	EmailClaim string `koanf:"email_claim"`
+	// LinkExisting lets whoever has an account's name at the provider into that account, though it was not made so. Only for a provider where
+	// nobody can have a name but who has it here.
+	LinkExisting bool `koanf:"link_existing"`
+	// ExistingOnly makes no new accounts.
+	ExistingOnly bool `koanf:"existing_only"`
+}
+
+// Validate implements the check of a section.
+func (s SSO) Validate() error {
+	if err := checkStarts("redirects", s.Redirects); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for i, p := range s.Providers {
+		at := fmt.Sprintf("providers: item %d:", i+1)
+		switch {
+		case !name(p.ID):
+			return fmt.Errorf("%s id must be of the characters a-z, 0-9 and _-.: %q", at, p.ID)
+		case seen[p.ID]:
+			return fmt.Errorf("%s %q is named twice", at, p.ID)
+		case p.Name == "":
+			return fmt.Errorf("%s name must be set", at)
+		case p.ClientID == "":
+			return fmt.Errorf("%s client_id must be set", at)
+		case p.Icon != "" && !strings.HasPrefix(p.Icon, "mxc://"):
+			return fmt.Errorf("%s icon must be an mxc:// URI", at)
+		case p.Brand != "" && !name(p.Brand):
+			return fmt.Errorf("%s brand must be of the characters a-z, 0-9 and _-.: %q", at, p.Brand)
+		case p.LinkExisting && p.LocalpartClaim == "":
+			return fmt.Errorf("%s link_existing needs localpart_claim", at)
+		}
+		seen[p.ID] = true
+		if err := checkURL(p.Issuer, "http", "https"); err != nil {
+			return fmt.Errorf("%s issuer: %w", at, err)
+		}
+	}
+	return nil
+}
+
 // name holds the rule for names of policies, providers and brands.
 func name(s string) bool {
 	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_-.") == ""

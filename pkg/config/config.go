@@ -58,6 +58,8 @@ type Config struct {
 	// OAuth is how clients get tokens by OAuth 2.0: from this server itself, or from an outside service that keeps the accounts. Without
 	// either, clients log in by the older endpoints.
 	OAuth OAuth `koanf:"oauth"`
+	// SSO is login at outside providers that speak OpenID Connect, by the older endpoints. It needs `public_baseurl`.
+	SSO SSO `koanf:"sso"`
 	// Email is how this server writes to people: to confirm their addresses, and for forgotten passwords. It needs `public_baseurl`.
 	Email Email `koanf:"email"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
@@ -388,6 +390,9 @@ func (c Config) Validate() error {
 		if err := checkURL(c.PublicBaseurl, "http", "https"); err != nil {
 			return fmt.Errorf("public_baseurl: %w", err)
 		}
+	}
+	if len(c.SSO.Providers) > 0 && (c.PublicBaseurl == "" || c.OAuth.Endpoint != "") {
+		return errors.New("sso.providers: needs public_baseurl, where providers send browsers back, and no oauth.endpoint")
 	}
 	if c.Email.SMTP.Host != "" && c.PublicBaseurl == "" {
 		return errors.New("email.smtp.host: needs public_baseurl, where the links of mails lead")

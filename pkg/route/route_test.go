@@ -105,6 +105,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"getDehydratedDevice", "putDehydratedDevice", "deleteDehydratedDevice", "getDehydratedDeviceEvents",
 		"deleteAccountData", "deleteAccountDataPerRoom", "getRtcTransports", "getAuthIssuer",
 		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount", "emailConfirm",
+		"ssoCallback", "ssoContinue", "authFallback",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.getRoomComplexity", "federation.getExtremities",
 		"adminSharedSecretRegister", "adminServerVersion", "admin",

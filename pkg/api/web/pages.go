@@ -30,7 +30,7 @@ type page struct {
 
 	Session, Token, Next, NextHost string
 	Email, Letter                  string
-	Terms                          []account.Document
+	Terms, Links                   []account.Document
 
 	Action, DeviceID, Ask, Button string
 	Devices                       []account.Device
@@ -124,6 +124,61 @@ func confirmedPage(p *page) g.Node {
 		g.If(p.Next != "", h.P(h.Class("small"), g.Text("Your app says that you go on at "), h.A(h.Href(p.Next), h.Rel("noreferrer"), g.Text(p.NextHost)),
 			g.Text(". Follow this only if you know it."))),
 	)
+}
+
+// choicePage lets the person choose a provider.
+func choicePage(p *page) g.Node {
+	return frame(p, h.Ul(g.Map(p.Links, func(d account.Document) g.Node { return h.Li(h.A(h.Href(d.URL), g.Text("Log in with "+d.Name))) })))
+}
+
+// namePage asks for the name of a new account, for somebody who has logged in at a provider.
+func namePage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("You have no account here yet. How do you want to be called? This name stays.")),
+		h.Form(
+			h.Method("post"), h.Action(p.Path),
+			hidden("state", p.Session), hidden("request", p.Request),
+			h.Label(g.Text("User name"), h.Input(h.Name("username"), h.Value(p.Username), h.AutoComplete("username"), autoCapitalize("none"),
+				noSpellcheck(), h.MaxLength("255"), h.Required(), h.AutoFocus())),
+			terms(p.Terms),
+			button("", doCreate, "Create the account"),
+		),
+	)
+}
+
+// handOverPage asks whether to go on to an app: whoever it is can then act as the person.
+func handOverPage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("You are about to log in as "+p.Username+" in the app at "), h.Strong(g.Text(p.NextHost)),
+			g.Text(", which can then read and send messages in your name. Go on only if you have just begun to log in there.")),
+		h.Form(
+			h.Method("post"), h.Action(p.Path),
+			hidden("state", p.Session), hidden("request", p.Request),
+			button("", "go", "Go on to "+p.NextHost),
+		),
+	)
+}
+
+// stagePage asks whether the person has begun what is to be confirmed.
+func stagePage(p *page) g.Node {
+	return frame(p,
+		h.P(g.Text("An app asks you to confirm something that changes your account, such as the removal of a device. Go on only if you have just begun "+
+			"that yourself.")),
+		g.Map(p.Links, func(d account.Document) g.Node {
+			return h.Form(
+				h.Method("post"), h.Action(p.Path),
+				hidden("session", p.Session), hidden("provider", d.URL),
+				h.Button(g.Text("Confirm with "+d.Name)),
+			)
+		}),
+	)
+}
+
+// doneScript tells an app that a stage was passed (spec: "Fallback").
+const doneScript = `if(window.onAuthDone){window.onAuthDone()}else if(window.opener&&window.opener.postMessage){window.opener.postMessage("authDone","*")}`
+
+func donePage(p *page) g.Node {
+	return frame(p, h.P(g.Text("This is confirmed. Go back to the app; you can close this page.")), h.Script(g.Raw(doneScript)))
 }
 
 // terms are what somebody agrees to; their addresses are the configuration's.

@@ -73,6 +73,17 @@ func (h *Handlers) Handlers() httpx.Handlers {
 
 // show answers with a page.
 func (h *shower) show(w http.ResponseWriter, status int, as func(*page) g.Node, p page) error {
+	return h.showBy(w, status, h.csp, as, p)
+}
+
+// showDone shows the one page that has a script.
+func (h *shower) showDone(w http.ResponseWriter) error {
+	sum := sha256.Sum256([]byte(doneScript))
+	csp := h.csp + "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	return h.showBy(w, http.StatusOK, csp, donePage, page{Title: "Thank you"})
+}
+
+func (h *shower) showBy(w http.ResponseWriter, status int, csp string, as func(*page) g.Node, p page) error {
 	p.Server = string(h.server)
 	var b bytes.Buffer
 	if err := as(&p).Render(&b); err != nil {
@@ -80,7 +91,7 @@ func (h *shower) show(w http.ResponseWriter, status int, as func(*page) g.Node, 
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
-	header.Set("Content-Security-Policy", h.csp)
+	header.Set("Content-Security-Policy", csp)
 	header.Set("X-Frame-Options", "DENY")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")

@@ -13,6 +13,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/sso"
 )
 
 // AccountsOptions are what Accounts needs.
@@ -25,6 +26,8 @@ type AccountsOptions struct {
 	ResetPage string
 	// Letters confirm addresses; nil: there is no e-mail.
 	Letters Letters
+	// SSO are the outside providers at which people can log in.
+	SSO []sso.Choice
 }
 
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
@@ -98,10 +101,15 @@ func device(r *http.Request, deviceID, name string) account.NewDevice {
 
 func (a *Accounts) loginFlows(w http.ResponseWriter, _ *http.Request) error {
 	type flow struct {
-		Type          string `json:"type"`
-		GetLoginToken bool   `json:"get_login_token,omitempty"`
+		Type          string       `json:"type"`
+		GetLoginToken bool         `json:"get_login_token,omitzero"`
+		Providers     []sso.Choice `json:"identity_providers,omitempty"`
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string][]flow{"flows": {{Type: loginPassword}, {Type: loginToken, GetLoginToken: true}}})
+	flows := []flow{{Type: loginPassword}, {Type: loginToken, GetLoginToken: true}}
+	if len(a.o.SSO) > 0 {
+		flows = append(flows, flow{Type: sso.Stage, Providers: a.o.SSO})
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string][]flow{"flows": flows})
 }
 
 // The ways to log in.

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/sso"
 )
 
 // The stages of user-interactive authentication that are offered.
@@ -64,12 +65,14 @@ type interactive struct {
 	flows  [][]string
 	params map[string]any // of the stages; nil: none
 	bind   []byte
+	// user is who is logged in, "" for nobody: a stage that was passed on a page must have been passed by this user.
+	user id.UserID
 	// pass does a stage, or refuses with an *mxerr.Error.
 	pass func(d *authDict, s *account.UIASession) error
 }
 
 // run tells whether the request has passed; if not, it has been answered with what is missing.
-func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*account.UIASession, error) {
+func (a *Accounts) run(ctx context.Context, w http.ResponseWriter, d *authDict, u interactive) (*account.UIASession, error) {
 	uia := a.front.UIA()
 	s := uia.Begin(u.bind)
 	if d == nil {
@@ -82,7 +85,12 @@ func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*acco
 				WithCause(err)
 		}
 	}
-	if d.Type != "" {
+	if d.Session != "" && (d.Type == "" || d.Type == sso.Stage) {
+		if err := a.passed(ctx, s, &u); err != nil {
+			return nil, err
+		}
+	}
+	if d.Type != "" && !slices.Contains(s.Completed, d.Type) {
 		if !slices.ContainsFunc(u.flows, func(f []string) bool { return slices.Contains(f, d.Type) }) {
 			return nil, mxerr.New(mxerr.Unrecognized, "Unknown authentication type").WithStatus(http.StatusBadRequest)
 		}
@@ -97,6 +105,15 @@ func (a *Accounts) run(w http.ResponseWriter, d *authDict, u interactive) (*acco
 		return nil, a.challenge(w, s, &u, nil)
 	}
 	return s, nil
+}
+
+// passed completes the stage that was passed on a page, if one was, by whose session it is.
+func (a *Accounts) passed(ctx context.Context, s *account.UIASession, u *interactive) error {
+	stage, who, err := a.front.PassedStage(ctx, s)
+	if err == nil && stage != "" && u.user != "" && who == string(u.user) {
+		s.Complete(stage)
+	}
+	return err
 }
 
 // challenge answers 401 with the flows, and why a stage was refused if one was.
@@ -173,7 +190,7 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	flows, params := registrationFlows(&cfg)
-	s, err := a.run(w, q.Auth, interactive{
+	s, err := a.run(r.Context(), w, q.Auth, interactive{
 		flows: flows, params: params,
 		bind: account.UIABind("register"),
 		pass: func(d *authDict, s *account.UIASession) error {
@@ -247,7 +264,11 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 		return a.delegated.Confirm(w, r)
 	}
 	c := auth.Must(r.Context())
-	flows, params := [][]string{{stagePassword}}, map[string]any{}
+	flows, err := a.proofs(r.Context(), c.UserID)
+	if err != nil {
+		return false, err
+	}
+	params := map[string]any{}
 	if a.o.ResetPage != "" && parts[0] == resetKeys {
 		may, err := a.front.MayReset(r.Context(), c.UserID)
 		if err != nil || may {
@@ -258,10 +279,13 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 			params[stage] = map[string]string{"url": a.o.ResetPage}
 		}
 	}
-	s, err := a.run(w, d, interactive{
-		flows: flows, params: params,
+	s, err := a.run(r.Context(), w, d, interactive{
+		flows: flows, params: params, user: c.UserID,
 		bind: account.UIABind(append(parts, string(c.UserID))...),
 		pass: func(d *authDict, _ *account.UIASession) error {
+			if d.Type == sso.Stage {
+				return mxerr.New(mxerr.Forbidden, "You have not logged in at the provider yet")
+			}
 			if d.Type != stagePassword {
 				return mxerr.New(mxerr.Forbidden, "Nobody has confirmed this on the page yet")
 			}
@@ -303,7 +327,7 @@ func (a *Accounts) resetPassword(w http.ResponseWriter, r *http.Request, d *auth
 	if a.o.Letters == nil {
 		return mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
-	s, err := a.run(w, d, interactive{
+	s, err := a.run(r.Context(), w, d, interactive{
 		flows: [][]string{{stageEmail}},
 		bind:  account.UIABind("resetPassword"),
 		pass: func(d *authDict, s *account.UIASession) error {
@@ -317,6 +341,29 @@ func (a *Accounts) resetPassword(w http.ResponseWriter, r *http.Request, d *auth
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// proofs are the ways in which a user can prove who it is: the password, and the providers at which the user logs in.
+func (a *Accounts) proofs(ctx context.Context, u id.UserID) ([][]string, error) {
+	if len(a.o.SSO) == 0 {
+		return [][]string{{stagePassword}}, nil
+	}
+	known, err := a.front.Externals(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	outside := slices.ContainsFunc(known, func(e account.External) bool {
+		return slices.ContainsFunc(a.o.SSO, func(c sso.Choice) bool { return c.ID == e.Provider })
+	})
+	password, err := a.front.HasPassword(ctx, u)
+	var flows [][]string
+	if password || !outside {
+		flows = append(flows, []string{stagePassword})
+	}
+	if outside {
+		flows = append(flows, []string{sso.Stage})
+	}
+	return flows, err
 }
 
 // names refuses a stage that names another user than the one who is logged in.

@@ -339,3 +339,9 @@ func (f *Front) withExternal(ctx context.Context, u id.UserID, e External, give 
 		return !ok || owner == u, err
 	}, give)
 }
+
+// HasPassword tells whether a user can prove who it is by a password.
+func (f *Front) HasPassword(ctx context.Context, u id.UserID) (bool, error) {
+	a, ok, err := f.db.Account(ctx, f.shards.OfUser(string(u)), string(u))
+	return ok && a.PasswordHash != "", err
+}

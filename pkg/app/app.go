@@ -109,6 +109,9 @@ func (a *App) build() error {
 		return err
 	}
 	a.group.Add("log", s)
+	if err := s.openMedia(a.group); err != nil {
+		return err
+	}
 
 	var parts []part
 	for _, p := range []struct {

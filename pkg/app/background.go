@@ -95,6 +95,7 @@ func (b *background) Opened(_ context.Context, slot int, epoch shard.Epoch) erro
 		})
 	}
 	tasks.Go(func(ctx context.Context) { b.janitor.Run(ctx, role) })
+	tasks.Go(b.sweepMedia)
 	return nil
 }
 

@@ -193,7 +193,9 @@ func (w *badInput) send(method, path, authorization string, body []byte, length 
 	valid := json.Unmarshal(b, &e) == nil && strings.HasPrefix(res.Header.Get("Content-Type"), "application/json")
 	a.errcode = e.Errcode
 	challenge := res.StatusCode == http.StatusUnauthorized && len(e.Flows) > 0
-	if res.StatusCode >= 500 || !valid || (!challenge && (!strings.HasPrefix(e.Errcode, "M_") || e.Error == "")) {
+	// That the server which has a file is not there is no failure of this one.
+	elsewhere := res.StatusCode == http.StatusBadGateway && strings.Contains(path, "/media/")
+	if res.StatusCode >= 500 && !elsewhere || !valid || (!challenge && (!strings.HasPrefix(e.Errcode, "M_") || e.Error == "")) {
 		w.fail(method, path, authorization, body, "%d %s", res.StatusCode, cut(b))
 	}
 	return a

@@ -56,6 +56,7 @@ type base struct {
 	soft    *soft.Store
 	budget  *cache.Budget
 	gate    *cache.Gate
+	memory  int64 // what the process may use
 	// pressure turns requests away while memory is short. It looks only if the process is ours.
 	pressure *cache.Pressure
 	leases   *leasedb.DB
@@ -118,6 +119,7 @@ func (b *base) openTelemetry(ctx context.Context) error {
 		tasks.Go(cache.NewCollector(limit).Run)
 		b.onClose(tasks.Stop)
 	}
+	b.memory = limit
 	b.budget = cache.NewBudget(cache.BudgetConfig{Memory: limit}, b.tel.Metrics)
 	b.gate = cache.NewGate(limit, b.tel.Metrics)
 	b.pressure = cache.NewPressure(limit, b.tel.Metrics)

@@ -40,5 +40,6 @@ func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	maps.Copy(p.handlers, federation.NewLobby(lobby.New(s.shards, s.rooms, nil), s.fed.HostIn).Handlers())
 	maps.Copy(p.handlers, federation.NewE2EE(s.base.server, e2eeFront(s), e2eeReader(s, readdb.NewReader(s.rooms, s.shards))).Handlers())
+	maps.Copy(p.handlers, federation.NewMedia(s.base.server, s.media).Handlers())
 	return p, nil
 }

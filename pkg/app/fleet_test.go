@@ -35,7 +35,7 @@ type fleet struct {
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{cfg: config.Default(false), db: pgtest.New(t)}
-	f.cfg.ServerName = "example.org"
+	f.cfg.ServerName, f.cfg.Media.Path = "example.org", filepath.Join(t.TempDir(), "media")
 	f.cfg.Database.DSN = f.db.DSN
 	f.cfg.Nats.URL = bustest.Listen(t).URL()
 	f.cfg.Shards = 4

@@ -123,7 +123,7 @@ func (v *victim) path(pattern string) string {
 			"userId": v.user, "deviceId": v.device, "roomId": v.room, "roomIdOrAlias": v.room, "eventId": v.event, "filterId": v.filter,
 			"version": v.version, "sessionId": "s", "type": "org.example.own", "tag": "u.own", "eventType": "m.room.name", "txnId": "foreign",
 			"kind": "override", "ruleId": "org.example.own", "keyName": "displayname", "receiptType": "m.read", "stateKey": "",
-			"relType": "m.annotation", "attr": "enabled", "actionId": "enabled",
+			"relType": "m.annotation", "attr": "enabled", "actionId": "enabled", "serverName": "example.org",
 		}[strings.TrimSuffix(strings.Trim(s, "{}"), "...")]
 		if !ok {
 			value = "x"
@@ -137,6 +137,7 @@ func (v *victim) path(pattern string) string {
 func answersStrangers() map[string]string {
 	own, public := "it is about the caller alone", "it says the same to everybody"
 	return map[string]string{
+		"createContent":             own,
 		"createRoom":                own,
 		"deleteRoomKeysVersion":     own,
 		"getDelayedEvents":          own,
@@ -162,7 +163,10 @@ func answersStrangers() map[string]string {
 		"setPushRuleEnabled":        own,
 		"slidingSync":               own,
 		"uploadCrossSigningKeys":    own,
+		"uploadContent":             own,
 		"getCapabilities":           public,
+		"getConfig":                 public,
+		"getConfigAuthed":           public,
 		"getProtocols":              public,
 		"getRtcTransports":          public,
 		"getTurnServer":             public,

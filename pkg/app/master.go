@@ -75,6 +75,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	p.handlers = handlers
 	maps.Copy(p.handlers, meeting(s))
+	maps.Copy(p.handlers, write.NewMedia(s.media).Handlers())
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))
 	return p, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/remote/keyring"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/media"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
@@ -41,6 +42,7 @@ type shared struct {
 	keyring  *keyring.Ring
 	fed      *feddb.DB
 	oldKeys  []signing.OldKey
+	media    *media.Service
 	// authService keeps the accounts; nil: they are our own.
 	authService *authservice.Service
 	// writer has commands on rooms done; see writerOf.

@@ -68,6 +68,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 		Page: help.Page, Admin: read.Contact{MatrixID: id.UserID(help.AdminMatrixID), Email: help.AdminEmail},
 		Security: read.Contact{MatrixID: id.UserID(help.SecurityMatrixID), Email: help.SecurityEmail},
 	}.Handlers())
+	maps.Copy(p.handlers, read.NewMedia(s.media).Handlers())
 	maps.Copy(p.handlers, read.NewOldSync(engine, shown).Handlers())
 	maps.Copy(p.handlers, read.NewNotifications(timeline.NewNotifications(shown, pushdb.NewReader(s.db.Primary))).Handlers())
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())

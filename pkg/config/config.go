@@ -252,6 +252,32 @@ type Media struct {
 	S3 S3 `koanf:"s3"`
 	// MaxUpload is the size of the largest upload.
 	MaxUpload Bytes `koanf:"max_upload"`
+	// MaxRemote is the size of the largest file that is fetched from another server.
+	MaxRemote Bytes `koanf:"max_remote"`
+	// UserQuota is how much a user may have uploaded in all. 0: as much as they like.
+	UserQuota Bytes `koanf:"user_quota"`
+	// MaxPixels is the size of the largest picture of which thumbnails are made.
+	MaxPixels int64 `koanf:"max_pixels"`
+	// Thumbnails are the sizes of thumbnails. Larger ones are made if a client asks for them.
+	Thumbnails []ThumbnailSize `koanf:"thumbnails"`
+	// AllowUnauthenticated lets clients download media without an access token, at the endpoints that were there before there were others. What
+	// was stored while it was allowed stays so.
+	AllowUnauthenticated bool `koanf:"allow_unauthenticated"`
+	// RemoteRetention is for how long media of other servers are kept that nobody looks at. 0: for ever.
+	RemoteRetention time.Duration `koanf:"remote_retention"`
+	// URLPreviews are looks at the pages that URLs in messages lead to, on behalf of clients.
+	URLPreviews URLPreviews `koanf:"url_previews"`
+}
+
+// URLPreviews are looks at the pages that URLs in messages lead to, on behalf of clients.
+type URLPreviews struct {
+	// Enabled switches them. This server then fetches whatever URL one of its users names, unless it is in one of `federation.deny_networks`: name
+	// there what else it should not reach, such as your own machines that have public addresses.
+	Enabled bool `koanf:"enabled"`
+	// AllowNetworks are networks that may be looked at although `federation.deny_networks` names them.
+	AllowNetworks []netip.Prefix `koanf:"allow_networks"`
+	// Lifetime is for how long a preview is kept.
+	Lifetime time.Duration `koanf:"lifetime"`
 }
 
 // S3 is an object store.
@@ -266,6 +292,10 @@ type S3 struct {
 	AccessKey string `koanf:"access_key"`
 	// SecretKey is the account's secret.
 	SecretKey string `koanf:"secret_key" secret:"true"`
+	// Prefix stands before the names of all objects.
+	Prefix string `koanf:"prefix"`
+	// PathStyle puts the bucket into the path of URLs and not into the host's name, as some services want it.
+	PathStyle bool `koanf:"path_style"`
 }
 
 // Presence is who is online.
@@ -346,7 +376,7 @@ func Default(embedded bool) Config {
 		Sessions:   Sessions{RefreshableAccessTokenLifetime: 5 * time.Minute, LoginTokenLifetime: 2 * time.Minute},
 		Email:      Email{SMTP: mail.Config{}.WithDefaults(), PerAddress: Rate{Count: 10, Per: time.Hour, Burst: 5}},
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
-		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20},
+		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20, MaxRemote: 100 << 20, MaxPixels: 32_000_000, Thumbnails: defaultThumbnails(), URLPreviews: URLPreviews{Lifetime: time.Hour}},
 		Presence:   Presence{Enabled: true},
 		Memory:     Memory{Budget: Budget{}},
 		Log:        telemetry.LogConfig{Level: "info", Format: "json"},
@@ -483,6 +513,14 @@ func (m Media) Validate() error {
 		return errors.New("path: must be set, or media.s3")
 	case m.MaxUpload < 1:
 		return errors.New("max_upload: must be more than nothing")
+	case m.MaxRemote < 1:
+		return errors.New("max_remote: must be more than nothing")
+	case m.MaxPixels < 1:
+		return errors.New("max_pixels: must be more than nothing")
+	case m.RemoteRetention < 0:
+		return errors.New("remote_retention: must not be negative")
+	case m.URLPreviews.Lifetime <= 0:
+		return errors.New("url_previews.lifetime: must be more than nothing")
 	}
 	return nil
 }

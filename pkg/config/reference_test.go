@@ -154,6 +154,8 @@ func typeName(v reflect.Value) string {
 		return "size"
 	case Rate:
 		return "allowance"
+	case ThumbnailSize:
+		return "size"
 	case time.Duration:
 		return "duration"
 	case Role:

@@ -147,3 +147,43 @@ func (r Rate) String() string {
 	}
 	return "none"
 }
+
+// ThumbnailSize is a size of thumbnails. As text it is a width, a height, and how a picture comes to fit: "96x96 crop", "640x480 scale".
+type ThumbnailSize struct {
+	Width, Height int
+	Crop          bool
+}
+
+// maxThumbnail is the longest side of a configured size.
+const maxThumbnail = 4096
+
+// defaultThumbnails are those that the specification names.
+func defaultThumbnails() []ThumbnailSize {
+	return []ThumbnailSize{{32, 32, true}, {96, 96, true}, {320, 240, false}, {640, 480, false}, {800, 600, false}}
+}
+
+// UnmarshalText reads a size.
+func (t *ThumbnailSize) UnmarshalText(text []byte) error {
+	bad := fmt.Errorf("want a size such as 96x96 crop or 640x480 scale, got %q", text)
+	size, how, ok := strings.Cut(strings.TrimSpace(string(text)), " ")
+	w, h, cross := strings.Cut(size, "x")
+	width, werr := strconv.Atoi(w)
+	height, herr := strconv.Atoi(h)
+	if !ok || !cross || werr != nil || herr != nil || width < 1 || height < 1 || width > maxThumbnail || height > maxThumbnail {
+		return bad
+	}
+	if how != "crop" && how != "scale" {
+		return bad
+	}
+	*t = ThumbnailSize{width, height, how == "crop"}
+	return nil
+}
+
+// String is the reverse of UnmarshalText.
+func (t ThumbnailSize) String() string {
+	how := "scale"
+	if t.Crop {
+		how = "crop"
+	}
+	return fmt.Sprintf("%dx%d %s", t.Width, t.Height, how)
+}

@@ -135,3 +135,46 @@ func (p Params) Dir(def Dir) (Dir, error) {
 		return 0, mxerr.New(mxerr.InvalidParam, "dir is neither f nor b")
 	}
 }
+
+// Patience gives how long a client would wait: def if it does not say, and never more than most.
+func (p Params) Patience(name string, def, most time.Duration) (time.Duration, error) {
+	if !p.Has(name) {
+		return def, nil
+	}
+	return p.Milliseconds(name, most)
+}
+
+// Thumbnail is which thumbnail a request asks for.
+type Thumbnail struct {
+	Width, Height  int
+	Crop, Animated bool
+}
+
+// Thumbnail gives the parameters of that.
+func (p Params) Thumbnail() (t Thumbnail, err error) {
+	const most = 1 << 15
+	for _, side := range []struct {
+		name string
+		to   *int
+	}{{"width", &t.Width}, {"height", &t.Height}} {
+		n, ok, err := p.Int(side.name)
+		switch {
+		case err != nil:
+			return t, err
+		case !ok:
+			return t, mxerr.New(mxerr.MissingParam, "Missing query parameter "+side.name)
+		case n <= 0 || n > most:
+			return t, mxerr.Newf(mxerr.InvalidParam, "%s is not from 1 to %d", side.name, most)
+		}
+		*side.to = int(n)
+	}
+	switch p.Get("method") {
+	case "crop":
+		t.Crop = true
+	case "scale", "":
+	default:
+		return t, mxerr.New(mxerr.InvalidParam, "method is neither crop nor scale")
+	}
+	t.Animated, err = p.Bool("animated", false)
+	return t, err
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -136,4 +137,22 @@ func (h *Homeserver) Known(t testing.TB, room id.RoomID) bool {
 	require.NoError(t, h.DB.Pool.QueryRow(t.Context(),
 		"SELECT count(*) FROM member m JOIN room r ON r.nid = m.room_nid WHERE r.room_id = $1 AND m.membership = 4", string(room)).Scan(&n))
 	return n > 0
+}
+
+// Crowd has users of the Remote join the room, one after the other.
+func (p *Place) Crowd(t testing.TB, users int) {
+	t.Helper()
+	auth := []id.EventID{p.Find(t, event.TypePowerLevels, "").EventID(), p.Find(t, event.TypeJoinRules, "").EventID()}
+	if !p.Rules.RoomIDIsHash {
+		auth = append(auth, p.Find(t, event.TypeCreate, "").EventID())
+	}
+	last := p.State[len(p.State)-1]
+	for i := range users {
+		user := "@guest" + strconv.Itoa(i) + ":" + string(p.Remote.Name)
+		last = p.Build(t, &event.Proto{
+			RoomID: p.Room, Type: event.TypeMember, StateKey: &user, Sender: id.UserID(user), AuthEvents: auth, PrevEvents: []id.EventID{last.EventID()},
+			Content: []byte(`{"displayname":"guest ` + strconv.Itoa(i) + `","membership":"join"}`), Depth: last.Depth() + 1, OriginServerTS: time.Now().UnixMilli(),
+		})
+		p.State = append(p.State, last)
+	}
 }

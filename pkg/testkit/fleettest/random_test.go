@@ -69,7 +69,7 @@ func TestRobustnessRandomFaults(t *testing.T) {
 	randomFaults(t, number(t, "HEDDLE_TEST_ROUNDS", 20))
 }
 
-func number(t *testing.T, name string, otherwise int) int {
+func number(t testing.TB, name string, otherwise int) int {
 	t.Helper()
 	v := os.Getenv(name)
 	if v == "" {

@@ -317,6 +317,24 @@ func TestAddressesOfAnAccount(t *testing.T) {
 	status, page, _ := m.open(link)
 	require.Equal(t, http.StatusOK, status, page)
 
+	// An address is taken away by its owner alone.
+	spare := m.letter("/account/3pid", "spare@example.org", "spare", "1", "", true)
+	m.confirm("spare@example.org")
+	status, out = add(alice, spare, "spare", "alice")
+	require.Equal(t, http.StatusOK, status, out)
+	addresses := func() (list []string) {
+		for _, a := range m.ok("GET", "/account/3pid", alice, "")["threepids"].([]any) {
+			list = append(list, a.(map[string]any)["address"].(string))
+		}
+		return list
+	}
+	m.ok("POST", "/account/3pid/delete", bob, `{"medium":"email","address":"spare@example.org"}`)
+	require.Equal(t, []string{"a@example.org", "spare@example.org"}, addresses())
+	gone := m.ok("POST", "/account/3pid/delete", alice, `{"medium":"email","address":"Spare@example.org"}`)
+	require.Equal(t, "no-support", gone["id_server_unbind_result"])
+	require.Equal(t, []string{"a@example.org"}, addresses())
+	m.refused(http.StatusBadRequest, "M_MISSING_PARAM", "POST", "/account/3pid/delete", alice, `{"medium":"email"}`)
+
 	// Who is gone has no address.
 	status, out = m.do("POST", "/account/deactivate", alice, `{}`)
 	require.Equal(t, http.StatusUnauthorized, status)

@@ -152,6 +152,7 @@ func answersStrangers() map[string]string {
 		"getRoomKeysVersion":        own,
 		"getRoomKeysVersionCurrent": own,
 		"getTokenOwner":             own,
+		"getAccount3PIDs":           own,
 		"initialSync":               own,
 		"isPushRuleEnabled":         own,
 		"logout":                    own,

@@ -84,6 +84,7 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"requestTokenTo3PIDMSISDN":          noPhones,
 		"getAccount3PIDs":                   a.threepids,
 		"add3PID":                           a.addThreepid,
+		"delete3pidFromAccount":             a.deleteThreepid,
 	}
 	if a.delegated != nil {
 		maps.Copy(h, a.delegated.Handlers())

@@ -102,3 +102,26 @@ func (a *Accounts) addThreepid(w http.ResponseWriter, r *http.Request) error {
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
 }
+
+// deleteThreepid takes an address from the caller's account. This server binds none at identity servers, so it can unbind none either.
+func (a *Accounts) deleteThreepid(w http.ResponseWriter, r *http.Request) error {
+	var q struct {
+		Medium  string `json:"medium"`
+		Address string `json:"address"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if q.Medium == "" || q.Address == "" {
+		return mxerr.New(mxerr.MissingParam, "The request needs medium and address")
+	}
+	address, err := account.Address(q.Medium, q.Address)
+	if err != nil {
+		return err
+	}
+	cmd := account.RemoveThreepid{UserID: string(auth.Must(r.Context()).UserID), Medium: q.Medium, Address: address}
+	if _, err := a.front.Do(r.Context(), &cmd); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": "no-support"})
+}

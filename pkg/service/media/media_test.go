@@ -51,6 +51,8 @@ type world struct {
 	dir   string
 	now   atomic.Int64
 
+	previews *http.Client
+
 	mu      sync.Mutex // guards all below
 	remote  http.Handler
 	workers []*media.Service
@@ -117,6 +119,11 @@ func (w *world) answers(h http.HandlerFunc) {
 	}
 }
 
+// networks are those that must not be reached.
+func networks() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
+
 // worker starts one more worker.
 func (w *world) worker(cfg media.Config) *media.Service {
 	w.t.Helper()
@@ -125,11 +132,10 @@ func (w *world) worker(cfg media.Config) *media.Service {
 	if cfg.Sizes == nil {
 		cfg.Sizes = media.DefaultSizes()
 	}
-	networks := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	s := media.New(context.Background(), cfg, media.Options{
 		Server: "example.org", DB: w.store, Blobs: blobs, Remote: w, Random: func() string { return strings.ToLower(rand.Text()) },
-		HTTP: media.NewClient(outhttp.NewGuard(nil, networks), nil),
-		Now:  func() time.Time { return time.UnixMilli(w.now.Load()) },
+		HTTP: media.NewClient(outhttp.NewGuard(nil, networks()), nil), Previews: w.previews,
+		Now: func() time.Time { return time.UnixMilli(w.now.Load()) },
 		Tell: func(uri string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -140,10 +140,10 @@ func (s *Service) openRemote(ctx context.Context, k mediadb.Key, wait time.Durat
 	return bodyOf(resp), nil
 }
 
-// unrecognized tells whether a server has no such endpoint. Those that do not say so in Matrix's words answer 404 too, without any.
+// unrecognized tells whether a server has no such endpoint. Those that do not say so in Matrix's words refuse in other words, or none.
 func unrecognized(err error) bool {
 	var e *RefusedError
-	return errors.As(err, &e) && (e.Code == string(mxerr.Unrecognized) || e.Code == "" && e.Status == http.StatusNotFound)
+	return errors.As(err, &e) && (e.Code == string(mxerr.Unrecognized) || e.Code == "" && e.Status/100 == 4)
 }
 
 func bodyOf(resp *http.Response) *remoteBody {

@@ -68,6 +68,7 @@ func TestServersOfOldTimes(t *testing.T) {
 			_, _ = io.WriteString(w, `{"errcode":"M_UNRECOGNIZED","error":"?"}`)
 		},
 		"plain": http.NotFound,
+		"words": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "invalid origin", http.StatusBadRequest) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

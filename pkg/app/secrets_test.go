@@ -105,10 +105,41 @@ func TestNoSecretIsStored(t *testing.T) {
 	stored := everything(t, f)
 	require.Contains(t, stored, "@alice:example.org")
 	w.stop(t)
-	w.mu.Lock()
-	said := w.said.String()
-	w.mu.Unlock()
+	said := w.log()
 	require.Contains(t, said, "request")
+	s.absent(t, stored, said)
+}
+
+// What a letter has that proves that it was read, and what the client keeps that asked for it, are not stored either: neither while the letter is
+// on its way, nor when it has served.
+func TestNoSecretOfALetterIsStored(t *testing.T) {
+	m := newMailing(t, nil)
+	const address, secret = "ann@example.com", "only-her-client-knows-this"
+	m.letter("/register", address, secret, "1", "", true)
+	link, err := url.Parse(m.link(address))
+	require.NoError(t, err)
+	s := secrets{"client's secret": secret}
+	for name, values := range link.Query() {
+		if len(values[0]) >= 20 {
+			s[name+" of the link"] = values[0]
+		}
+	}
+	require.Greater(t, len(s), 1, link)
+	s.absent(t, everything(t, m.fleet), m.at.log())
+	m.confirm(address)
+	s.absent(t, everything(t, m.fleet), m.at.log())
+}
+
+// log gives what the worker has logged.
+func (w *worker) log() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said.String()
+}
+
+// absent demands that no secret, nor what would do for it, is in the database or in the log.
+func (s secrets) absent(t *testing.T, stored, said string) {
+	t.Helper()
 	for name, secret := range s {
 		for _, p := range parts(secret) {
 			for _, form := range []string{p, fmt.Sprintf("%x", p)} { // bytea is read as hexadecimal

@@ -586,3 +586,16 @@ func TestContext(t *testing.T) {
 	require.Equal(t, "5", on.Chunk[0].body())
 	require.Len(t, get(2, `{"lazy_load_members":true}`).State, len(a.State))
 }
+
+// TestPeekingByOneWhoNeverSpoke: whom the shard knows no name of takes part in no thread, and is answered like anybody.
+func TestPeekingByOneWhoNeverSpoke(t *testing.T) {
+	w := newWorld(t)
+	alice := roomtest.User("alice")
+	r := w.Room(alice, "11")
+	w.visibility(r, alice, "world_readable")
+	root := w.Send(r, alice, "root")
+	w.Do(&room.Send{Room: r, By: roomtest.As(alice), Type: "m.room.message", Content: roomtest.Relating("m.thread", root, "reply")})
+	b, err := w.rooms.Event(w.Ctx(), as(roomtest.User("never-seen")), r, string(root))
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"current_user_participated":false`)
+}

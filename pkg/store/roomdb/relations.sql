@@ -5,7 +5,7 @@
 -- before it are grouped by the state after them, by which what may be seen is decided.
 SELECT e.relates_to::text AS parent, e.relation,
        (CASE WHEN e.ord >= @sure::bigint THEN 0 ELSE e.state_after END)::bigint AS state,
-       count(*) AS children, max(e.ord)::bigint AS last, bool_or(e.sender = (SELECT m.nid FROM atom m WHERE m.shard = @shard AND m.name = @asker))::boolean AS own
+       count(*) AS children, max(e.ord)::bigint AS last, coalesce(bool_or(e.sender = (SELECT m.nid FROM atom m WHERE m.shard = @shard AND m.name = @asker)), false)::boolean AS own
 FROM event e
 WHERE e.room_nid = @room_nid AND e.relates_to = ANY(@parents::text[]) AND e.relation IN (1, 2, 3)
   AND e.ord IS NOT NULL AND e.ord <= @upto::bigint AND e.redacted_by = 0

@@ -164,7 +164,7 @@ const countChildren = `-- name: CountChildren :many
 
 SELECT e.relates_to::text AS parent, e.relation,
        (CASE WHEN e.ord >= $1::bigint THEN 0 ELSE e.state_after END)::bigint AS state,
-       count(*) AS children, max(e.ord)::bigint AS last, bool_or(e.sender = (SELECT m.nid FROM atom m WHERE m.shard = $2 AND m.name = $3))::boolean AS own
+       count(*) AS children, max(e.ord)::bigint AS last, coalesce(bool_or(e.sender = (SELECT m.nid FROM atom m WHERE m.shard = $2 AND m.name = $3)), false)::boolean AS own
 FROM event e
 WHERE e.room_nid = $4 AND e.relates_to = ANY($5::text[]) AND e.relation IN (1, 2, 3)
   AND e.ord IS NOT NULL AND e.ord <= $6::bigint AND e.redacted_by = 0

@@ -260,6 +260,14 @@ func (r *Reader) readChildren(
 		return err
 	}
 	for _, it := range children {
+		if it.Membership = views[it.StateAfter].Membership; it.Ord >= sight.Sure {
+			it.Membership = event.Join
+		}
+	}
+	if err := r.prune(ctx, children); err != nil {
+		return err
+	}
+	for _, it := range children {
 		view, seen := views[it.StateAfter]
 		if it.Ord >= sight.Sure {
 			view.Membership, seen = event.Join, true

@@ -126,7 +126,8 @@ func (r *Reader) FirstJoin(ctx context.Context, room shard.Nid, user id.UserID, 
 // joinedAfter tells whether the user has been in the room at any time after an order key. One who left had been until then.
 func (a *Access) joinedAfter(ord int64) bool { return ord < a.JoinedUntil }
 
-// Visible tells of each item whether the user may see it, and notes the user's membership at it.
+// Visible tells of each item whether the user may see it, and notes the user's membership at it. Of what was not sent to the user, the events
+// of those who were erased since lose their content.
 func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items []*Item) ([]bool, error) {
 	out := make([]bool, len(items))
 	var at []shard.Nid
@@ -159,7 +160,31 @@ func (r *Reader) Visible(ctx context.Context, a *Access, user id.UserID, items [
 			it.Membership = event.Leave
 		}
 	}
-	return out, nil
+	return out, r.prune(ctx, items)
+}
+
+// prune takes the content out of events of users of this server who were erased, where the reader was not in the room to receive them (spec:
+// deactivation with erase). It takes a query only if there are such events of anybody.
+func (r *Reader) prune(ctx context.Context, items []*Item) error {
+	var p roomdb.Senders
+	for _, it := range items {
+		if u := string(it.Event.Sender()); it.Membership != event.Join && r.Shards.Local(u) {
+			p.Add(r.Shards.OfUser(u), u)
+		}
+	}
+	if p.Empty() {
+		return nil
+	}
+	erased, err := r.Erased(ctx, &p)
+	if err != nil || len(erased) == 0 {
+		return err
+	}
+	for _, it := range items {
+		if it.Membership != event.Join && erased[string(it.Event.Sender())] {
+			it.Event = it.Event.Redact()
+		}
+	}
+	return nil
 }
 
 // views reads what the rules need of several states of one room: in two queries, however many they are.

@@ -94,6 +94,12 @@ WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER 
 -- name: ListLocalMembers :many
 SELECT user_id FROM member WHERE room_nid = @room_nid AND local AND membership = @membership ORDER BY user_id LIMIT @count;
 
+-- name: ListErased :many
+-- Those of some users of this server who were erased.
+SELECT a.user_id
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.erased;
+
 -- name: ListLocalMembersAfter :many
 SELECT user_id FROM member
 WHERE room_nid = @room_nid AND local AND membership = @membership AND user_id > @after ORDER BY user_id LIMIT @count;

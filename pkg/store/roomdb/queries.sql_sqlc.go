@@ -666,6 +666,38 @@ func (q *Queries) ListCurrentState(ctx context.Context, roomNid int64) ([]ListCu
 	return items, nil
 }
 
+const listErased = `-- name: ListErased :many
+SELECT a.user_id
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.erased
+`
+
+type ListErasedParams struct {
+	Shards []int16
+	Users  []string
+}
+
+// Those of some users of this server who were erased.
+func (q *Queries) ListErased(ctx context.Context, arg ListErasedParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listErased, arg.Shards, arg.Users)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var user_id string
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listLocalMembers = `-- name: ListLocalMembers :many
 SELECT user_id FROM member WHERE room_nid = $1 AND local AND membership = $2 ORDER BY user_id LIMIT $3
 `

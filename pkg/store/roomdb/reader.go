@@ -202,6 +202,40 @@ func (r *Reader) LocalMembersAfter(ctx context.Context, room shard.Nid, m Member
 	return users, nil
 }
 
+// Senders are users of this server, each once.
+type Senders struct {
+	p    ListErasedParams
+	seen map[string]bool
+}
+
+// Add adds a user, of a shard.
+func (s *Senders) Add(of shard.ID, user string) {
+	if s.seen[user] {
+		return
+	}
+	if s.seen == nil {
+		s.seen = make(map[string]bool)
+	}
+	s.seen[user] = true
+	s.p.Shards, s.p.Users = append(s.p.Shards, int16(of)), append(s.p.Users, user)
+}
+
+// Empty tells whether there are none.
+func (s *Senders) Empty() bool { return len(s.p.Users) == 0 }
+
+// Erased gives those of some users who were erased.
+func (r *Reader) Erased(ctx context.Context, s *Senders) (map[string]bool, error) {
+	users, err := r.q.ListErased(ctx, s.p)
+	if err != nil || len(users) == 0 {
+		return nil, err
+	}
+	out := make(map[string]bool, len(users))
+	for _, u := range users {
+		out[u] = true
+	}
+	return out, nil
+}
+
 // MembershipRow is a membership of a user of this server, with the room's names.
 type MembershipRow struct {
 	RoomRef

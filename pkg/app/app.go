@@ -134,14 +134,14 @@ func (a *App) build() error {
 func (a *App) listen(s *shared, parts []part) error {
 	b := a.base
 	handlers, kinds := httpx.Handlers{}, []route.Kind{}
-	mux := http.NewServeMux()
+	var internal http.Handler
 	for _, p := range parts {
 		kinds = append(kinds, p.kind)
 		for name, h := range p.handlers {
 			handlers[name] = h
 		}
 		if p.internal != nil {
-			mux.Handle(internalPath, literally(p.internal))
+			internal = p.internal
 		}
 	}
 	fwd, err := forward.New(forward.Options{
@@ -164,7 +164,7 @@ func (a *App) listen(s *shared, parts []part) error {
 	if err != nil {
 		return err
 	}
-	mux.Handle("/", router)
+	front := besides(internal, router)
 
 	opsHandler := ops.New(ops.Options{Ready: b.ready.Ready, Metrics: b.tel.Metrics.Handler(), Version: a.version()})
 	a.group.Add("ops", newListener("ops", b.cfg.Listen.Ops, nil, opsHandler, 0, b.log))
@@ -173,11 +173,11 @@ func (a *App) listen(s *shared, parts []part) error {
 		OnStart: func(context.Context) error { watch.Go(b.status.watch); return nil },
 		OnStop:  watch.StopWithin,
 	})
-	a.http = newListener("http", b.cfg.Listen.HTTP, nil, mux, lingering, b.log)
+	a.http = newListener("http", b.cfg.Listen.HTTP, nil, front, lingering, b.log)
 	a.http.parking = parking
 	a.group.Add("http", a.http)
 	if b.tls != nil {
-		a.group.Add("tls", newListener("tls.address", b.cfg.Listen.TLS.Address, b.tls, mux, lingering, b.log))
+		a.group.Add("tls", newListener("tls.address", b.cfg.Listen.TLS.Address, b.tls, front, lingering, b.log))
 	}
 	if b.opts.Started != nil {
 		a.group.Add("started", lifecycle.Funcs{OnStart: func(context.Context) error { b.opts.Started(a.URL()); return nil }})
@@ -190,14 +190,18 @@ func (a *App) listen(s *shared, parts []part) error {
 // internalPath is where workers ask each other; the proxies in front let nothing through to it.
 const internalPath = "/_heddle/"
 
-// literally answers only paths that are spelt as they are meant: proxies see others in an encoded one.
-func literally(h http.Handler) http.Handler {
+// besides puts what workers ask each other, if this one answers it, beside what the world asks. It has no other spelling: proxies would see
+// it in an encoded path.
+func besides(internal http.Handler, world http.Handler) http.Handler {
+	if internal == nil {
+		return world
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.EscapedPath(), internalPath) {
-			http.NotFound(w, r)
+		if strings.HasPrefix(r.URL.Path, internalPath) && strings.HasPrefix(r.URL.EscapedPath(), internalPath) {
+			internal.ServeHTTP(w, r)
 			return
 		}
-		h.ServeHTTP(w, r)
+		world.ServeHTTP(w, r)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -202,7 +203,7 @@ func (p *Parking) serve(ctx context.Context, k *parked, f func(context.Context) 
 	defer p.leave(k)
 	b, err := k.wait(ctx, f)
 	a := &answer{header: make(http.Header, 10)}
-	setCORS(a.header)
+	maps.Copy(a.header, corsHeaders())
 	a.header.Set(requestIDHeader, telemetry.RequestID(ctx))
 	if k.gone {
 		later.done(ctx, statusClientGone, 0)

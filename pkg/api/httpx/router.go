@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -26,9 +27,6 @@ import (
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
-	"go.opentelemetry.io/otel/attribute"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
@@ -94,6 +92,7 @@ type Router struct {
 	unimplemented []string
 	opts          Options
 	metrics       *metrics
+	tracing       *tracing // nil: there are no spans
 	wrongMethod   http.Handler
 }
 
@@ -117,7 +116,7 @@ func New(opts Options) (*Router, error) {
 		return nil, err
 	}
 	rt := &Router{
-		index: index, opts: opts, metrics: m,
+		index: index, opts: opts, metrics: m, tracing: newTracing(&opts),
 		endpoints: make(map[*route.Row]http.Handler),
 	}
 	if err := rt.addRows(); err != nil {
@@ -211,8 +210,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) { rt.handler
 
 // outermost is what every request passes, whatever its path.
 func (rt *Router) outermost(next http.Handler) http.Handler {
-	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		setCORS(w.Header())
+	cors := corsHeaders() // shared by all answers: a header is set, and not changed in place
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		maps.Copy(w.Header(), cors)
 		if r.Method == http.MethodOptions {
 			w.WriteHeader(http.StatusNoContent)
 			return
@@ -222,30 +222,23 @@ func (rt *Router) outermost(next http.Handler) http.Handler {
 			id = newRequestID()
 		}
 		w.Header().Set(requestIDHeader, id)
-		r.Pattern = "" // of a mux in front of us, after which otelhttp would name the span again in the end
-		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
+		ctx := r.Context()
+		if rt.tracing != nil {
+			var span trace.Span
+			ctx, span = rt.tracing.start(ctx, r)
+			defer span.End()
+		}
+		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(ctx, id)))
 	})
-	if rt.opts.TracerProvider == nil {
-		return h
-	}
-	internal := rt.opts.Internal
-	o := []otelhttp.Option{
-		otelhttp.WithTracerProvider(rt.opts.TracerProvider),
-		// Our own metrics are by route; otelhttp's have a label for each Host header that anybody sends.
-		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
-		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return internal == nil || !internal(r) }),
-	}
-	if rt.opts.Propagator != nil {
-		o = append(o, otelhttp.WithPropagators(rt.opts.Propagator))
-	}
-	return otelhttp.NewHandler(h, "http", o...)
 }
 
-func setCORS(h http.Header) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match")
-	h.Set("Access-Control-Expose-Headers", "ETag, Location, X-Max-Bytes, Retry-After, "+requestIDHeader)
+func corsHeaders() http.Header {
+	return http.Header{
+		"Access-Control-Allow-Origin":   {"*"},
+		"Access-Control-Allow-Methods":  {"GET, HEAD, POST, PUT, DELETE, OPTIONS"},
+		"Access-Control-Allow-Headers":  {"X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match"},
+		"Access-Control-Expose-Headers": {"ETag, Location, X-Max-Bytes, Retry-After, " + requestIDHeader},
+	}
 }
 
 // endpoint makes the http.Handler of a row.
@@ -281,6 +274,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 				return
 			}
 			body.finish(length)
+			rt.tracing.answered(r, w.status)
 			meter.inFlight.Dec()
 			took := time.Since(start)
 			meter.done(w.status, took, body.read, w.written)
@@ -289,7 +283,7 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 			}
 		}()
 		defer rt.recover(w, r, row)
-		rt.traceRoute(r, row)
+		rt.tracing.name(r, row)
 		if timeLimit > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), timeLimit)
 			defer cancel()
@@ -372,15 +366,6 @@ func (rt *Router) refusal(name string, e *mxerr.Error) http.Handler {
 		WriteError(w, e)
 		meter.get().done(w.status, 0, 0, w.written)
 	})
-}
-
-func (rt *Router) traceRoute(r *http.Request, row *route.Row) {
-	if rt.opts.TracerProvider == nil {
-		return
-	}
-	span := trace.SpanFromContext(r.Context())
-	span.SetName(r.Method + " " + row.Name)
-	span.SetAttributes(attribute.String("http.route", row.Paths[0]), attribute.String("heddle.route", row.Name))
 }
 
 // recover turns a panic into an answer. Its text is for the log alone.

@@ -120,33 +120,50 @@ type Text struct {
 
 // Words makes the words of texts, as PostgreSQL reads a tsvector. labels are found as they are, and by nothing that a text can hold.
 func Words(labels []string, texts ...Text) string {
-	var b strings.Builder
-	for _, l := range labels {
-		b.WriteString(quoteLabel(l))
-		b.WriteByte(' ')
-	}
+	// The places of a word are a list within one slice: a text has many words, and most of them once.
 	type place struct {
 		at     int
+		next   int // in places; -1: the last
 		weight Weight
 	}
-	at := make(map[string][]place, 16)
-	order := make([]string, 0, 16)
-	n := 0
+	type entry struct {
+		word              string
+		first, last, many int
+	}
+	size := 0
 	for _, t := range texts {
-		add := func(w string) {
-			if n >= maxWords {
-				return
-			}
-			n++
-			w = cut(w)
-			l := at[w]
-			if l == nil {
-				order = append(order, w)
-			}
-			if len(l) < maxPlaces {
-				at[w] = append(l, place{n, t.Weight})
-			}
+		size += min(len(t.Text), maxText)
+	}
+	about := size/6 + 1 // a word's length with the space after it
+	at := make(map[string]int, 16)
+	words := make([]entry, 0, min(about, 16))
+	places := make([]place, 0, min(about, maxWords))
+	n := 0
+	var weight Weight
+	add := func(w string) {
+		if n >= maxWords {
+			return
 		}
+		n++
+		w = cut(w)
+		i, ok := at[w]
+		if !ok {
+			i = len(words)
+			at[w] = i
+			words = append(words, entry{word: w, first: len(places)})
+		}
+		e := &words[i]
+		if e.many == maxPlaces {
+			return
+		}
+		if e.many > 0 {
+			places[e.last].next = len(places)
+		}
+		e.last, e.many = len(places), e.many+1
+		places = append(places, place{n, -1, weight})
+	}
+	for _, t := range texts {
+		weight = t.Weight
 		runs(t.Text, func(w string, whole bool) {
 			if whole {
 				pairs(w, true, add)
@@ -155,16 +172,22 @@ func Words(labels []string, texts ...Text) string {
 			add(w)
 		})
 	}
+	var b strings.Builder
+	b.Grow(2*size + 64)
+	for _, l := range labels {
+		b.WriteString(quoteLabel(l))
+		b.WriteByte(' ')
+	}
 	var digits [8]byte
-	for _, w := range order {
+	for i := range words {
 		b.WriteByte('\'')
-		b.WriteString(w)
+		b.WriteString(words[i].word)
 		b.WriteByte('\'')
 		sep := byte(':')
-		for _, p := range at[w] {
+		for p := words[i].first; p >= 0; p = places[p].next {
 			b.WriteByte(sep)
-			b.Write(strconv.AppendInt(digits[:0], int64(p.at), 10))
-			b.WriteByte(byte(p.weight))
+			b.Write(strconv.AppendInt(digits[:0], int64(places[p].at), 10))
+			b.WriteByte(byte(places[p].weight))
 			sep = ','
 		}
 		b.WriteByte(' ')

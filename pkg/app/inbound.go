@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/abroad"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/inbound"
+	"github.com/heddle-im/heddle/pkg/service/policy"
 	"github.com/heddle-im/heddle/pkg/service/resident"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
@@ -30,7 +31,7 @@ const stagedSubject = "fed.staged"
 // writerOf gives the way to have commands on rooms done: the master's in this process, or over the wire.
 func (s *shared) writerOf() room.Writer {
 	if s.writer == nil {
-		s.writer = &roomWriter{wire: roomrpc.NewClient(s.to, s.shards), shards: s.shards}
+		s.writer = policy.NewWriter(&roomWriter{wire: roomrpc.NewClient(s.to, s.shards), shards: s.shards}, s.remote, s.log)
 	}
 	return s.writer
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/service/policy"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
@@ -32,7 +33,8 @@ import (
 // endpoints that clients use.
 func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	p := part{kind: route.Master}
-	writer := &roomWriter{wire: roomrpc.NewClient(s.client, s.shards), shards: s.shards}
+	direct := &roomWriter{wire: roomrpc.NewClient(s.client, s.shards), shards: s.shards}
+	writer := policy.NewWriter(direct, s.remote, s.log)
 	s.writer = writer
 	if s.hasRole(config.RoleWriter) {
 		w, err := newWriting(s)
@@ -43,7 +45,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 		p.internal, p.handOver = w.server, w.engine.Drain
 		s.to = rpc.NewRouter(w.server, s.client, !s.opts.NoShortCut)
 		if !s.opts.NoShortCut {
-			writer.host, writer.server = w.rooms, w.server
+			direct.host, direct.server = w.rooms, w.server
 		}
 		s.ready.Register("leases", w.engine.Check)
 	}

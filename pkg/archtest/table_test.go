@@ -110,7 +110,7 @@ var table = []row{
 	{"remote/oidc", layerFleet, []string{"app"}},
 
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
-	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad"}, handlers...)},
+	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad", "service/policy"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
 	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter", "service/account/sso"}, handlers...)},
 	{"service/account/letter", layerService, handlers},
@@ -135,6 +135,7 @@ var table = []row{
 	{"service/inbound", layerService, append([]string{"service/abroad"}, handlers...)},
 	{"service/abroad", layerService, handlers}, // what users of this server do in rooms that are elsewhere
 	{"service/delay", layerService, handlers},
+	{"service/policy", layerService, []string{"app"}}, // what policy servers sign
 	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
 	{"service/rendezvous", layerService, handlers},

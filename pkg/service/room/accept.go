@@ -84,6 +84,10 @@ type acceptor struct {
 	nodes map[id.EventID]*node
 	byNid map[shard.Nid]*held // what is in memory
 	relay bool
+	// asked says that the policy server has been asked to sign what it had not; device and txn are of the local sender.
+	asked  bool
+	device id.DeviceID
+	txn    string
 }
 
 // node is an event that others build on.
@@ -106,7 +110,7 @@ func (d *draft) accept(c *Accept, p *plan) error {
 			a.byNid[h.nid] = h
 		}
 	}
-	a.relay = c.Relay
+	a.relay, a.asked, a.device, a.txn = c.Relay, c.Asked, c.Device, c.Txn
 	verdicts := make([]Verdict, len(given.events))
 	for i, e := range given.events {
 		if e == nil {
@@ -121,12 +125,15 @@ func (d *draft) accept(c *Accept, p *plan) error {
 	}
 	var done []int64
 	for i := range min(len(verdicts), len(c.Staged)) {
-		if verdicts[i].Fate != FateMissing {
+		if verdicts[i].Fate != FateMissing && verdicts[i].Fate != FateUnsigned {
 			done = append(done, c.Staged[i])
 		}
 	}
 	if len(done) > 0 {
 		a.rows = append(a.rows, &feddb.StagedGone{Seqs: done})
+	}
+	if len(verdicts) == 1 {
+		p.answer.Event = verdicts[0].Event
 	}
 	return p.tell(verdicts)
 }
@@ -213,6 +220,17 @@ func (a *acceptor) take(e *event.Event, nid shard.Nid) (Verdict, error) {
 	}
 	refusal := a.refuse(h, auth, before.state())
 	soft := a.refuseByState(h, a.head.state)
+	if refusal == nil && soft == nil {
+		server, ok := a.recommended(e)
+		switch {
+		case ok:
+		case !a.asked:
+			v.Fate, v.Policy = FateUnsigned, server
+			return v, nil
+		default:
+			soft = errNotRecommended
+		}
+	}
 	if a.lacks() {
 		return v, errLacks
 	}
@@ -227,6 +245,9 @@ func (a *acceptor) take(e *event.Event, nid shard.Nid) (Verdict, error) {
 	}
 	return v, a.put(h, prev, before, v.Fate, stored != nil)
 }
+
+// errNotRecommended is why an event fails softly that the room's policy server does not sign.
+var errNotRecommended = errors.New("the room's policy server has not signed it")
 
 func (a *acceptor) holdNew(nid shard.Nid, e *event.Event, auth []*node) *held {
 	h := &held{nid: nid, ev: e, red: eventauth.Reduce(e)}
@@ -420,6 +441,9 @@ func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate, store
 	row, body := a.rowOf(h.nid, h.ev)
 	if a.relay {
 		body.Flags |= entry.FlagRelay
+	}
+	if a.txn != "" || a.device != "" {
+		row.SenderDevice, row.TxnID, body.DeviceId, body.TxnId = string(a.device), a.txn, string(a.device), a.txn
 	}
 	for _, n := range prev {
 		row.Prev = append(row.Prev, n.nid)

@@ -34,6 +34,9 @@ type Answer struct {
 	Unchanged bool
 	// Data is the command's own answer, where it has one (see there).
 	Data []byte
+	// Sign says that nothing was done: the room has a policy server, which has to sign the event first. Data is a [PolicyDraft], whose event comes
+	// back by [Accept]. It is what service/policy takes care of; its callers see nothing of it.
+	Sign bool
 }
 
 // Origin says who acts.
@@ -289,12 +292,19 @@ type Accept struct {
 	Staged []int64
 	// Relay has this server send what is accepted on to the others in the room: it was given to us for that.
 	Relay bool
+	// Asked says that the room's policy server has been asked to sign those events that it had not: without its signature they fail softly.
+	Asked bool
+	// Device and Txn are of who sends the only event, if that is a user of this server.
+	Device id.DeviceID
+	Txn    string
 }
 
 // Verdict is what became of one event.
 type Verdict struct {
 	Event id.EventID `json:"event_id,omitempty"`
 	Fate  Fate       `json:"fate"`
+	// Policy is the policy server that has to be asked to sign first.
+	Policy id.ServerName `json:"policy,omitempty"`
 	// Missing are the events that have to be there first.
 	Missing []id.EventID `json:"missing,omitempty"`
 	// Reason says why it was refused.
@@ -311,6 +321,7 @@ const (
 	FateSoftFailed Fate = "soft_failed" // the current state does not allow it: kept, and shown to nobody
 	FateRejected   Fate = "rejected"    // its auth events or the state before it do not allow it: kept, and of no effect
 	FateMissing    Fate = "missing"     // nothing was done: see Missing
+	FateUnsigned   Fate = "unsigned"    // nothing was done: see Policy
 	FateMalformed  Fate = "malformed"   // it is no event of this room: dropped
 )
 
@@ -346,6 +357,8 @@ type Enter struct {
 	Join  bool
 	// Staged is the number under which the event is staged, 0 if it is not.
 	Staged int64
+	// Asked is as with [Accept].
+	Asked bool
 }
 
 // Backfill gives events that were missing their places before the gap at an order key. Set has them, each after those that it names; of those

@@ -69,6 +69,9 @@ func (d *draft) realise(c Command, p *plan) error {
 	case *InviteDraft:
 		return d.inviteDraft(p)
 	}
+	if sign, err := d.toSign(p); err != nil || sign || d.lacks() {
+		return err
+	}
 	for i := range p.events {
 		if err := d.add(&p.events[i]); err != nil {
 			return err

@@ -288,6 +288,16 @@ func (d *draft) enter(c *Enter, p *plan) error {
 	if refusal == nil {
 		soft = a.refuseByState(h, a.head.state)
 	}
+	if refusal == nil && soft == nil {
+		if server, ok := a.recommended(e); !ok {
+			if !c.Asked {
+				v.Fate, v.Policy = FateUnsigned, server
+				a.rows = nil
+				return p.tell([]Verdict{v})
+			}
+			soft = errNotRecommended
+		}
+	}
 	var prev []*node
 	for _, n := range e.PrevEvents() {
 		if known := a.node(n); known != nil {

@@ -154,7 +154,7 @@ func (t *term) settled(key []byte, d *doing, a Answer, err error) {
 	d.answer, d.err = a, err
 	close(d.done)
 	delete(t.doing, string(key))
-	if err != nil {
+	if err != nil || a.Sign { // what is to be signed first is not done
 		return
 	}
 	if _, ok := t.answers[string(key)]; ok {

@@ -30,6 +30,7 @@ type RoomAnswer struct {
 	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
 	Unchanged     bool                   `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Sign          bool                   `protobuf:"varint,5,opt,name=sign,proto3" json:"sign,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +91,13 @@ func (x *RoomAnswer) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *RoomAnswer) GetSign() bool {
+	if x != nil {
+		return x.Sign
+	}
+	return false
 }
 
 type RoomOrigin struct {
@@ -1086,6 +1094,9 @@ type RoomAccept struct {
 	Events        [][]byte               `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	Staged        []int64                `protobuf:"varint,3,rep,packed,name=staged,proto3" json:"staged,omitempty"`
 	Relay         bool                   `protobuf:"varint,4,opt,name=relay,proto3" json:"relay,omitempty"`
+	Asked         bool                   `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"`
+	Device        string                 `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
+	Txn           string                 `protobuf:"bytes,7,opt,name=txn,proto3" json:"txn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1146,6 +1157,27 @@ func (x *RoomAccept) GetRelay() bool {
 		return x.Relay
 	}
 	return false
+}
+
+func (x *RoomAccept) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
+}
+
+func (x *RoomAccept) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *RoomAccept) GetTxn() string {
+	if x != nil {
+		return x.Txn
+	}
+	return ""
 }
 
 type RoomOutline struct {
@@ -1275,6 +1307,7 @@ type RoomEnter struct {
 	Event         []byte                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
 	Join          bool                   `protobuf:"varint,4,opt,name=join,proto3" json:"join,omitempty"`
 	Staged        int64                  `protobuf:"varint,5,opt,name=staged,proto3" json:"staged,omitempty"`
+	Asked         bool                   `protobuf:"varint,6,opt,name=asked,proto3" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1342,6 +1375,13 @@ func (x *RoomEnter) GetStaged() int64 {
 		return x.Staged
 	}
 	return 0
+}
+
+func (x *RoomEnter) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
 }
 
 type RoomOutOfBand struct {
@@ -1829,13 +1869,14 @@ var File_room_proto protoreflect.FileDescriptor
 const file_room_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"room.proto\x12\x0eheddle.wire.v1\"h\n" +
+	"room.proto\x12\x0eheddle.wire.v1\"|\n" +
 	"\n" +
 	"RoomAnswer\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x1c\n" +
 	"\tunchanged\x18\x03 \x01(\bR\tunchanged\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"p\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
+	"\x04sign\x18\x05 \x01(\bR\x04sign\"p\n" +
 	"\n" +
 	"RoomOrigin\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
@@ -1921,13 +1962,16 @@ const file_room_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
 	"\x06typing\x18\x03 \x01(\bR\x06typing\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"f\n" +
+	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\"\xa6\x01\n" +
 	"\n" +
 	"RoomAccept\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06events\x18\x02 \x03(\fR\x06events\x12\x16\n" +
 	"\x06staged\x18\x03 \x03(\x03R\x06staged\x12\x14\n" +
-	"\x05relay\x18\x04 \x01(\bR\x05relay\";\n" +
+	"\x05relay\x18\x04 \x01(\bR\x05relay\x12\x14\n" +
+	"\x05asked\x18\x05 \x01(\bR\x05asked\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\tR\x06device\x12\x10\n" +
+	"\x03txn\x18\a \x01(\tR\x03txn\";\n" +
 	"\vRoomOutline\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
@@ -1935,13 +1979,14 @@ const file_room_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\fR\x03set\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\x03R\x05count\"s\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\"\x89\x01\n" +
 	"\tRoomEnter\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\fR\x03set\x12\x14\n" +
 	"\x05event\x18\x03 \x01(\fR\x05event\x12\x12\n" +
 	"\x04join\x18\x04 \x01(\bR\x04join\x12\x16\n" +
-	"\x06staged\x18\x05 \x01(\x03R\x06staged\"U\n" +
+	"\x06staged\x18\x05 \x01(\x03R\x06staged\x12\x14\n" +
+	"\x05asked\x18\x06 \x01(\bR\x05asked\"U\n" +
 	"\rRoomOutOfBand\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\fR\x05event\x12\x1a\n" +

@@ -2,6 +2,7 @@ package roomdb
 
 import (
 	"context"
+	"fmt"
 	"math"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -25,6 +26,15 @@ func (r *Reader) MemberEvents(ctx context.Context, room shard.Nid, userID string
 		}
 		return e
 	})
+}
+
+// HostJoined tells whether users of another server are in a room.
+func (r *Reader) HostJoined(ctx context.Context, room shard.Nid, host string) (bool, error) {
+	in, err := r.q.IsHostJoined(ctx, IsHostJoinedParams{Host: host, RoomNid: int64(room)})
+	if err != nil {
+		return false, fmt.Errorf("read hosts: %w", err)
+	}
+	return in, nil
 }
 
 // Moment is a place in the order by time: that of an event, or between events.

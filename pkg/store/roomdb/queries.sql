@@ -104,6 +104,10 @@ JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.erased;
 SELECT user_id FROM member
 WHERE room_nid = @room_nid AND local AND membership = @membership AND user_id > @after ORDER BY user_id LIMIT @count;
 
+-- name: IsHostJoined :one
+SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = @host::text AND room_nid = @room_nid
+    AND NOT local AND membership = 4);
+
 -- name: ListMemberships :many
 -- The rooms of a user of this server.
 SELECT m.room_nid, m.membership, m.event_nid, m.pos, m.forgotten, r.room_id, r.version

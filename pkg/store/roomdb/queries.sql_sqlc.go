@@ -530,6 +530,23 @@ func (q *Queries) GetStripped(ctx context.Context, arg GetStrippedParams) ([]byt
 	return events, err
 }
 
+const isHostJoined = `-- name: IsHostJoined :one
+SELECT EXISTS (SELECT FROM member WHERE substr(user_id, strpos(user_id, ':') + 1) = $1::text AND room_nid = $2
+    AND NOT local AND membership = 4)
+`
+
+type IsHostJoinedParams struct {
+	Host    string
+	RoomNid int64
+}
+
+func (q *Queries) IsHostJoined(ctx context.Context, arg IsHostJoinedParams) (bool, error) {
+	row := q.db.QueryRow(ctx, isHostJoined, arg.Host, arg.RoomNid)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const isJoined = `-- name: IsJoined :one
 SELECT EXISTS (
     SELECT 1 FROM room r JOIN member m ON m.room_nid = r.nid

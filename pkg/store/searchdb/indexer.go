@@ -146,12 +146,15 @@ func text(b []byte) string {
 }
 
 func (x *Indexer) put(ctx context.Context, q *Queries, s int16, room shard.Nid, user, name, avatar string) error {
-	local, _, _ := strings.Cut(strings.TrimPrefix(user, "@"), ":")
 	name, avatar = storable(name), storable(avatar)
 	return q.PutPerson(ctx, PutPersonParams{
-		Shard: s, RoomNid: int64(room), UserID: user, DisplayName: name, AvatarUrl: avatar,
-		Words: Words(nil, Text{name, 'A'}, Text{local, 'B'}),
+		Shard: s, RoomNid: int64(room), UserID: user, DisplayName: name, AvatarUrl: avatar, Words: wordsOf(user, name),
 	})
+}
+
+func wordsOf(user, name string) string {
+	local, _, _ := strings.Cut(strings.TrimPrefix(user, "@"), ":")
+	return Words(nil, Text{name, 'A'}, Text{local, 'B'})
 }
 
 // storable leaves out what PostgreSQL's text cannot hold.
@@ -178,6 +181,12 @@ func (x *Indexer) remote(ctx context.Context, q *Queries, m RoomUser) error {
 }
 
 func (x *Indexer) putMember(ctx context.Context, q *Queries, s int16, m RoomUser, event []byte) error {
+	name, avatar := called(event)
+	return x.put(ctx, q, s, m.Room, m.User, name, avatar)
+}
+
+// called reads what a member event calls its user.
+func called(event []byte) (name, avatar string) {
 	var e struct {
 		Content struct {
 			Name   any `json:"displayname"`
@@ -185,9 +194,9 @@ func (x *Indexer) putMember(ctx context.Context, q *Queries, s int16, m RoomUser
 		} `json:"content"`
 	}
 	_ = json.Unmarshal(event, &e) // what cannot be read has no name
-	name, _ := e.Content.Name.(string)
-	avatar, _ := e.Content.Avatar.(string)
-	return x.put(ctx, q, s, m.Room, m.User, name, avatar)
+	name, _ = e.Content.Name.(string)
+	avatar, _ = e.Content.Avatar.(string)
+	return storable(name), storable(avatar)
 }
 
 // rules looks whether anybody may join or read a room.
@@ -239,11 +248,17 @@ func (x *Indexer) ours(ctx context.Context, q *Queries, room shard.Nid) error {
 		if err != nil {
 			return err
 		}
+		p := PutPeopleParams{Shard: s, RoomNid: int64(room)}
 		for _, r := range rows {
-			if err := x.putMember(ctx, q, s, RoomUser{room, r.UserID}, r.Json); err != nil {
+			name, avatar := called(r.Json)
+			p.UserIds, p.Names, p.Avatars = append(p.UserIds, r.UserID), append(p.Names, name), append(p.Avatars, avatar)
+			p.Words = append(p.Words, wordsOf(r.UserID, name))
+			after = r.UserID
+		}
+		if len(rows) > 0 {
+			if err := q.PutPeople(ctx, p); err != nil {
 				return err
 			}
-			after = r.UserID
 		}
 		if len(rows) < memberPage {
 			return nil

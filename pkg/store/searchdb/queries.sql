@@ -57,6 +57,15 @@ VALUES (@shard, @room_nid, @user_id, @display_name, @avatar_url, (@words::text):
 ON CONFLICT (shard, room_nid, user_id)
 DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words;
 
+-- name: PutPeople :exec
+-- Several people of one room, each once.
+INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
+SELECT @shard::smallint, @room_nid::bigint, u.user_id, u.name, u.avatar, u.words::tsvector
+FROM (SELECT unnest(@user_ids::text[]) AS user_id, unnest(@names::text[]) AS name, unnest(@avatars::text[]) AS avatar,
+             unnest(@words::text[]) AS words) u
+ON CONFLICT (shard, room_nid, user_id)
+DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words;
+
 -- name: DropPerson :exec
 DELETE FROM directory_person WHERE shard = @shard AND room_nid = @room_nid AND user_id = @user_id;
 

@@ -456,6 +456,37 @@ func (q *Queries) PutOpen(ctx context.Context, roomNid int64) error {
 	return err
 }
 
+const putPeople = `-- name: PutPeople :exec
+INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
+SELECT $1::smallint, $2::bigint, u.user_id, u.name, u.avatar, u.words::tsvector
+FROM (SELECT unnest($3::text[]) AS user_id, unnest($4::text[]) AS name, unnest($5::text[]) AS avatar,
+             unnest($6::text[]) AS words) u
+ON CONFLICT (shard, room_nid, user_id)
+DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words
+`
+
+type PutPeopleParams struct {
+	Shard   int16
+	RoomNid int64
+	UserIds []string
+	Names   []string
+	Avatars []string
+	Words   []string
+}
+
+// Several people of one room, each once.
+func (q *Queries) PutPeople(ctx context.Context, arg PutPeopleParams) error {
+	_, err := q.db.Exec(ctx, putPeople,
+		arg.Shard,
+		arg.RoomNid,
+		arg.UserIds,
+		arg.Names,
+		arg.Avatars,
+		arg.Words,
+	)
+	return err
+}
+
 const putPerson = `-- name: PutPerson :exec
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
 VALUES ($1, $2, $3, $4, $5, ($6::text)::tsvector)

@@ -42,13 +42,13 @@ func encode(cmd room.Command) (proto.Message, error) {
 			Room: string(c.Room), User: string(c.User), Typing: c.Typing, TimeoutMs: c.Timeout.Milliseconds(),
 		}, nil
 	case *room.Accept:
-		return &wire.RoomAccept{Room: string(c.Room), Events: c.Events, Staged: c.Staged, Relay: c.Relay}, nil
+		return &wire.RoomAccept{Room: string(c.Room), Events: c.Events, Staged: c.Staged, Relay: c.Relay, Asked: c.Asked, Device: string(c.Device), Txn: c.Txn}, nil
 	case *room.Outline:
 		return &wire.RoomOutline{Room: string(c.Room), Version: string(c.Version)}, nil
 	case *room.Outliers:
 		return &wire.RoomOutliers{Room: string(c.Room), Set: c.Set, From: int64(c.From), Count: int64(c.Count)}, nil
 	case *room.Enter:
-		return &wire.RoomEnter{Room: string(c.Room), Set: c.Set, Event: c.Event, Join: c.Join, Staged: c.Staged}, nil
+		return &wire.RoomEnter{Room: string(c.Room), Set: c.Set, Event: c.Event, Join: c.Join, Staged: c.Staged, Asked: c.Asked}, nil
 	case *room.Backfill:
 		m := &wire.RoomBackfill{Room: string(c.Room), Gap: c.Gap, Set: c.Set}
 		for _, s := range c.States {
@@ -148,7 +148,7 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			}
 		}),
 		(*room.Accept)(nil).Method(): decoder(func(m *wire.RoomAccept) room.Command {
-			return &room.Accept{Room: id.RoomID(m.Room), Events: m.Events, Staged: m.Staged, Relay: m.Relay}
+			return &room.Accept{Room: id.RoomID(m.Room), Events: m.Events, Staged: m.Staged, Relay: m.Relay, Asked: m.Asked, Device: id.DeviceID(m.Device), Txn: m.Txn}
 		}),
 		(*room.Outline)(nil).Method(): decoder(func(m *wire.RoomOutline) room.Command {
 			return &room.Outline{Room: id.RoomID(m.Room), Version: roomver.Version(m.Version)}
@@ -157,7 +157,7 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			return &room.Outliers{Room: id.RoomID(m.Room), Set: m.Set, From: int(m.From), Count: int(m.Count)}
 		}),
 		(*room.Enter)(nil).Method(): decoder(func(m *wire.RoomEnter) room.Command {
-			return &room.Enter{Room: id.RoomID(m.Room), Set: m.Set, Event: m.Event, Join: m.Join, Staged: m.Staged}
+			return &room.Enter{Room: id.RoomID(m.Room), Set: m.Set, Event: m.Event, Join: m.Join, Staged: m.Staged, Asked: m.Asked}
 		}),
 		(*room.Backfill)(nil).Method(): decoder(func(m *wire.RoomBackfill) room.Command {
 			c := &room.Backfill{Room: id.RoomID(m.Room), Gap: m.Gap, Set: m.Set}

@@ -62,7 +62,7 @@ func (c *Client) Do(ctx context.Context, key []byte, cmd room.Command) (room.Ans
 	if err := proto.Unmarshal(b, &a); err != nil {
 		return room.Answer{}, fmt.Errorf("%s: read answer: %w", cmd.Method(), err)
 	}
-	return room.Answer{Event: id.EventID(a.Event), Room: id.RoomID(a.Room), Unchanged: a.Unchanged, Data: a.Data}, nil
+	return room.Answer{Event: id.EventID(a.Event), Room: id.RoomID(a.Room), Unchanged: a.Unchanged, Data: a.Data, Sign: a.Sign}, nil
 }
 
 // Handlers are the methods of an rpc.Server that has commands done by w.
@@ -82,7 +82,7 @@ func Handlers(w room.Writer) map[string]rpc.Handler {
 				return nil, err
 			}
 			b, err := proto.Marshal(&wire.RoomAnswer{
-				Event: string(a.Event), Room: string(a.Room), Unchanged: a.Unchanged, Data: a.Data,
+				Event: string(a.Event), Room: string(a.Room), Unchanged: a.Unchanged, Data: a.Data, Sign: a.Sign,
 			})
 			if err != nil {
 				return nil, fmt.Errorf("%s: encode answer: %w", method, err)

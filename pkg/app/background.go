@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/searchdb"
+	"github.com/heddle-im/heddle/pkg/store/senderdb"
 )
 
 // restartAfter is how long after its failure a durable consumer is begun anew.
@@ -69,7 +70,7 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards), wordindex.PeopleFilter, wordindex.Every},
 	}
 	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
-		Store: s.logs, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
+		Store: s.logs, EDUs: senderdb.NewDB(s.db), Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
 	})
 	return lease.NewEngine(s.leases, s.renewer, lease.Config{
 		Roles:  []lease.Role{{Name: string(config.RoleBackground), Slots: 1, Address: s.address, Owner: b}},

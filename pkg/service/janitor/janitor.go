@@ -1,5 +1,5 @@
 // Package janitor removes in the background what has served its time: entries from the front of the log that every durable
-// consumer has passed, and the answers of commands that nobody asks for again.
+// consumer has passed, the answers of commands that nobody asks for again, and the oldest of what waits for other servers beyond bounds.
 //
 // Guarantees: it works in bounded pieces with pauses between them, so that it holds no lock for long; an entry that a durable
 // consumer still needs stays, and so do the newest of each shard; only the holder of the role removes. What is due later in a round
@@ -32,6 +32,12 @@ type Log interface {
 	SweepDone(ctx context.Context, age time.Duration, most int) (int64, error)
 }
 
+// EDUs are what waits for other servers; *senderdb.DB is one.
+type EDUs interface {
+	// TrimEDUs deletes no more than most of what waits, in a shard, for servers for which more than keep wait, the oldest of it.
+	TrimEDUs(ctx context.Context, s shard.ID, keep int64, most int) (int64, error)
+}
+
 // Config says when what has served its time.
 type Config struct {
 	// Every is the time between rounds. Default 1 min.
@@ -42,6 +48,10 @@ type Config struct {
 	// KeepCommands is how long a command's answer can be asked for. A client sends an unanswered message again when it is next online: that
 	// it then is not there twice is worth a day. Default 24 h.
 	KeepCommands time.Duration
+	// KeepEDUs is how much waits for another server: one that is away for so long, or for good, is not owed more. Default 10,000.
+	KeepEDUs int64
+	// EDURounds is in how many rounds that is looked at once: all that waits is counted. Default 30.
+	EDURounds int
 	// Piece is how many rows are removed by one statement. Default 2,000.
 	Piece int
 	// Pause is between two pieces. Default 20 ms.
@@ -60,6 +70,12 @@ func (c Config) withDefaults() Config {
 	if c.KeepEntries == 0 {
 		c.KeepEntries = 50_000
 	}
+	if c.KeepEDUs == 0 {
+		c.KeepEDUs = 10_000
+	}
+	if c.EDURounds == 0 {
+		c.EDURounds = 30
+	}
 	if c.Piece == 0 {
 		c.Piece = 2000
 	}
@@ -70,14 +86,17 @@ func (c Config) withDefaults() Config {
 type Janitor struct {
 	cfg     Config
 	log     Log
+	edus    EDUs
+	rounds  int
 	shards  int
 	removed *prometheus.CounterVec
 	slog    *slog.Logger
 }
 
-// Options are what a Janitor needs. Metrics and Log may be nil.
+// Options are what a Janitor needs. EDUs, Metrics and Log may be nil.
 type Options struct {
 	Store   Log
+	EDUs    EDUs
 	Shards  int
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger
@@ -89,7 +108,7 @@ func New(cfg Config, o Options) *Janitor {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Janitor{
-		cfg: cfg.withDefaults(), log: o.Store, shards: o.Shards, slog: o.Log,
+		cfg: cfg.withDefaults(), log: o.Store, edus: o.EDUs, shards: o.Shards, slog: o.Log,
 		removed: o.Metrics.CounterVec("janitor_removed_rows_total", "Rows that had served their time and were removed.", "of"),
 	}
 }
@@ -127,6 +146,14 @@ func (j *Janitor) Round(ctx context.Context, role shard.Role) error {
 	errs = append(errs, j.pieces(ctx, "done", func() (int64, error) {
 		return j.log.SweepDone(ctx, j.cfg.KeepCommands, j.cfg.Piece)
 	}))
+	if j.edus != nil && j.rounds%j.cfg.EDURounds == 0 {
+		for s := range j.shards {
+			errs = append(errs, j.pieces(ctx, "fed_edu", func() (int64, error) {
+				return j.edus.TrimEDUs(ctx, shard.ID(s), j.cfg.KeepEDUs, j.cfg.Piece)
+			}))
+		}
+	}
+	j.rounds++
 	return errors.Join(errs...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/janitor"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
+	"github.com/heddle-im/heddle/pkg/store/senderdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
 
@@ -81,4 +82,32 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	require.Eventually(t, func() bool { return count(t, db, "log") == 5*shards && count(t, db, "done") == 20 }, 10*time.Second, 5*time.Millisecond)
 	cancel()
 	<-done
+}
+
+// What waits for a server that does not come back is kept in bounds: the oldest goes, and nothing of what waits for others.
+func TestWhatWaitsForServersIsBounded(t *testing.T) {
+	db, log, role := house(t)
+	for _, q := range []string{
+		`INSERT INTO fed_edu (shard, destination, type, content) SELECT 1, 'dead.test', 'm.direct_to_device', convert_to(i::text, 'UTF8') FROM generate_series(1, 25) i`,
+		`INSERT INTO fed_edu (shard, destination, type, content) SELECT 1, 'slow.test', 'm.direct_to_device', '' FROM generate_series(1, 10) i`,
+		`INSERT INTO fed_edu (shard, destination, type, content) SELECT 2, 'dead.test', 'm.direct_to_device', '' FROM generate_series(1, 5) i`,
+	} {
+		_, err := db.Pool.Exec(t.Context(), q)
+		require.NoError(t, err)
+	}
+	cfg := small()
+	cfg.KeepEDUs, cfg.EDURounds = 10, 2
+	j := janitor.New(cfg, janitor.Options{Store: log, EDUs: senderdb.NewDB(db.DB), Shards: shards})
+	require.NoError(t, j.Round(t.Context(), role))
+	require.Equal(t, 10+10+5, count(t, db, "fed_edu"))
+	var least int
+	require.NoError(t, db.Pool.QueryRow(t.Context(),
+		`SELECT min(convert_from(content, 'UTF8')::int) FROM fed_edu WHERE destination = 'dead.test' AND shard = 1`).Scan(&least))
+	require.Equal(t, 16, least)
+	_, err := db.Pool.Exec(t.Context(), `INSERT INTO fed_edu (shard, destination, type, content) VALUES (1, 'slow.test', 'm.direct_to_device', '')`)
+	require.NoError(t, err)
+	require.NoError(t, j.Round(t.Context(), role))
+	require.Equal(t, 26, count(t, db, "fed_edu"), "not each round")
+	require.NoError(t, j.Round(t.Context(), role))
+	require.Equal(t, 25, count(t, db, "fed_edu"))
 }

@@ -89,6 +89,15 @@ SELECT seq, type, content FROM fed_edu WHERE shard = $1 AND destination = $2 ORD
 -- name: EDUDestinations :many
 SELECT DISTINCT destination FROM fed_edu WHERE shard = $1;
 
+-- name: TrimEDUs :execrows
+-- The oldest of what waits for a destination for which more waits than is kept.
+DELETE FROM fed_edu e
+USING (SELECT x.destination, x.seq
+       FROM (SELECT w.destination, w.seq, row_number() OVER (PARTITION BY w.destination ORDER BY w.seq DESC) AS n
+             FROM fed_edu w WHERE w.shard = @shard) x
+       WHERE x.n > @keep::bigint LIMIT @most) old
+WHERE e.shard = @shard AND e.destination = old.destination AND e.seq = old.seq;
+
 -- name: DropEDUs :exec
 DELETE FROM fed_edu WHERE shard = $1 AND destination = $2 AND seq = ANY(@seqs::bigint[]);
 

@@ -576,3 +576,27 @@ func (q *Queries) StillThere(ctx context.Context, arg StillThereParams) ([]strin
 	}
 	return items, nil
 }
+
+const trimEDUs = `-- name: TrimEDUs :execrows
+DELETE FROM fed_edu e
+USING (SELECT x.destination, x.seq
+       FROM (SELECT w.destination, w.seq, row_number() OVER (PARTITION BY w.destination ORDER BY w.seq DESC) AS n
+             FROM fed_edu w WHERE w.shard = $1) x
+       WHERE x.n > $2::bigint LIMIT $3) old
+WHERE e.shard = $1 AND e.destination = old.destination AND e.seq = old.seq
+`
+
+type TrimEDUsParams struct {
+	Shard int16
+	Keep  int64
+	Most  int32
+}
+
+// The oldest of what waits for a destination for which more waits than is kept.
+func (q *Queries) TrimEDUs(ctx context.Context, arg TrimEDUsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, trimEDUs, arg.Shard, arg.Keep, arg.Most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}

@@ -251,6 +251,15 @@ func (d *DB) EDUs(ctx context.Context, s shard.ID, destination string, most int)
 	return out, nil
 }
 
+// TrimEDUs deletes no more than most of the EDUs of a shard that wait for a destination for which more than keep wait, the oldest of them.
+func (d *DB) TrimEDUs(ctx context.Context, s shard.ID, keep int64, most int) (int64, error) {
+	n, err := d.q.TrimEDUs(ctx, TrimEDUsParams{Shard: int16(s), Keep: keep, Most: int32(most)})
+	if err != nil {
+		return 0, fmt.Errorf("trim EDUs: %w", err)
+	}
+	return n, nil
+}
+
 // EDUDestinations reads for whom EDUs are queued in a shard.
 func (d *DB) EDUDestinations(ctx context.Context, s shard.ID) ([]string, error) {
 	list, err := d.q.EDUDestinations(ctx, int16(s))

@@ -35,6 +35,9 @@ const (
 	// fillPause is how long a gap is left alone that nobody could fill.
 	fillPause = 30 * time.Second
 	maxPaused = 4096
+	// nearLimit and nearTimeout bound the question for the event that is closest to a time.
+	nearLimit   = 64 << 10
+	nearTimeout = 8 * time.Second
 )
 
 // ErrUnfilled is the failure to fill a gap: nobody who was asked gave what is missing.
@@ -160,6 +163,36 @@ func (f *Filler) fill(ctx context.Context, ref roomdb.RoomRef, ord int64) (moved
 		}
 	}
 	return false, last
+}
+
+// Near asks other servers in a room for the event that is closest to a time in ms, at it or after it, or before it, and gives what the first
+// of them names that answers. Whether there is such an event is not known by that.
+func (f *Filler) Near(ctx context.Context, ref roomdb.RoomRef, ts int64, forward bool) (event id.EventID, at int64, err error) {
+	g := &gap{Preparer: f.p, room: id.RoomID(ref.RoomID), nid: ref.Nid, shard: ref.Nid.Shard()}
+	servers, err := g.witnesses(ctx, nil)
+	if err != nil {
+		return "", 0, err
+	}
+	query := url.Values{"ts": {strconv.FormatInt(ts, 10)}, "dir": {"b"}}
+	if forward {
+		query.Set("dir", "f")
+	}
+	err = ErrUnfilled
+	for _, s := range servers {
+		raw, asked := g.ask(ctx, s, "GET", fedPath("timestamp_to_event", ref.RoomID), query, nil, nearLimit, nearTimeout)
+		if asked != nil {
+			err = fmt.Errorf("%w: %w", ErrUnfilled, asked)
+			continue
+		}
+		var answer struct {
+			Event id.EventID `json:"event_id"`
+			TS    int64      `json:"origin_server_ts"`
+		}
+		if json.Unmarshal(raw, &answer) == nil && answer.Event != "" {
+			return answer.Event, answer.TS, nil
+		}
+	}
+	return "", 0, err
 }
 
 // beyond gives the events that a gap's edge names and that are not known, and the servers of those who sent the edge.

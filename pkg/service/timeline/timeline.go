@@ -45,6 +45,8 @@ type Rooms struct {
 type Filler interface {
 	// Fill fetches the next events before the gap at an order key. moved says that the gap is another one afterwards, or closed.
 	Fill(ctx context.Context, room roomdb.RoomRef, gap int64) (moved bool, err error)
+	// Near asks other servers for the event that is closest to a time in ms, at it or after it, or before it.
+	Near(ctx context.Context, room roomdb.RoomRef, ts int64, forward bool) (event id.EventID, at int64, err error)
 }
 
 // New makes a Rooms.

@@ -264,3 +264,31 @@ func TestLiesAboutThePast(t *testing.T) {
 		})
 	}
 }
+
+// The event at a date is found also where it was said before this server came: it is fetched, and can be read around.
+func TestJumpToADateBeforeTheJoin(t *testing.T) {
+	ca := fedtest.NewAuthority(t)
+	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
+	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
+	room := alice.Create(t, "11", map[string]any{"preset": "public_chat"})
+	var said []string
+	for i := range 140 {
+		said = append(said, alice.Say(t, room, fmt.Sprint("day ", i)))
+	}
+	at := func(u *fedtest.User, event string) float64 {
+		return u.Must(t, "GET", fedtest.RoomPath(room, "event", event), nil)["origin_server_ts"].(float64)
+	}
+	wanted := at(alice, said[9])
+	bob.Join(t, room, one)
+	alice.SeesMember(t, room, bob, "join")
+	for _, dir := range []string{"f", "b"} {
+		a, status := v1(t, bob, "/rooms/"+url.PathEscape(room)+fmt.Sprintf("/timestamp_to_event?dir=%s&ts=%.0f", dir, wanted))
+		require.Equal(t, 200, status)
+		require.InDelta(t, wanted, a["origin_server_ts"], 0.1)
+		around := bob.Must(t, "GET", fedtest.RoomPath(room, "context", a["event_id"].(string))+"?limit=4", nil)
+		require.Len(t, around["events_before"], 2)
+		require.Len(t, around["events_after"], 2)
+	}
+	_, status := v1(t, bob, "/rooms/"+url.PathEscape(room)+"/timestamp_to_event?dir=b&ts=1")
+	require.Equal(t, 404, status, "nothing was said then")
+}

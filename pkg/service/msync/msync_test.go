@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"testing"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
-	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
@@ -281,80 +279,6 @@ func TestIgnoredUsersAreNotHeard(t *testing.T) {
 	w.Send(r, alice, "quiet here")
 	for _, e := range s.sync(t, msync.Request{User: alice}).Rooms.Join[string(r)].Timeline.Events {
 		require.NotContains(t, string(e.Content), "boo")
-	}
-}
-
-// client folds syncs as a client does: state by key, and the timeline.
-type client struct {
-	state    map[string]map[string]string
-	timeline map[string][]string
-	in       map[string]bool
-	since    string
-	after    bool
-}
-
-func newClient(after bool) *client {
-	return &client{state: map[string]map[string]string{}, timeline: map[string][]string{}, in: map[string]bool{}, after: after}
-}
-
-func (c *client) fold(t testing.TB, a answer) {
-	t.Helper()
-	for r, j := range a.Rooms.Join {
-		if !c.in[r] {
-			c.state[r], c.timeline[r], c.in[r] = map[string]string{}, nil, true
-		}
-		if j.Timeline.Limited {
-			c.timeline[r] = nil
-		}
-		set := func(list []shownEvent) {
-			for _, e := range list {
-				if e.StateKey != nil {
-					c.state[r][e.Type+"|"+*e.StateKey] = e.ID
-				}
-			}
-		}
-		set(j.State.Events)
-		if !c.after {
-			set(j.Timeline.Events)
-		}
-		set(j.StateAfter.Events)
-		for _, e := range j.Timeline.Events {
-			require.NotContains(t, c.timeline[r], e.ID, "told twice")
-			c.timeline[r] = append(c.timeline[r], e.ID)
-		}
-	}
-	for r := range a.Rooms.Leave {
-		delete(c.in, r)
-	}
-	c.since = a.Next
-}
-
-// act does something that may be refused: the rules decide.
-func act(w *roomtest.World, rnd *rand.Rand, r id.RoomID, u, admin id.UserID) {
-	var cmd room.Command
-	switch rnd.IntN(8) {
-	case 0:
-		cmd = &room.SetMembership{Room: r, By: roomtest.As(u), Target: u, Action: room.ActionJoin}
-	case 1:
-		cmd = &room.SetMembership{Room: r, By: roomtest.As(u), Target: u, Action: room.ActionLeave}
-	case 2:
-		cmd = &room.SetMembership{Room: r, By: roomtest.As(admin), Target: u, Action: []room.Action{
-			room.ActionKick, room.ActionBan, room.ActionUnban, room.ActionInvite,
-		}[rnd.IntN(4)]}
-	case 3:
-		cmd = &room.SendState{Room: r, By: roomtest.As(admin), Type: "m.room.topic", Content: fmt.Appendf(nil, `{"topic":"%d"}`, rnd.Int())}
-	default:
-		cmd = &room.Send{Room: r, By: room.Origin{User: u, Device: "DEVICE", Txn: fmt.Sprint(rnd.Int())}, Type: "m.room.message", Content: roomtest.Message("x")}
-	}
-	if u == admin && rnd.IntN(8) < 3 { // the rooms keep their creator
-		return
-	}
-	if m, ok := cmd.(*room.SetMembership); ok && m.Target == admin {
-		return
-	}
-	_, err := w.Host.Do(w.Ctx(), nil, cmd)
-	if err != nil && mxerr.From(err).HTTPStatus >= 500 {
-		require.NoError(w.T, err)
 	}
 }
 

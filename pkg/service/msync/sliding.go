@@ -446,7 +446,7 @@ func (r *slideRoom) flags(q *SlidingRequest) (f sentFlags) {
 // change gives the state that is being made.
 func (s *slideView) change() *connection {
 	if s.next == s.conn {
-		c := &connection{conn: s.conn.conn, global: s.conn.global, configs: slices.Clip(s.conn.configs), rooms: maps.Clone(s.conn.rooms)}
+		c := &connection{conn: s.conn.conn, global: s.conn.global, vague: s.conn.vague, configs: slices.Clip(s.conn.configs), rooms: maps.Clone(s.conn.rooms)}
 		if c.rooms == nil {
 			c.rooms = make(map[shard.Nid]sent)
 		}

@@ -70,6 +70,8 @@ type connection struct {
 	rooms   map[shard.Nid]sent
 	// lost says that this is in place of one that is not to be found.
 	lost bool
+	// vague says that one before it was lost: the client may have been told of rooms that are not in it.
+	vague bool
 }
 
 func (c *connection) config(s sent) config {
@@ -81,7 +83,7 @@ func (c *connection) config(s sent) config {
 
 // same tells whether two states say the same.
 func (c *connection) same(o *connection) bool {
-	return c.global == o.global && maps.Equal(c.rooms, o.rooms) && slices.EqualFunc(c.configs, o.configs, config.equal)
+	return c.global == o.global && c.vague == o.vague && maps.Equal(c.rooms, o.rooms) && slices.EqualFunc(c.configs, o.configs, config.equal)
 }
 
 // use gives the number of a config in a state that is being made. A state that knows too many of them begins anew, with
@@ -161,7 +163,7 @@ func (e *Engine) connect(ctx context.Context, q *SlidingRequest, since *token.Sy
 			}
 		}
 	}
-	return &connection{conn: q.Conn, half: half, lost: true}
+	return &connection{conn: q.Conn, half: half, lost: true, vague: true}
 }
 
 // keepConnection keeps a state that is new, and gives its number.
@@ -188,10 +190,14 @@ func (c *connection) encode() []byte {
 		b = append(b, s...)
 	}
 	text(c.conn)
-	b = append(b, 0)
+	var bits byte
 	if c.global {
-		b[len(b)-1] = 1
+		bits |= 1
 	}
+	if c.vague {
+		bits |= 2
+	}
+	b = append(b, bits)
 	b = binary.AppendUvarint(b, uint64(len(c.configs)))
 	for _, x := range c.configs {
 		b = binary.AppendUvarint(b, uint64(x.limit))
@@ -255,7 +261,8 @@ func decodeConnection(b []byte) (c *connection, ok bool) {
 	c = &connection{number: shard.Pos(number()), rooms: make(map[shard.Nid]sent)}
 	c.half = byte(c.number & 1)
 	c.conn = text()
-	c.global = octet() == 1
+	bits := octet()
+	c.global, c.vague = bits&1 != 0, bits&2 != 0
 	for range count() {
 		x := config{limit: int(number())}
 		for range count() {

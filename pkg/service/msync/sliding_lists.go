@@ -234,9 +234,6 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 			out = append(out, x)
 			continue
 		}
-		if gone(m.membership) && m.forgotten {
-			continue
-		}
 		at := s.u.labels.moments[m.event]
 		if at == nil {
 			moments = append(moments, *m)
@@ -247,8 +244,9 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 		case gone(m.membership):
 			// Those that the client was told of once, and were told to be left, are not told of again. If it is not known of which it
 			// was told, it may have been of any that was not left before.
-			before = before || s.conn.lost && at.last > s.opened()-maxSkew
-			if !at.listed && (!before || told.flags&sentGone != 0) {
+			before = before || s.conn.vague && at.last > s.opened()-maxSkew
+			// A room that is forgotten is in no list for that reason alone, but who held it as joined is told.
+			if (!at.listed || m.forgotten) && (!before || told.flags&sentGone != 0) {
 				continue
 			}
 		case s.ignored[at.sender], m.membership == roomdb.MembershipInvite && !s.invites.Shows(id.UserID(at.sender)):

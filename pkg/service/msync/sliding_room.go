@@ -311,8 +311,11 @@ func (s *slideView) tellGone(ctx context.Context, r *slideRoom) error {
 		above = int64(r.since)
 	}
 	st, was, err := r.v.leaving(ctx, r.x, above)
-	if err != nil || st == nil {
+	if err != nil {
 		return err
+	}
+	if st == nil { // forgotten: no more than the going itself
+		st, was = &stretch{before: int64(r.pos)}, false
 	}
 	n := &roomNews{st: st}
 	if was && st.end != 0 {

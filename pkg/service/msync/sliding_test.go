@@ -7,17 +7,21 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
+	"github.com/heddle-im/heddle/pkg/store/pushdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -272,73 +276,230 @@ func (c *slider) fold(t testing.TB, a slidingAnswer) {
 	c.pos = a.Pos
 }
 
-// Random histories; however a client moves its window over its rooms, from whichever worker, with the state of its connection at hand or
-// lost, it comes to what the database has.
+// device is a client with two connections, as Element X has them: one for rooms, one for keys and messages to the device.
+type slidingDevice struct {
+	slider
+	id       id.DeviceID
+	keysPos  string
+	received string
+	folded   *folder // messages to the device, and device lists
+	own      map[string]string
+	data     map[string]string
+	unread   map[string]unreadCount
+}
+
+// foldMore takes in what an answer tells beside rooms' states and timelines.
+func (c *slidingDevice) foldMore(t testing.TB, a slidingAnswer, me id.UserID) {
+	t.Helper()
+	for r, x := range a.Rooms {
+		if x.Membership == "join" {
+			require.NotNil(t, x.Notification)
+			c.unread[r] = unreadCount{Highlight: *x.Highlight, Notify: *x.Notification}
+		} else {
+			delete(c.unread, r)
+		}
+	}
+	for r, e := range a.Extensions.Receipts.Rooms {
+		var content map[string]map[string]map[id.UserID]struct {
+			Thread string `json:"thread_id"`
+		}
+		require.NoError(t, json.Unmarshal(e.Content, &content))
+		for event, kinds := range content {
+			for kind, users := range kinds {
+				if at, ok := users[me]; ok {
+					c.own[r+"|"+kind+"|"+at.Thread] = event
+				}
+			}
+		}
+	}
+	for _, e := range a.Extensions.AccountData.Global {
+		c.data["|"+e.Type] = string(e.Content)
+	}
+	for r, list := range a.Extensions.AccountData.Rooms {
+		for _, e := range list {
+			c.data[r+"|"+e.Type] = string(e.Content)
+		}
+	}
+}
+
+// keys asks on the connection for keys.
+func (c *slidingDevice) keys(t testing.TB, x *worker, h *history, lost bool) {
+	t.Helper()
+	body := fmt.Sprintf(`{"conn_id":"encryption","extensions":{"e2ee":{"enabled":true},"to_device":{"enabled":true,"since":%q}}}`, c.received)
+	q := ask(t, h.watcher, c.keysPos, body)
+	q.Device = c.id
+	if lost {
+		again := ask(t, h.watcher, c.keysPos, body)
+		again.Device = c.id
+		x.slide(t, again)
+	}
+	b, err := x.slideRaw(t.Context(), q)
+	require.NoError(t, err)
+	var a struct {
+		Pos        string `json:"pos"`
+		Extensions struct {
+			ToDevice struct {
+				Next   string `json:"next_batch"`
+				Events []struct {
+					Content struct {
+						N int `json:"n"`
+					} `json:"content"`
+				} `json:"events"`
+			} `json:"to_device"`
+			E2EE struct {
+				Lists struct {
+					Changed []string `json:"changed"`
+					Left    []string `json:"left"`
+				} `json:"device_lists"`
+			} `json:"e2ee"`
+		} `json:"extensions"`
+	}
+	require.NoError(t, json.Unmarshal(b, &a))
+	var all toldAll
+	all.Next, all.Lists.Changed, all.Lists.Left = a.Pos, a.Extensions.E2EE.Lists.Changed, a.Extensions.E2EE.Lists.Left
+	all.ToDevice.Events = a.Extensions.ToDevice.Events
+	c.folded.fold(t, all, false)
+	c.keysPos, c.received = a.Pos, a.Extensions.ToDevice.Next
+}
+
+// Random histories; however a client moves its window over its rooms, from whichever worker, from memory, from what is left of it or from the
+// database, with the state of its connections at hand or lost, with answers that are lost, it comes to what the database has.
 func TestSlidingAnyhowComesToTheSame(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 11))
-			w := roomtest.New(t)
-			users := []id.UserID{roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")}
-			alice, watcher := users[0], users[1]
-			var rooms []id.RoomID
-			for range 4 {
-				r := w.Room(alice, "11")
-				w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
-				rooms = append(rooms, r)
-			}
-			store := &shared{kept: map[string][]byte{}}
-			if seed%2 == 1 {
-				store.lossy = rand.New(rand.NewPCG(seed, 12))
-			}
-			workers := []*worker{startKeeping(t, w, 256<<20, store), startKeeping(t, w, 20<<20, store)}
-			clients := []*slider{{rooms: map[string]*slid{}}, {rooms: map[string]*slid{}}}
-			for step := range 150 {
-				u := users[rnd.IntN(len(users))]
-				r := rooms[rnd.IntN(len(rooms))]
-				if rnd.IntN(10) == 0 {
-					w.State(r, alice, "m.room.name", "", fmt.Sprintf(`{"name":"%d"}`, rnd.Int()))
-				} else {
-					act(w, rnd, r, u, alice)
-				}
-				if step%50 == 49 {
-					workers[rnd.IntN(2)] = startKeeping(t, w, 256<<20, store)
-				}
-				for i, c := range clients {
-					if rnd.IntN(3+4*i) != 0 {
-						continue
-					}
-					from := rnd.IntN(3)
-					body := fmt.Sprintf(`{"conn_id":"%d","lists":{"all":{"ranges":[[%d,%d]],"timeline_limit":%d,"required_state":[["*","*"]]}},
-						"room_subscriptions":{%q:{"timeline_limit":%d,"required_state":[["m.room.topic",""]]}}}`,
-						i, from, from+rnd.IntN(2), rnd.IntN(4), string(rooms[rnd.IntN(4)]), rnd.IntN(6))
-					x := workers[rnd.IntN(2)]
-					x.settled(t, w)
-					again := ask(t, watcher, c.pos, body)
-					a := x.slide(t, ask(t, watcher, c.pos, body))
-					if rnd.IntN(3) == 0 && store.lossy == nil { // the answer is lost
-						y := workers[rnd.IntN(2)]
-						y.settled(t, w)
-						b := y.slide(t, again)
-						alike(t, a, b)
-						a = b
-					}
-					c.fold(t, a)
-				}
-			}
-			for i, c := range clients {
-				x := workers[i%2]
-				x.settled(t, w)
-				body := fmt.Sprintf(`{"conn_id":"%d","lists":{"all":{"ranges":[[0,99]],"timeline_limit":5,"required_state":[["*","*"]]}}}`, i)
-				c.fold(t, x.slide(t, ask(t, watcher, c.pos, body)))
-				compare(t, w, c, watcher)
-				o := newClient(false)
-				o.fold(t, x.sync(t, msync.Request{User: watcher}))
-				for r := range o.in {
-					require.Equal(t, o.state[r], c.rooms[r].state, "state of %s as /sync has it", r)
-				}
-			}
+			t.Parallel()
+			slideAnyhow(t, seed, 150)
 		})
+	}
+}
+
+func slideAnyhow(t *testing.T, seed uint64, steps int) {
+	h := newHistory(t, seed+100, "S0", "S1")
+	w, rnd, watcher := h.World, h.rnd, h.watcher
+	store := &shared{kept: map[string][]byte{}}
+	if seed%2 == 1 {
+		store.lossy = rand.New(rand.NewPCG(seed, 12))
+	}
+	workers := []*worker{startKeeping(t, w, 256<<20, store), startKeeping(t, w, 20<<20, store)}
+	var clients []*slidingDevice
+	for _, d := range h.devices {
+		clients = append(clients, &slidingDevice{
+			slider: slider{rooms: map[string]*slid{}}, id: id.DeviceID(d), own: map[string]string{}, data: map[string]string{},
+			unread: map[string]unreadCount{}, folded: newFolder(h, d, func(*folder, *filter.Filter) {}),
+		})
+	}
+	const extensions = `"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]}}`
+	asked := func(c *slidingDevice, body string) *msync.SlidingRequest {
+		q := ask(t, watcher, c.pos, body)
+		q.Device = c.id
+		return q
+	}
+	for step := range steps {
+		h.deed()
+		switch rnd.IntN(40) {
+		case 0:
+			workers[rnd.IntN(2)] = startKeeping(t, w, 256<<20, store)
+		case 1:
+			h.restart()
+		case 2, 3, 4:
+			workers[rnd.IntN(2)].Squeeze()
+		}
+		for i, c := range clients {
+			if rnd.IntN(3+4*i) != 0 {
+				continue
+			}
+			t.Logf("step %d: %s", step, c.id)
+			from := rnd.IntN(3)
+			body := fmt.Sprintf(`{"conn_id":"room-list","lists":{"all":{"ranges":[[%d,%d]],"timeline_limit":%d,"required_state":[["*","*"]]}},
+				"room_subscriptions":{%q:{"timeline_limit":%d,"required_state":[["m.room.topic",""]]}},%s}`,
+				from, from+rnd.IntN(2), rnd.IntN(4), string(h.pick().id), rnd.IntN(6), extensions)
+			x := workers[rnd.IntN(2)]
+			x.settled(t, w)
+			a := x.slide(t, asked(c, body))
+			if rnd.IntN(3) == 0 && store.lossy == nil { // the answer is lost
+				y := workers[rnd.IntN(2)]
+				y.settled(t, w)
+				b := y.slide(t, asked(c, body))
+				alike(t, a, b)
+				a = b
+			}
+			c.fold(t, a)
+			c.foldMore(t, a, watcher)
+			if rnd.IntN(2) == 0 {
+				c.keys(t, workers[rnd.IntN(2)], h, rnd.IntN(4) == 0)
+			}
+		}
+	}
+	for i, c := range clients {
+		x := workers[i%2]
+		x.settled(t, w)
+		a := x.slide(t, asked(c, `{"conn_id":"room-list","lists":{"all":{"ranges":[[0,99]],"timeline_limit":5,"required_state":[["*","*"]]}},`+extensions+`}`))
+		c.fold(t, a)
+		c.foldMore(t, a, watcher)
+		c.keys(t, x, h, false)
+		compare(t, w, &c.slider, watcher)
+		compareMore(t, h, c, x)
+		o := newClientState(x.syncAll(t, msync.Request{User: watcher, Device: "OTHER", StateAfter: true}))
+		for r := range o {
+			require.Equal(t, o[r], c.rooms[r].state, "state of %s as /sync has it", r)
+		}
+	}
+}
+
+// newClientState gives the states that an answer to a first sync tells, by room.
+func newClientState(a toldAll) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for r, x := range a.Rooms.Join {
+		out[r] = map[string]string{}
+		for _, e := range x.states() {
+			out[r][e.Type+"|"+*e.StateKey] = e.ID
+		}
+	}
+	return out
+}
+
+// compareMore compares what a client holds beside states and timelines with the database.
+func compareMore(t testing.TB, h *history, c *slidingDevice, x *worker) {
+	t.Helper()
+	require.Equal(t, h.sent[string(c.id)], c.folded.got, "messages to the device")
+	want := c.folded.sharing(t)
+	delete(want, string(h.watcher))
+	delete(c.folded.tracked, string(h.watcher))
+	require.Equal(t, want, c.folded.tracked, "device lists")
+	stored, err := accountdb.NewReader(h.DB.Pool).AccountDataSince(t.Context(), h.Shards.OfUser(string(h.watcher)), string(h.watcher), 0)
+	require.NoError(t, err)
+	in := map[string]bool{"": true}
+	rows, err := h.Reader.Memberships(t.Context(), string(h.watcher))
+	require.NoError(t, err)
+	at := x.follower.Positions().Positions
+	for i := range rows {
+		m := &rows[i]
+		if m.Membership != roomdb.MembershipJoin {
+			continue
+		}
+		in[m.RoomID] = true
+		read, err := pushdb.NewReader(h.DB.Pool).Unread(t.Context(), string(h.watcher), []pushdb.Place{{Room: m.Nid, Base: int64(m.Pos), Upto: int64(at[m.Nid.Shard()])}})
+		require.NoError(t, err)
+		sum := pushdb.Sum(read[0].Counts)
+		require.Equal(t, unreadCount{int(sum.Highlight), int(sum.Notify)}, c.unread[m.RoomID], "unread in %s", m.RoomID)
+		receipts, err := h.Reader.ReceiptsOf(t.Context(), m.Nid, string(h.watcher))
+		require.NoError(t, err)
+		taken := map[string]bool{} // of several at one event the one that belongs to no thread is told
+		for _, r := range receipts {
+			if r.Thread == "" {
+				taken[r.Kind+"|"+r.EventID] = true
+			}
+		}
+		for _, r := range receipts {
+			if r.Thread == "" || !taken[r.Kind+"|"+r.EventID] {
+				require.Equal(t, r.EventID, c.own[m.RoomID+"|"+r.Kind+"|"+r.Thread], "own receipt in %s, %s of %q", m.RoomID, r.Kind, r.Thread)
+			}
+		}
+	}
+	for _, d := range stored {
+		if in[d.RoomID] {
+			require.Equal(t, string(d.Content), c.data[d.RoomID+"|"+d.Type], "account data %s of %q", d.Type, d.RoomID)
+		}
 	}
 }
 
@@ -393,19 +554,39 @@ func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
 					Name string `json:"name"`
 				} `json:"content"`
 			}
-			require.NoError(t, json.Unmarshal(e.JSON, &pdu))
-			require.Equal(t, pdu.Content.Name, x.name)
+			if e.RedactedBy == 0 {
+				require.NoError(t, json.Unmarshal(e.JSON, &pdu))
+			}
+			require.Equal(t, pdu.Content.Name, x.name, "name of %s", m.RoomID)
 		}
 		counts, err := w.Reader.CountMembers(w.Ctx(), m.Nid)
 		require.NoError(t, err)
 		require.Equal(t, counts[roomdb.MembershipJoin], x.joined)
-		latest, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, roomdb.Beginning, len(x.timeline))
+		latest, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, roomdb.Beginning, 1000)
 		require.NoError(t, err)
 		require.NotEmpty(t, latest)
-		for k, e := range latest {
-			require.Equal(t, e.EventID, x.timeline[len(latest)-1-k], "timeline of %s", m.RoomID)
+		require.NotEmpty(t, x.timeline)
+		open := strings.Contains(string(visibilityOf(t, w, m)), "shared")
+		at := len(x.timeline) // what the user may not see is left out
+		for _, e := range latest {
+			if at > 0 && e.EventID == x.timeline[at-1] {
+				at--
+			} else if at > 0 && open {
+				require.Equal(t, x.timeline[at-1], e.EventID, "timeline of %s", m.RoomID)
+			}
 		}
+		require.Zero(t, at, "timeline of %s", m.RoomID)
+		require.Equal(t, latest[0].EventID, x.timeline[len(x.timeline)-1], "timeline of %s", m.RoomID)
 	}
+}
+
+func visibilityOf(t testing.TB, w *roomtest.World, m *roomdb.MembershipRow) []byte {
+	found, err := w.Reader.CurrentStateAt(w.Ctx(), m.Nid, []roomdb.StateName{{Type: "m.room.history_visibility"}})
+	require.NoError(t, err)
+	for _, e := range found {
+		return e.JSON
+	}
+	return nil
 }
 
 func TestSlidingRefuses(t *testing.T) {

@@ -44,7 +44,7 @@ func TestOwnRulesAreOrdered(t *testing.T) {
 		rules := ids(c.Rules("@a:b").Override)
 		require.Equal(t, ".m.rule.master", rules[0], "nothing comes before it")
 		require.Equal(t, step.want, strings.Join(rules[1:1+len(strings.Fields(step.want))], " "))
-		require.Equal(t, ".m.rule.suppress_notices", rules[1+len(strings.Fields(step.want))])
+		require.Equal(t, ".org.matrix.msc4028.encrypted_event", rules[1+len(strings.Fields(step.want))])
 	}
 	for _, anchor := range []string{"nobody", "e", ".m.rule.master"} {
 		require.ErrorContains(t, put("e", anchor, ""), "before/after rule not found: "+anchor)

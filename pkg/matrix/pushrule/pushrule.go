@@ -80,7 +80,8 @@ func rule(id string, conditions []Condition, actions ...string) Rule {
 	return r
 }
 
-// Defaults gives the rules that the specification predefines, for a user.
+// Defaults gives the rules that the specification predefines, for a user, and those of polls (MSC3930) and for clients that judge encrypted
+// events themselves (MSC4028), which is for them to switch on.
 func Defaults(userID string) *Ruleset {
 	const (
 		notify    = `"notify"`
@@ -91,10 +92,13 @@ func Defaults(userID string) *Ruleset {
 	quoted, _ := jsontext.AppendQuote(nil, userID)
 	master := rule(".m.rule.master", []Condition{})
 	master.Enabled = false
+	encrypted := rule(".org.matrix.msc4028.encrypted_event", []Condition{match("type", "m.room.encrypted")}, notify)
+	encrypted.Enabled = false
 	one2one := Condition{Kind: "room_member_count", Is: "2"}
 	return &Ruleset{
 		Override: []Rule{
 			master,
+			encrypted,
 			rule(".m.rule.suppress_notices", []Condition{match("content.msgtype", "m.notice")}),
 			rule(".m.rule.invite_for_me", []Condition{
 				match("type", "m.room.member"), match("content.membership", "invite"), match("state_key", userID),
@@ -110,6 +114,7 @@ func Defaults(userID string) *Ruleset {
 			rule(".m.rule.reaction", []Condition{match("type", "m.reaction")}),
 			rule(".m.rule.room.server_acl", []Condition{match("type", "m.room.server_acl"), match("state_key", "")}),
 			rule(".m.rule.suppress_edits", []Condition{is(`content.m\.relates_to.rel_type`, `"m.replace"`)}),
+			rule(".org.matrix.msc3930.rule.poll_response", []Condition{match("type", "org.matrix.msc3381.poll.response")}),
 		},
 		Content: []Rule{}, Room: []Rule{}, Sender: []Rule{},
 		Underride: []Rule{
@@ -118,6 +123,10 @@ func Defaults(userID string) *Ruleset {
 			rule(".m.rule.room_one_to_one", []Condition{one2one, match("type", "m.room.message")}, notify, sound),
 			rule(".m.rule.message", []Condition{match("type", "m.room.message")}, notify),
 			rule(".m.rule.encrypted", []Condition{match("type", "m.room.encrypted")}, notify),
+			rule(".org.matrix.msc3930.rule.poll_start_one_to_one", []Condition{one2one, match("type", "org.matrix.msc3381.poll.start")}, notify, sound),
+			rule(".org.matrix.msc3930.rule.poll_start", []Condition{match("type", "org.matrix.msc3381.poll.start")}, notify),
+			rule(".org.matrix.msc3930.rule.poll_end_one_to_one", []Condition{one2one, match("type", "org.matrix.msc3381.poll.end")}, notify, sound),
+			rule(".org.matrix.msc3930.rule.poll_end", []Condition{match("type", "org.matrix.msc3381.poll.end")}, notify),
 		},
 	}
 }

@@ -21,16 +21,16 @@ func TestDefaultsAreOfTheUserAndWellFormed(t *testing.T) {
 		require.True(t, ok)
 		require.NotNil(t, rules, "an empty kind is an empty list")
 		for _, r := range rules {
-			require.True(t, strings.HasPrefix(r.ID, ".m.rule."), r.ID)
+			require.True(t, strings.HasPrefix(r.ID, ".m.rule.") || strings.HasPrefix(r.ID, ".org.matrix.msc"), r.ID)
 			require.False(t, seen[r.ID], r.ID)
 			seen[r.ID] = true
-			require.Equal(t, r.ID != ".m.rule.master", r.Enabled)
+			require.Equal(t, r.ID != ".m.rule.master" && r.ID != ".org.matrix.msc4028.encrypted_event", r.Enabled, r.ID)
 			got, ok := s.Find(kind, r.ID)
 			require.True(t, ok)
 			require.Equal(t, r, got)
 		}
 	}
-	require.Len(t, seen, 15)
+	require.Len(t, seen, 21)
 	// a pattern that is the empty string must be there: it is not the same as none
 	require.Contains(t, string(b), `"key":"state_key","pattern":""`)
 	_, ok := s.Of("global")

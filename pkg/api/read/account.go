@@ -52,15 +52,19 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getAccountData":        a.accountData,
 		"getAccountDataPerRoom": a.accountData,
 		"getRoomTags":           a.tags,
-		"getFilter":             a.filter,
-		"getPushers":            a.pushers,
-		"getPushRules":          a.pushRules,
-		"getPushRulesGlobal":    a.pushRulesGlobal,
-		"getPushRule":           a.pushRule,
-		"isPushRuleEnabled":     a.pushRuleEnabled,
-		"getPushRuleActions":    a.pushRuleActions,
-		"getTurnServer":         nothing,
-		"getRtcTransports":      rtcTransports,
+
+		"getThreadSubscription":  a.threadSubscription,
+		"getThreadSubscriptions": a.threadSubscriptions,
+
+		"getFilter":          a.filter,
+		"getPushers":         a.pushers,
+		"getPushRules":       a.pushRules,
+		"getPushRulesGlobal": a.pushRulesGlobal,
+		"getPushRule":        a.pushRule,
+		"isPushRuleEnabled":  a.pushRuleEnabled,
+		"getPushRuleActions": a.pushRuleActions,
+		"getTurnServer":      nothing,
+		"getRtcTransports":   rtcTransports,
 	}
 	maps.Copy(handlers, thirdParties())
 	return handlers

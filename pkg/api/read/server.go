@@ -34,6 +34,7 @@ func (a *Accounts) versions(w http.ResponseWriter, _ *http.Request) error {
 			"org.matrix.msc4155":                             true,
 			"org.matrix.msc4222":                             true,
 			"org.matrix.msc4380.stable":                      true,
+			"org.matrix.msc4306":                             true,
 			"org.matrix.simplified_msc3575":                  true,
 		},
 	})

@@ -66,6 +66,7 @@ type RoomOptions struct {
 	Accounts  AccountDoer
 	Profiles  Profiles
 	Directory Directory
+	Threads   Threads
 	Upgrades  Upgrades
 	Reported  Reported
 	Delays    Delays
@@ -119,6 +120,8 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"reportRoom":                   h.reportRoom,
 		"reportUser":                   h.reportUser,
 		"setRoomTag":                   h.setTag,
+		"setThreadSubscription":        h.setThreadSubscription,
+		"deleteThreadSubscription":     h.deleteThreadSubscription,
 		"deleteRoomTag":                h.deleteTag,
 		"deleteAccountData":            h.deleteAccountData,
 		"deleteAccountDataPerRoom":     h.deleteAccountData,

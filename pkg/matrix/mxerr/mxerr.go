@@ -28,6 +28,7 @@ const (
 	CannotOverwriteMedia        Code = "M_CANNOT_OVERWRITE_MEDIA"
 	CaptchaInvalid              Code = "M_CAPTCHA_INVALID"
 	CaptchaNeeded               Code = "M_CAPTCHA_NEEDED"
+	ConflictingUnsubscription   Code = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION" // unstable
 	ConnectionFailed            Code = "M_CONNECTION_FAILED"
 	ConnectionTimeout           Code = "M_CONNECTION_TIMEOUT"
 	DestinationRejected         Code = "M_DESTINATION_REJECTED"
@@ -52,6 +53,7 @@ const (
 	MissingToken                Code = "M_MISSING_TOKEN"
 	NotFound                    Code = "M_NOT_FOUND"
 	NotJSON                     Code = "M_NOT_JSON"
+	NotInThread                 Code = "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD" // unstable
 	NotYetUploaded              Code = "M_NOT_YET_UPLOADED"
 	NoValidSession              Code = "M_NO_VALID_SESSION"
 	ProfileTooLarge             Code = "M_PROFILE_TOO_LARGE"
@@ -103,7 +105,7 @@ func (c Code) Status() int {
 		return 429
 	case TooLarge:
 		return 413
-	case CannotOverwriteMedia:
+	case CannotOverwriteMedia, ConflictingUnsubscription:
 		return 409
 	case NotYetUploaded, ConnectionTimeout:
 		return 504

@@ -258,7 +258,7 @@ func all() []Command {
 		&Register{}, &Login{}, &Logout{}, &SetPassword{}, &SetDevice{}, &SetProfile{}, &SetAccountData{}, &SetTag{},
 		&PutFilter{}, &UseRegistrationToken{}, &PutRegistrationToken{}, &Refresh{}, &ConfirmRefresh{}, &PutLoginToken{}, &LoginByToken{},
 		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{}, &FollowRoom{}, &Report{},
-		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{},
+		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{}, &SubscribeThread{},
 		&BeginValidation{}, &ConfirmValidation{}, &TakeValidation{}, &UndoValidation{}, &Claim{}, &PassStage{},
 		&AddThreepid{}, &RemoveThreepid{}, &NoteBind{}, &LinkExternal{},
 	}

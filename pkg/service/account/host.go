@@ -181,6 +181,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.allowReset(ctx, s, c)
 	case *Reactivate:
 		return h.reactivate(ctx, s, c)
+	case *SubscribeThread:
+		return h.subscribeThread(ctx, s, c)
 	case *SetTag:
 		return h.setTag(ctx, s, c)
 	case *PutFilter:

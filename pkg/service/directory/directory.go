@@ -64,6 +64,42 @@ func (d *Directory) Sender(ctx context.Context, room id.RoomID, eventID id.Event
 	return e.Sender(), true, nil
 }
 
+// ThreadPlace is where an event stands in its room, and in which thread.
+type ThreadPlace struct {
+	Ord  int64
+	Root id.EventID // of the thread that it is in; empty: none
+}
+
+// Thread tells where an event of a room stands; ok is false if the room has no such event that a client could have seen.
+func (d *Directory) Thread(ctx context.Context, room id.RoomID, eventID id.EventID) (at ThreadPlace, ok bool, err error) {
+	ref, _, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return at, false, err
+	}
+	rows, err := d.db.EventsByID(ctx, ref.Nid, []string{string(eventID)})
+	if err != nil || len(rows) == 0 || !rows[0].Placed {
+		return at, false, err
+	}
+	at.Ord = rows[0].Ord
+	if rows[0].Relation == roomdb.RelationThread {
+		at.Root = id.EventID(rows[0].RelatesTo)
+	}
+	return at, true, nil
+}
+
+// Latest gives the place of a room's latest event; 0 if there is none.
+func (d *Directory) Latest(ctx context.Context, room id.RoomID) (int64, error) {
+	ref, _, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return 0, err
+	}
+	rows, err := d.db.TimelineBackward(ctx, ref.Nid, roomdb.End, roomdb.Beginning, 1)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	return rows[0].Ord, nil
+}
+
 // MayManage tells whether a user is joined to a room and has the power to change its canonical alias, and so how it is found.
 func (d *Directory) MayManage(ctx context.Context, room id.RoomID, user id.UserID) (bool, error) {
 	return d.maySet(ctx, room, user, event.TypeCanonicalAlias)

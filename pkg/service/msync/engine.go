@@ -181,6 +181,8 @@ type user struct {
 	data     []accountData
 	complete shard.Pos
 	last     shard.Pos
+	// threads is the latest change after complete of the threads that the user wants to hear of.
+	threads shard.Pos
 	// messages to the user's devices after heldFrom.
 	messages []message
 	heldFrom shard.Pos

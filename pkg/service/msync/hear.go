@@ -20,7 +20,8 @@ import (
 func (e *Engine) Wants(k entry.Kind, nid shard.Nid, subject []byte) bool {
 	e.busy.Store(true)
 	switch k {
-	case entry.KindEvent, entry.KindReceipt, entry.KindAccountData, entry.KindToDevice, entry.KindKeyCounts:
+	case entry.KindEvent, entry.KindReceipt, entry.KindAccountData, entry.KindToDevice, entry.KindKeyCounts,
+		entry.KindThreadSubscription:
 	case entry.KindDeviceList:
 		return true // whom it concerns is found out
 	default:
@@ -88,6 +89,11 @@ func (e *Engine) apply(b follow.Batch) (owed int64, _ error) {
 			err = e.hearToDevice(at, concerned)
 		case entry.KindKeyCounts:
 			err = e.hearKeyCounts(at, concerned)
+		case entry.KindThreadSubscription:
+			if u := e.users[at.Subject]; u != nil {
+				u.threads = at.Pos
+				concerned[u] = struct{}{}
+			}
 		case entry.KindDeviceList:
 			err = e.hearDeviceList(at, b.Shard, concerned)
 		default:

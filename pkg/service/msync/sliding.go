@@ -394,6 +394,9 @@ func (s *slideView) goOn(rooms []*slideRoom) {
 	if global != s.conn.global || s.conn.lost {
 		s.change().global = global
 	}
+	if threads := s.q.Extensions.Threads.Enabled; threads != s.conn.threads || s.conn.lost {
+		s.change().threads = threads
+	}
 	for _, r := range rooms {
 		nid := r.ref.Nid
 		if r.body == nil && !r.known {
@@ -446,7 +449,7 @@ func (r *slideRoom) flags(q *SlidingRequest) (f sentFlags) {
 // change gives the state that is being made.
 func (s *slideView) change() *connection {
 	if s.next == s.conn {
-		c := &connection{conn: s.conn.conn, global: s.conn.global, vague: s.conn.vague, configs: slices.Clip(s.conn.configs), rooms: maps.Clone(s.conn.rooms)}
+		c := &connection{conn: s.conn.conn, global: s.conn.global, vague: s.conn.vague, threads: s.conn.threads, configs: slices.Clip(s.conn.configs), rooms: maps.Clone(s.conn.rooms)}
 		if c.rooms == nil {
 			c.rooms = make(map[shard.Nid]sent)
 		}

@@ -66,6 +66,7 @@ type connection struct {
 	half    byte      // which of the two places it is kept in
 	conn    string
 	global  bool // it has heard of global account data as far as of all else
+	threads bool // the same of the threads that the user wants to hear of
 	configs []config
 	rooms   map[shard.Nid]sent
 	// lost says that this is in place of one that is not to be found.
@@ -83,7 +84,7 @@ func (c *connection) config(s sent) config {
 
 // same tells whether two states say the same.
 func (c *connection) same(o *connection) bool {
-	return c.global == o.global && c.vague == o.vague && maps.Equal(c.rooms, o.rooms) && slices.EqualFunc(c.configs, o.configs, config.equal)
+	return c.global == o.global && c.vague == o.vague && c.threads == o.threads && maps.Equal(c.rooms, o.rooms) && slices.EqualFunc(c.configs, o.configs, config.equal)
 }
 
 // use gives the number of a config in a state that is being made. A state that knows too many of them begins anew, with
@@ -197,6 +198,9 @@ func (c *connection) encode() []byte {
 	if c.vague {
 		bits |= 2
 	}
+	if c.threads {
+		bits |= 4
+	}
 	b = append(b, bits)
 	b = binary.AppendUvarint(b, uint64(len(c.configs)))
 	for _, x := range c.configs {
@@ -262,7 +266,7 @@ func decodeConnection(b []byte) (c *connection, ok bool) {
 	c.half = byte(c.number & 1)
 	c.conn = text()
 	bits := octet()
-	c.global, c.vague = bits&1 != 0, bits&2 != 0
+	c.global, c.vague, c.threads = bits&1 != 0, bits&2 != 0, bits&4 != 0
 	for range count() {
 		x := config{limit: int(number())}
 		for range count() {

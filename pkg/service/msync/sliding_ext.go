@@ -49,6 +49,7 @@ func (s *slideView) extend(ctx context.Context, a *slideAnswer, p *plan) (told b
 		{"account_data", x.AccountData.Enabled, s.dataExtension},
 		{"receipts", x.Receipts.Enabled, s.receiptsExtension},
 		{"typing", x.Typing.Enabled, s.typingExtension},
+		{"io.element.msc4308.thread_subscriptions", x.Threads.Enabled, s.threadsExtension},
 	} {
 		if !one.enabled {
 			continue

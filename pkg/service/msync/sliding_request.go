@@ -39,6 +39,7 @@ type SlidingRequest struct {
 		AccountData RoomExtension     `json:"account_data"`
 		Receipts    RoomExtension     `json:"receipts"`
 		Typing      RoomExtension     `json:"typing"`
+		Threads     ThreadsExtension  `json:"io.element.msc4308.thread_subscriptions"`
 	} `json:"extensions"`
 }
 
@@ -81,6 +82,12 @@ type ToDeviceExtension struct {
 	Extension
 	Since string `json:"since"`
 	Limit *int   `json:"limit"`
+}
+
+// ThreadsExtension asks for the threads that the user wants to hear of (MSC4308).
+type ThreadsExtension struct {
+	Extension
+	Limit *int `json:"limit"`
 }
 
 // RoomExtension asks for something about rooms: those of some lists and some of those subscribed to, all if it names none.
@@ -129,6 +136,9 @@ func (q *SlidingRequest) Check() error {
 	}
 	if l := q.Extensions.ToDevice.Limit; l != nil && *l < 0 {
 		return bad("The limit of to_device is negative")
+	}
+	if l := q.Extensions.Threads.Limit; l != nil && *l < 0 {
+		return bad("The limit of thread_subscriptions is negative")
 	}
 	return nil
 }

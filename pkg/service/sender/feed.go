@@ -116,7 +116,8 @@ func (s *Sender) wants(k entry.Kind, _ shard.Nid, subject []byte) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.slots[int(s.o.Shards.Of(string(subject)))] != nil
-	case entry.KindAccountData, entry.KindProfile, entry.KindSession, entry.KindKeyCounts, entry.KindToDevice:
+	case entry.KindAccountData, entry.KindProfile, entry.KindSession, entry.KindKeyCounts, entry.KindToDevice,
+		entry.KindThreadSubscription:
 	}
 	return false
 }

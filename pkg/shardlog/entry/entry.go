@@ -28,10 +28,12 @@ const (
 	KindKeyCounts   Kind = 7 // how many keys of a local user's device are left to be claimed
 	KindToDevice    Kind = 8 // messages to a local user's devices
 	KindOutgoing    Kind = 9 // EDUs for another server, the subject, were queued
+
+	KindThreadSubscription Kind = 10 // the threads that a user wants to hear of changed
 )
 
 // Known tells whether this binary can read entries of the kind.
-func (k Kind) Known() bool { return k >= KindEvent && k <= KindOutgoing }
+func (k Kind) Known() bool { return k >= KindEvent && k <= KindThreadSubscription }
 
 // ErrWrongKind is the error of decoding an entry as another kind than it is.
 var ErrWrongKind = errors.New("entry is of another kind")

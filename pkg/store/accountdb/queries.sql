@@ -114,3 +114,12 @@ SELECT policy, version, at FROM consent WHERE shard = $1 AND user_id = $2 ORDER 
 
 -- name: GetProof :one
 SELECT kind, body, expires FROM proof WHERE shard = $1 AND hash = $2;
+
+-- name: GetThreadSubscription :one
+SELECT subscribed, automatic, ended FROM thread_subscription WHERE shard = $1 AND user_id = $2 AND room_id = $3 AND root = $4;
+
+-- name: ListThreadSubscriptions :many
+-- What became different of a user's subscriptions, the latest first. With only_held, those that are held alone.
+SELECT room_id, root, subscribed, automatic, pos FROM thread_subscription
+WHERE shard = @shard AND user_id = @user_id AND pos > @above AND pos <= @upto AND (subscribed OR NOT @only_held::boolean)
+ORDER BY pos DESC, room_id, root LIMIT @count;

@@ -358,6 +358,35 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (GetSess
 	return i, err
 }
 
+const getThreadSubscription = `-- name: GetThreadSubscription :one
+SELECT subscribed, automatic, ended FROM thread_subscription WHERE shard = $1 AND user_id = $2 AND room_id = $3 AND root = $4
+`
+
+type GetThreadSubscriptionParams struct {
+	Shard  int16
+	UserID string
+	RoomID string
+	Root   string
+}
+
+type GetThreadSubscriptionRow struct {
+	Subscribed bool
+	Automatic  bool
+	Ended      int64
+}
+
+func (q *Queries) GetThreadSubscription(ctx context.Context, arg GetThreadSubscriptionParams) (GetThreadSubscriptionRow, error) {
+	row := q.db.QueryRow(ctx, getThreadSubscription,
+		arg.Shard,
+		arg.UserID,
+		arg.RoomID,
+		arg.Root,
+	)
+	var i GetThreadSubscriptionRow
+	err := row.Scan(&i.Subscribed, &i.Automatic, &i.Ended)
+	return i, err
+}
+
 const getThreepidOwner = `-- name: GetThreepidOwner :one
 SELECT user_id FROM threepid WHERE medium = $1 AND address = $2 ORDER BY added_at, user_id LIMIT 1
 `
@@ -853,6 +882,63 @@ func (q *Queries) ListRefreshTokens(ctx context.Context, arg ListRefreshTokensPa
 			&i.Parent,
 			&i.Expires,
 			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listThreadSubscriptions = `-- name: ListThreadSubscriptions :many
+SELECT room_id, root, subscribed, automatic, pos FROM thread_subscription
+WHERE shard = $1 AND user_id = $2 AND pos > $3 AND pos <= $4 AND (subscribed OR NOT $5::boolean)
+ORDER BY pos DESC, room_id, root LIMIT $6
+`
+
+type ListThreadSubscriptionsParams struct {
+	Shard    int16
+	UserID   string
+	Above    int64
+	Upto     int64
+	OnlyHeld bool
+	Count    int32
+}
+
+type ListThreadSubscriptionsRow struct {
+	RoomID     string
+	Root       string
+	Subscribed bool
+	Automatic  bool
+	Pos        int64
+}
+
+// What became different of a user's subscriptions, the latest first. With only_held, those that are held alone.
+func (q *Queries) ListThreadSubscriptions(ctx context.Context, arg ListThreadSubscriptionsParams) ([]ListThreadSubscriptionsRow, error) {
+	rows, err := q.db.Query(ctx, listThreadSubscriptions,
+		arg.Shard,
+		arg.UserID,
+		arg.Above,
+		arg.Upto,
+		arg.OnlyHeld,
+		arg.Count,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListThreadSubscriptionsRow
+	for rows.Next() {
+		var i ListThreadSubscriptionsRow
+		if err := rows.Scan(
+			&i.RoomID,
+			&i.Root,
+			&i.Subscribed,
+			&i.Automatic,
+			&i.Pos,
 		); err != nil {
 			return nil, err
 		}

@@ -250,3 +250,15 @@ WHERE t.shard = u.shard AND t.hash = u.hash;
 DELETE FROM login_token t
 USING (SELECT e.shard, e.hash FROM login_token e WHERE e.shard = @shard AND e.expires < @before ORDER BY e.expires LIMIT 10) u
 WHERE t.shard = u.shard AND t.hash = u.hash;
+
+-- name: UpsertThreadSubscriptions :exec
+INSERT INTO thread_subscription (shard, user_id, room_id, root, subscribed, automatic, ended, pos)
+SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@room_id::text[]), unnest(@root::text[]),
+       unnest(@subscribed::boolean[]), unnest(@automatic::boolean[]), unnest(@ended::bigint[]), unnest(@pos::bigint[])
+ON CONFLICT (shard, user_id, room_id, root) DO UPDATE SET
+    subscribed = excluded.subscribed, automatic = excluded.automatic, ended = excluded.ended, pos = excluded.pos;
+
+-- name: DeleteThreadSubscriptionsOf :exec
+DELETE FROM thread_subscription t
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id;

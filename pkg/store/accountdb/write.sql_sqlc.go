@@ -380,6 +380,22 @@ func (q *Queries) DeleteRegistrationTokens(ctx context.Context, arg DeleteRegist
 	return err
 }
 
+const deleteThreadSubscriptionsOf = `-- name: DeleteThreadSubscriptionsOf :exec
+DELETE FROM thread_subscription t
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+WHERE t.shard = u.shard AND t.user_id = u.user_id
+`
+
+type DeleteThreadSubscriptionsOfParams struct {
+	Shard  []int16
+	UserID []string
+}
+
+func (q *Queries) DeleteThreadSubscriptionsOf(ctx context.Context, arg DeleteThreadSubscriptionsOfParams) error {
+	_, err := q.db.Exec(ctx, deleteThreadSubscriptionsOf, arg.Shard, arg.UserID)
+	return err
+}
+
 const deleteThreepidBinds = `-- name: DeleteThreepidBinds :exec
 DELETE FROM threepid_bind t
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS medium,
@@ -989,6 +1005,39 @@ func (q *Queries) UpsertRegistrationTokens(ctx context.Context, arg UpsertRegist
 		arg.Pending,
 		arg.Completed,
 		arg.Expires,
+	)
+	return err
+}
+
+const upsertThreadSubscriptions = `-- name: UpsertThreadSubscriptions :exec
+INSERT INTO thread_subscription (shard, user_id, room_id, root, subscribed, automatic, ended, pos)
+SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+       unnest($5::boolean[]), unnest($6::boolean[]), unnest($7::bigint[]), unnest($8::bigint[])
+ON CONFLICT (shard, user_id, room_id, root) DO UPDATE SET
+    subscribed = excluded.subscribed, automatic = excluded.automatic, ended = excluded.ended, pos = excluded.pos
+`
+
+type UpsertThreadSubscriptionsParams struct {
+	Shard      []int16
+	UserID     []string
+	RoomID     []string
+	Root       []string
+	Subscribed []bool
+	Automatic  []bool
+	Ended      []int64
+	Pos        []int64
+}
+
+func (q *Queries) UpsertThreadSubscriptions(ctx context.Context, arg UpsertThreadSubscriptionsParams) error {
+	_, err := q.db.Exec(ctx, upsertThreadSubscriptions,
+		arg.Shard,
+		arg.UserID,
+		arg.RoomID,
+		arg.Root,
+		arg.Subscribed,
+		arg.Automatic,
+		arg.Ended,
+		arg.Pos,
 	)
 	return err
 }

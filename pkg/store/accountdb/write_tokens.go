@@ -60,12 +60,13 @@ func QueueLoginTokensGone(b *pgx.Batch, rows []entry.Placed[*LoginTokenGone]) {
 		entry.Column(rows, func(p placed) []byte { return p.Row.Hash[:] }))
 }
 
-// QueueDataGone removes account data and filters, consents and external logins.
+// QueueDataGone removes account data, filters, subscriptions of threads, consents and external logins.
 func QueueDataGone(b *pgx.Batch, rows []entry.Placed[*DataGone]) {
 	type placed = *entry.Placed[*DataGone]
 	shards := entry.Column(rows, func(p placed) int16 { return int16(p.Shard) })
 	users := entry.Column(rows, func(p placed) string { return p.Row.UserID })
 	b.Queue(deleteAccountDataOf, shards, users)
+	b.Queue(deleteThreadSubscriptionsOf, shards, users)
 	b.Queue(deleteFiltersOf, shards, users)
 	b.Queue(deleteConsentsOf, shards, users)
 	b.Queue(deleteExternalLoginsOf, shards, users)

@@ -54,7 +54,8 @@ func newSets() []*set {
 		newSet(step(table(accountdb.QueueProfiles))),
 		newSet(step(table(accountdb.QueueLoginTokens)), step(table(accountdb.QueueLoginTokensGone))),
 		newSet(
-			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters), table(accountdb.QueueConsents), table(accountdb.QueueExternalLogins)),
+			step(table(accountdb.QueueAccountData), table(accountdb.QueueFilters), table(accountdb.QueueThreadSubscriptions),
+				table(accountdb.QueueConsents), table(accountdb.QueueExternalLogins)),
 			step(table(accountdb.QueueDataGone)),
 		),
 		newSet(

@@ -23,10 +23,13 @@ const keepStatements = 64
 type tallyKey struct{}
 
 // Tally counts the statements made with one context and those derived from it.
-type Tally struct{ n atomic.Int64 }
+type Tally struct{ n, rows atomic.Int64 }
 
 // Count is the number of statements so far.
 func (t *Tally) Count() int64 { return t.n.Load() }
+
+// Rows is the number of rows that the statements so far gave or changed.
+func (t *Tally) Rows() int64 { return t.rows.Load() }
 
 // NewQueryCounter returns a counter at zero.
 func NewQueryCounter() *QueryCounter { return &QueryCounter{} }
@@ -76,7 +79,11 @@ func (c *QueryCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.T
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (c *QueryCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (c *QueryCounter) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryEndData) {
+	if t, ok := ctx.Value(tallyKey{}).(*Tally); ok {
+		t.rows.Add(d.CommandTag.RowsAffected())
+	}
+}
 
 // TraceBatchStart implements pgx.BatchTracer.
 func (c *QueryCounter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceBatchStartData) context.Context {

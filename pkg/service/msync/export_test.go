@@ -14,3 +14,6 @@ func (e *Engine) Squeeze() {
 		}
 	}
 }
+
+// Woken tells whether a sync that waits has been told to look again since it last did.
+func (p *Pending) Woken() bool { return len(p.w.wake) > 0 }

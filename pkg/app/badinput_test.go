@@ -133,7 +133,7 @@ func (w *badInput) good(name string) string {
 		"roomId": w.room, "roomIdOrAlias": w.room, "userId": w.user, "eventId": w.event, "threadRootId": w.event,
 		"roomAlias": "#walk:example.org", "eventType": "m.room.topic", "stateKey": "", "txnId": fmt.Sprint(w.requests), "deviceId": w.device,
 		"type": "org.example.walk", "tag": "u.walk", "filterId": w.filter, "keyName": "displayname", "kind": "override",
-		"ruleId": ".m.rule.master", "receiptType": "m.read", "relType": "m.annotation", "version": "1", "serverName": "example.org",
+		"ruleId": ".m.rule.master", "action": "restart", "receiptType": "m.read", "relType": "m.annotation", "version": "1", "serverName": "example.org",
 	}[name]
 	if !ok {
 		return "walk"
@@ -229,7 +229,8 @@ func (w *badInput) stored() string {
 			query_to_xml(format('SELECT count(*) AS n FROM %I', c.relname), false, true, '')))[1]), ', ' ORDER BY c.relname)
 			|| (SELECT ', log ' || string_agg(format('%s:%s', shard, pos), ' ' ORDER BY shard) FROM (SELECT shard, max(pos) AS pos FROM log GROUP BY shard) l)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND n.nspname = 'public' AND c.relname NOT IN ('worker', 'shard_lease', 'role_lease', 'cursor')`).Scan(&out))
+		WHERE c.relkind = 'r' AND n.nspname = 'public' AND c.relname NOT IN ('worker', 'shard_lease', 'role_lease', 'cursor')
+			AND c.relname !~ '^(search|directory)_'`).Scan(&out)) // indexes come behind the log, at their own pace
 	return out
 }
 

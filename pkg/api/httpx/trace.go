@@ -41,7 +41,7 @@ func (t *tracing) start(ctx context.Context, r *http.Request) (context.Context, 
 	case t.internal == nil || !t.internal(r):
 		opts = t.own
 		if r.Header["Traceparent"] != nil && t.propagator != nil {
-			theirs := trace.SpanContextFromContext(t.propagator.Extract(context.Background(), propagation.HeaderCarrier(r.Header)))
+			theirs := trace.SpanContextFromContext(t.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header)))
 			if theirs.IsValid() {
 				opts = append(opts[:len(opts):len(opts)], trace.WithLinks(trace.Link{SpanContext: theirs}))
 			}

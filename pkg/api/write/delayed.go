@@ -194,6 +194,9 @@ func (h *Rooms) updateDelayed(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Rooms) actOnDelayed(w http.ResponseWriter, r *http.Request) error {
+	if err := httpx.DecodeOptional(r, &struct{}{}); err != nil {
+		return err
+	}
 	known, err := h.onDelayed(r, httpx.Var(r, "action"))
 	if err == nil && !known {
 		err = &mxerr.Error{Code: mxerr.Unrecognized, HTTPStatus: http.StatusNotFound, Message: "There is no such action"}

@@ -195,7 +195,8 @@ func (w *badInput) send(method, path, authorization string, body []byte, length 
 	challenge := res.StatusCode == http.StatusUnauthorized && len(e.Flows) > 0
 	// That the server which has a file is not there is no failure of this one.
 	elsewhere := res.StatusCode == http.StatusBadGateway && strings.Contains(path, "/media/")
-	if res.StatusCode >= 500 && !elsewhere || !valid || (!challenge && (!strings.HasPrefix(e.Errcode, "M_") || e.Error == "")) {
+	proposed := strings.HasPrefix(e.Errcode, "IO.ELEMENT.MSC4306.M_") // as the proposal spells it
+	if res.StatusCode >= 500 && !elsewhere || !valid || (!challenge && (!strings.HasPrefix(e.Errcode, "M_") && !proposed || e.Error == "")) {
 		w.fail(method, path, authorization, body, "%d %s", res.StatusCode, cut(b))
 	}
 	return a

@@ -174,6 +174,7 @@ func answersStrangers() map[string]string {
 		"getVersions":               public,
 		"queryPublicRooms":          public,
 		"getMutualRooms":            "it tells of the caller's own rooms",
+		"getThreadSubscriptions":    own,
 		"queryKeys":                 "keys of devices are for whoever asks",
 		"sendToDevice":              "anybody may send to anybody; here, to nobody",
 		"search":                    "it looks in the caller's own rooms",

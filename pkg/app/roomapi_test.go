@@ -129,8 +129,6 @@ func TestRoomAPI(t *testing.T) {
 // notYet says why a row is not served, if that is known.
 func notYet(name string) string {
 	switch name {
-	case "getThreadSubscription", "setThreadSubscription", "deleteThreadSubscription", "getThreadSubscriptions":
-		return "subscriptions of threads (MSC4306) are not served yet"
 	case "updateAppserviceRoomDirectoryVisibility":
 		return "there are no application services yet, and so nobody who may ask"
 	}

@@ -22,6 +22,8 @@ func reads(more ...roomCase) []roomCase {
 func roomEndpoints() map[string]roomEndpoint {
 	room := "/v3/rooms/{room}"
 	none := "/v3/rooms/{nowhere}"
+	thread := "/unstable/io.element.msc4306/rooms/{room}/thread/{event}/subscription"
+	noThread := "/unstable/io.element.msc4306/rooms/{nowhere}/thread/{event}/subscription"
 	return map[string]roomEndpoint{
 		"sendMessage": {method: "PUT", path: room + "/send/m.room.message/{n}", spec: "400 M_DUPLICATE_ANNOTATION", cases: []roomCase{
 			{done, "bob", "", message, 200, ""},
@@ -306,6 +308,41 @@ func roomEndpoints() map[string]roomEndpoint {
 			{bad, "alice", "/v1/mutual_rooms", ``, 400, "M_MISSING_PARAM"},
 			{bad, "alice", "/v1/mutual_rooms?user_id=bob", ``, 400, "M_INVALID_PARAM"},
 			{bad, "alice", "/v1/mutual_rooms?user_id={bob}&from=x", ``, 400, "M_INVALID_PARAM"},
+		}},
+		"setThreadSubscription": {method: "PUT", path: thread, lacks: anyMember, spec: "400 IO.ELEMENT.MSC4306.M_NOT_IN_THREAD, 404 M_NOT_FOUND, 409 IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION", cases: []roomCase{
+			{done, "bob", "", `{}`, 200, ""},
+			{done, "bob", "", `{"automatic":"{reply}"}`, 200, ""},
+			{setup, "bob", "DELETE " + thread, ``, 200, ""},
+			{other, "bob", "", `{"automatic":"{reply}"}`, 409, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION"},
+			{other, "bob", "", `{"automatic":"{event}"}`, 400, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD"},
+			{outside, "carol", "", `{}`, 404, "M_NOT_FOUND"},
+			{bad, "bob", "", `{`, 400, "M_NOT_JSON"},
+			{bad, "bob", "", `{"automatic":1}`, 400, "M_BAD_JSON"},
+			{nowhere, "bob", noThread, `{}`, 404, "M_NOT_FOUND"},
+		}},
+		"getThreadSubscription": {method: "GET", path: thread, lacks: anyMember, spec: "404 M_NOT_FOUND", cases: []roomCase{
+			{other, "bob", "", ``, 404, "M_NOT_FOUND"},
+			{setup, "bob", "PUT " + thread, `{}`, 200, ""},
+			{done, "bob", "", ``, 200, ""},
+			{outside, "carol", "", ``, 404, "M_NOT_FOUND"},
+			{bad, "bob", "/unstable/io.element.msc4306/rooms/{malformed}/thread/{event}/subscription", ``, 400, "M_INVALID_PARAM"},
+			{nowhere, "bob", noThread, ``, 404, "M_NOT_FOUND"},
+		}},
+		"deleteThreadSubscription": {method: "DELETE", path: thread, lacks: anyMember, spec: "404 M_NOT_FOUND", cases: []roomCase{
+			{setup, "bob", "PUT " + thread, `{}`, 200, ""},
+			{done, "bob", "", ``, 200, ""},
+			{setup, "bob", "GET " + thread, ``, 404, "M_NOT_FOUND"},
+			{outside, "carol", "", ``, 404, "M_NOT_FOUND"},
+			{bad, "bob", "/unstable/io.element.msc4306/rooms/{room}/thread/{malformed}/subscription", ``, 400, "M_INVALID_PARAM"},
+			{nowhere, "bob", noThread, ``, 404, "M_NOT_FOUND"},
+		}},
+		"getThreadSubscriptions": {method: "GET", path: "/unstable/io.element.msc4308/thread_subscriptions", lacks: noRoom, cases: []roomCase{
+			{setup, "bob", "PUT " + thread, `{}`, 200, ""},
+			{done, "bob", "", ``, 200, ""},
+			{done, "bob", "?dir=b&limit=1&from=9999999&to=0", ``, 200, ""},
+			{bad, "bob", "?dir=f", ``, 400, "M_INVALID_PARAM"},
+			{bad, "bob", "?from=x", ``, 400, "M_INVALID_PARAM"},
+			{bad, "bob", "?limit=x", ``, 400, "M_INVALID_PARAM"},
 		}},
 		"setRoomAlias": {
 			method: "PUT", path: "/v3/directory/room/%23weft{n}:example.org", spec: "400 M_INVALID_PARAM, 409 M_UNKNOWN", cases: []roomCase{

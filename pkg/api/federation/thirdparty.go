@@ -41,6 +41,9 @@ func (h *Handlers) bound(w http.ResponseWriter, r *http.Request) error {
 	if b.User == "" {
 		return mxerr.New(mxerr.MissingParam, "The request has no mxid")
 	}
+	if _, err := id.ParseUserID(string(b.User)); err != nil {
+		return mxerr.New(mxerr.InvalidParam, "mxid is not a user ID").WithCause(err)
+	}
 	if err := h.o.ThirdParty.Claim(r.Context(), &b); err != nil {
 		return err
 	}

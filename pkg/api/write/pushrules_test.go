@@ -34,7 +34,7 @@ func TestPushRules(t *testing.T) {
 	put("room/!r:x", `{"actions":["notify"]}`).ok("")
 	put("sender/@bob:x", `{"actions":["dont_notify"]}`).ok("")
 	got := rules("alice")
-	require.Equal(t, []string{".m.rule.master", "two", "one", "three", ".m.rule.suppress_notices"}, func() (ids []string) {
+	require.Equal(t, []string{".m.rule.master", "two", "one", "three", ".org.matrix.msc4028.encrypted_event"}, func() (ids []string) {
 		for _, r := range got.Override[:5] {
 			ids = append(ids, r.ID)
 		}

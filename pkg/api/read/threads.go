@@ -7,7 +7,6 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
-	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
@@ -16,9 +15,9 @@ import (
 
 // threadSubscription tells whether the user wants to hear of a thread (MSC4306).
 func (a *Accounts) threadSubscription(w http.ResponseWriter, r *http.Request) error {
-	room, err := id.ParseRoomID(httpx.Var(r, "roomId"))
+	room, err := roomVar(r)
 	if err != nil {
-		return mxerr.New(mxerr.InvalidParam, "That is not a room ID").WithCause(err)
+		return err
 	}
 	automatic, ok, err := a.o.Accounts.ThreadSubscribed(
 		r.Context(), string(auth.Must(r.Context()).UserID), string(room), httpx.Var(r, "threadRootId"))

@@ -127,17 +127,29 @@ const maxLoads = 16
 // onRoom decides a command on a room and submits what it makes.
 func (t *term) onRoom(ctx context.Context, key []byte, c roomCommand) (work, error) {
 	facts := map[fact]any{}
+	// kept stays in memory from one try to the next, so that what was loaded for a decision is there when it is made.
+	var kept *live
+	release := func() {
+		if kept != nil {
+			kept.using.Add(-1)
+			kept = nil
+		}
+	}
+	defer release()
 	for loads := 0; ; {
 		r, err := t.room(ctx, c.room())
 		if err != nil {
 			return work{}, err
 		}
+		release()
 		w, need, err := r.try(ctx, key, c, facts)
 		if need != nil {
 			if loads++; loads > maxLoads+c.more() {
 				err = errors.New("asks for ever more")
 			} else if err = r.load(ctx, need, facts); err == nil {
 				err = errRedo
+				r.using.Add(1)
+				kept = r
 			}
 		}
 		r.using.Add(-1)

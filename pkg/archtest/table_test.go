@@ -168,6 +168,7 @@ var table = []row{
 	{"testkit/bustest", layerTest, []string{"testkit/"}},
 	{"testkit/redistest", layerTest, []string{"testkit/"}},
 	{"testkit/smtptest", layerTest, []string{"testkit/"}},
+	{"testkit/certtest", layerTest, []string{"testkit/"}},
 	{"testkit/roomtest", layerTest, []string{"testkit/"}},
 	{"testkit/fleettest", layerTest, []string{"testkit/"}},
 	{"testkit/fedtest", layerTest, []string{"testkit/"}},

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -58,10 +60,13 @@ type Bus struct {
 	closed  chan struct{} // closed when the connection's last callback has run
 	repair  chan struct{} // capacity 1: the streams may be gone
 	metrics *metrics
+	// dialling is nc, for what the connection itself calls before Connect has it.
+	dialling atomic.Pointer[nats.Conn]
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
 	up      bool
+	reason  string          // why it is not up, as was logged last
 	lost    context.Context // ends when the connection that is now up is lost
 	lose    context.CancelCauseFunc
 }
@@ -107,6 +112,7 @@ func Connect(ctx context.Context, cfg Config, opts Options) (*Bus, error) {
 		b.metrics.unregister()
 		return nil, fmt.Errorf("nats: %w", err)
 	}
+	b.dialling.Store(b.nc)
 	b.js, err = jetstream.New(b.nc, jetstream.WithPublishAsyncMaxPending(maxPendingAcks),
 		jetstream.WithPublishAsyncTimeout(cfg.AckTimeout), jetstream.WithDefaultTimeout(5*time.Second))
 	if err != nil {
@@ -126,8 +132,13 @@ func (b *Bus) natsOptions(cfg Config, opts Options) []nats.Option {
 	o := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectWait, reconnectWait),
+		nats.CustomReconnectDelay(func(int) time.Duration {
+			// What fails after a connection was made (TLS, the password) is told to no callback.
+			if nc := b.dialling.Load(); nc != nil {
+				b.refused(nc.LastError())
+			}
+			return reconnectWait + rand.N(reconnectWait)
+		}),
 		nats.RetryOnFailedConnect(true),
 		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(cfg.PingInterval),
@@ -138,6 +149,7 @@ func (b *Bus) natsOptions(cfg Config, opts Options) []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.ConnectHandler(func(*nats.Conn) { b.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { b.connected() }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.refused(err) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { b.disconnected(err) }),
 		nats.ClosedHandler(func(*nats.Conn) { b.disconnected(nil); close(b.closed) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
@@ -156,7 +168,10 @@ func (b *Bus) natsOptions(cfg Config, opts Options) []nats.Option {
 		o = append(o, nats.UserCredentials(cfg.Credentials))
 	}
 	if cfg.CAFile != "" {
-		o = append(o, nats.RootCAs(cfg.CAFile), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
+		o = append(o, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}), nats.RootCAs(cfg.CAFile))
+	}
+	if cfg.CertFile != "" {
+		o = append(o, nats.ClientCert(cfg.CertFile, cfg.KeyFile))
 	}
 	return o
 }
@@ -167,11 +182,22 @@ func (b *Bus) connected() {
 	if b.up {
 		return
 	}
-	b.up = true
+	b.up, b.reason = true, ""
 	b.lost, b.lose = context.WithCancelCause(context.Background())
 	b.notify()
 	b.repairStreams()
 	b.log.Info("connected to NATS")
+}
+
+// refused says why there is no connection: once for each reason, for it is tried again for ever.
+func (b *Bus) refused(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil || b.up || err.Error() == b.reason {
+		return
+	}
+	b.reason = err.Error()
+	b.log.Warn("cannot connect to NATS", "error", err)
 }
 
 func (b *Bus) disconnected(err error) {

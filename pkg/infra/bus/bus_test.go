@@ -2,11 +2,14 @@ package bus_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/propagation"
@@ -16,6 +19,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/bus/embedded"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -307,6 +311,89 @@ func TestConfigValidate(t *testing.T) {
 		require.ErrorContains(t, err, want, url)
 		require.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// secured starts a NATS server that speaks TLS only and lets in who has a certificate of ca and the password.
+func secured(t *testing.T, ca *certtest.Authority) string {
+	t.Helper()
+	c := ca.TLS("127.0.0.1")
+	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	s, err := natsserver.NewServer(&natsserver.Options{
+		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), NoSystemAccount: true,
+		TLSConfig: c, TLSTimeout: 5, Username: "heddle", Password: "secret",
+	})
+	require.NoError(t, err)
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	require.True(t, s.ReadyForConnections(10*time.Second))
+	return s.Addr().String()
+}
+
+// reasons passes on the errors that are logged.
+type reasons struct {
+	slog.Handler
+	why chan string
+}
+
+func (reasons) Enabled(context.Context, slog.Level) bool { return true }
+
+func (r reasons) Handle(_ context.Context, rec slog.Record) error {
+	rec.Attrs(func(a slog.Attr) bool {
+		if a.Key == "error" {
+			r.why <- rec.Message + ": " + a.Value.String()
+		}
+		return true
+	})
+	return nil
+}
+
+func TestTLS(t *testing.T) {
+	ctx := testContext(t)
+	ca, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	addr := secured(t, ca)
+	cert, key := ca.Certificate("worker")
+	foreignCert, foreignKey := other.Certificate("worker")
+	for name, c := range map[string]struct {
+		cfg bus.Config
+		why string // empty: it connects
+	}{
+		"tls://":                        {bus.Config{URL: "tls://heddle:secret@" + addr, CAFile: ca.File, CertFile: cert, KeyFile: key}, ""},
+		"nats:// with an authority":     {bus.Config{URL: "nats://heddle:secret@" + addr, CAFile: ca.File, CertFile: cert, KeyFile: key}, ""},
+		"another authority's server":    {bus.Config{URL: "tls://heddle:secret@" + addr, CAFile: other.File, CertFile: cert, KeyFile: key}, "unknown authority"},
+		"an authority nobody knows":     {bus.Config{URL: "tls://heddle:secret@" + addr, CertFile: cert, KeyFile: key}, "unknown authority"},
+		"no certificate":                {bus.Config{URL: "tls://heddle:secret@" + addr, CAFile: ca.File}, "tls"},
+		"another authority's worker":    {bus.Config{URL: "tls://heddle:secret@" + addr, CAFile: ca.File, CertFile: foreignCert, KeyFile: foreignKey}, "tls"},
+		"a certificate but no password": {bus.Config{URL: "tls://" + addr, CAFile: ca.File, CertFile: cert, KeyFile: key}, "Authorization"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			why := make(chan string, 100)
+			b, err := bus.Connect(ctx, c.cfg, bus.Options{
+				Streams: []bus.Stream{logStream()}, Logger: slog.New(reasons{slog.DiscardHandler, why}),
+			})
+			require.NoError(t, err, "NATS being away is no error")
+			defer b.Close()
+			if c.why != "" {
+				reason := await(t, ctx, why)
+				require.Contains(t, reason, c.why)
+				require.NotContains(t, reason, "secret")
+				up, _ := b.Connected()
+				require.False(t, up)
+				return
+			}
+			up, changed := b.Connected()
+			for !up {
+				await(t, ctx, changed)
+				up, changed = b.Connected()
+			}
+			require.NoError(t, b.PublishBatch(ctx, []bus.Message{{Subject: "log.1", Data: []byte("a")}}))
+		})
+	}
+	_, err := bus.Connect(ctx, bus.Config{URL: "tls://" + addr, CertFile: cert}, bus.Options{})
+	require.ErrorContains(t, err, "nats.cert_file")
+	_, err = bus.Connect(ctx, bus.Config{URL: "tls://" + addr, CAFile: "/nowhere"}, bus.Options{})
+	require.ErrorContains(t, err, "/nowhere", "what cannot be read is a mistake of the configuration")
+	_, err = bus.Connect(ctx, bus.Config{URL: "tls://" + addr, CertFile: key, KeyFile: cert}, bus.Options{})
+	require.Error(t, err)
 }
 
 func TestHeaderCarriesTraceContext(t *testing.T) {

@@ -16,8 +16,12 @@ type Config struct {
 	URL string `koanf:"url" secret:"true"`
 	// Credentials is the path of a NATS credentials file.
 	Credentials string `koanf:"credentials"`
-	// CAFile is a PEM file of certificate authorities for tls://.
+	// CAFile is a PEM file of certificate authorities to trust in place of the system's. It makes TLS a must, also for nats://.
 	CAFile string `koanf:"ca_file"`
+	// CertFile is the certificate, in PEM, by which a server that asks for one knows this worker.
+	CertFile string `koanf:"cert_file"`
+	// KeyFile is the key of CertFile, in PEM.
+	KeyFile string `koanf:"key_file"`
 	// Name is shown in the server's list of connections.
 	Name string `koanf:"-"`
 	// AckTimeout is after how long a stream's acknowledgement is given up.
@@ -60,6 +64,9 @@ func (c Config) Validate() error {
 		if u.Host == "" {
 			return errors.New("url: has no host")
 		}
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("cert_file: goes with key_file")
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -50,7 +51,7 @@ func history(t *testing.T, u *fedtest.User, room string, limit int) (events []st
 // Whoever joins a room of another server can read back all that was said before, in the order in which it was said; and so can who was away
 // meanwhile. None of it is told as new.
 func TestReadingBack(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
 	for _, v := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V11, roomver.V12} {
@@ -267,7 +268,7 @@ func TestLiesAboutThePast(t *testing.T) {
 
 // The event at a date is found also where it was said before this server came: it is fetched, and can be read around.
 func TestJumpToADateBeforeTheJoin(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
 	room := alice.Create(t, "11", map[string]any{"preset": "public_chat"})

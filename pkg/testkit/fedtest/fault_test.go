@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/app"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -26,7 +27,7 @@ func said(u *fedtest.User, room, sender string) (out []string) {
 // While no master lives, what other servers send is taken, and survives the reader that took it; it is worked off in order by those who
 // come after.
 func TestInboundWithoutAMaster(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.NewHomeserver(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	master := one.Start(app.Master, "master-1")
 	one.Start(app.Synchrotron, "synchrotron-1")
@@ -58,7 +59,7 @@ func TestInboundWithoutAMaster(t *testing.T) {
 // Two homeservers that cannot reach each other for a while, first because nothing passes and then because nothing is answered, go on by
 // themselves and have the same in the end: every message once and in its sender's order, and one state, though both have set it.
 func TestNetworkCutUnderLoad(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
 	room := together(t, "11", alice, bob)

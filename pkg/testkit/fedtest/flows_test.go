@@ -13,6 +13,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/app"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -29,7 +30,7 @@ type walk struct {
 
 // Everything that two servers do together in a room, with each version and both ways.
 func TestFlows(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	three := fedtest.NewHomeserver(t, ca, "127.0.0.1")
 	three.Config.Federation.KeyServers = []string{string(two.Name)}

@@ -24,6 +24,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/config"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
 )
@@ -63,7 +64,7 @@ type Worker struct {
 }
 
 // NewHomeserver makes a homeserver that no worker serves yet. Its name is host, which must be a way to call this machine, with a port.
-func NewHomeserver(t testing.TB, ca *Authority, host string) *Homeserver {
+func NewHomeserver(t testing.TB, ca *certtest.Authority, host string) *Homeserver {
 	t.Helper()
 	h := &Homeserver{t: t, DB: pgtest.New(t), NATS: bustest.Listen(t)}
 	h.Link = fleettest.NewLink(t, host, func() (net.Conn, error) {
@@ -92,7 +93,7 @@ func NewHomeserver(t testing.TB, ca *Authority, host string) *Homeserver {
 }
 
 // Run makes a homeserver that is one process.
-func Run(t testing.TB, ca *Authority, host string) *Homeserver {
+func Run(t testing.TB, ca *certtest.Authority, host string) *Homeserver {
 	t.Helper()
 	h := NewHomeserver(t, ca, host)
 	h.Start(app.AllInOne, "one")

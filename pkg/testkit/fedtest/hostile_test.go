@@ -19,12 +19,13 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
 // stage is a homeserver with a user, and another server that means no good.
 type stage struct {
-	ca     *fedtest.Authority
+	ca     *certtest.Authority
 	home   *fedtest.Homeserver
 	alice  *fedtest.User
 	remote *fedtest.Remote
@@ -34,7 +35,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	s := &stage{ca: fedtest.NewAuthority(t)}
+	s := &stage{ca: certtest.NewAuthority(t)}
 	s.home = fedtest.NewHomeserver(t, s.ca, "127.0.0.1")
 	s.home.Start(app.AllInOne, "one")
 	s.alice = s.home.NewUser(t, "alice")

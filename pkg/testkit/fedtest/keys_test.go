@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/app"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -37,7 +38,7 @@ func upload(t testing.TB, u *fedtest.User, from, oneTime int, fallback bool) {
 // A hundred who claim at once, through two masters of the owner's server and from another server, get fifty one-time keys, each once,
 // and then the fallback key.
 func TestEachOneTimeKeyOnceAcrossServers(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.NewHomeserver(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	var masters []*fedtest.Worker
 	for _, name := range []string{"m1", "m2"} {
@@ -132,7 +133,7 @@ func (k *keeper) keep(t testing.TB) {
 // Clients on two servers who keep device lists as they are told to know the present keys of everybody whom they share a room with, and hold on
 // to nobody else, whoever comes, goes, comes back and changes the devices meanwhile.
 func TestDeviceListsOfTwoServersAgainstModel(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	homes := []*fedtest.Homeserver{fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

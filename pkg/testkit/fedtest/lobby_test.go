@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -37,7 +38,7 @@ func v1(t *testing.T, u *fedtest.User, path string) (answer map[string]any, stat
 // What rooms show to those outside is told to users of other servers: the directory, with search and pages, summaries, and spaces as far as the user may
 // know of them.
 func TestLobbyOfAnotherServer(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
 	via := []string{string(one.Name)}

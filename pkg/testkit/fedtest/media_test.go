@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/app"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -39,7 +40,7 @@ func asked(t *testing.T, u *fedtest.User, method, url, contentType string, body 
 
 // Two servers show each other their media, one of them split into its kinds of worker.
 func TestMedia(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.NewHomeserver(t, ca, "localhost")
 	two.Start(app.Synchrotron, "synchrotron")
 	two.Start(app.FederationReader, "reader")

@@ -26,6 +26,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 )
 
 // Remote is another server that the test plays: it does and says what the test wants. It gives its keys and takes transactions, and answers nothing
@@ -44,7 +45,7 @@ type Remote struct {
 }
 
 // NewRemote makes a Remote on this machine.
-func NewRemote(t testing.TB, ca *Authority) *Remote {
+func NewRemote(t testing.TB, ca *certtest.Authority) *Remote {
 	t.Helper()
 	r := &Remote{t: t, handlers: map[string]http.HandlerFunc{}}
 	seed := make([]byte, 32)

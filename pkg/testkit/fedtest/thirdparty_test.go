@@ -12,12 +12,13 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
 // Somebody who was invited by an address gets the invitation when an identity server says whose it is; nobody else does.
 func TestInvitedByAnAddress(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob, eve := one.NewUser(t, "alice"), two.NewUser(t, "bob"), one.NewUser(t, "eve")
 	identity := fedtest.NewRemote(t, ca)

@@ -3,7 +3,7 @@ package fleettest_test
 import (
 	"testing"
 
-	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 )
 
@@ -27,7 +27,7 @@ func TestEncryptedConversationBetweenTwoServers(t *testing.T) {
 // federated starts deployments that reach each other.
 func federated(t testing.TB, spec fleettest.Spec, hosts ...string) []*fleettest.Fleet {
 	t.Helper()
-	ca, bin := fedtest.NewAuthority(t), binaries(t)
+	ca, bin := certtest.NewAuthority(t), binaries(t)
 	var fleets []*fleettest.Fleet
 	for _, host := range hosts {
 		cert, key := ca.Certificate(host)

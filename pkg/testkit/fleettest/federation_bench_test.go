@@ -16,12 +16,13 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fleettest"
 )
 
 // alone starts one deployment that other servers reach, and gives it as they see it.
-func alone(b *testing.B, ca *fedtest.Authority, host string) (*fleettest.Fleet, *fedtest.Homeserver) {
+func alone(b *testing.B, ca *certtest.Authority, host string) (*fleettest.Fleet, *fedtest.Homeserver) {
 	b.Helper()
 	cert, key := ca.Certificate(host)
 	spec := one()
@@ -40,7 +41,7 @@ func BenchmarkInbound(b *testing.B) {
 }
 
 func benchmarkInbound(b *testing.B, rooms int) {
-	ca := fedtest.NewAuthority(b)
+	ca := certtest.NewAuthority(b)
 	f, home := alone(b, ca, "localhost")
 	alice, err := fleettest.Register(b.Context(), f.URL, "alice")
 	require.NoError(b, err)
@@ -121,7 +122,7 @@ func bareVerification(b *testing.B, r *fedtest.Remote, p *fedtest.Place) float64
 // waits, and the most memory that the processes of the two deployments had.
 func BenchmarkJoin(b *testing.B) {
 	members := number(b, "HEDDLE_TEST_MEMBERS", 20_000)
-	ca := fedtest.NewAuthority(b)
+	ca := certtest.NewAuthority(b)
 	near, _ := alone(b, ca, "localhost")
 	far, _ := alone(b, ca, "127.0.0.1")
 	remote := fedtest.NewRemote(b, ca)

@@ -41,7 +41,7 @@ func (s *shared) accountConfig() account.Config {
 
 // accountHandlersOf makes the endpoints of accounts: the older ones, and what the configuration adds to them.
 func accountHandlersOf(s *shared, front *account.Front) (*write.Accounts, httpx.Handlers, error) {
-	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front)}
+	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front), Services: s.services}
 	pages := httpx.Handlers{}
 	office, err := s.letters(front)
 	if err != nil {

@@ -154,6 +154,7 @@ func (a *App) listen(s *shared, parts []part) error {
 	b.onClose(fwd.Close)
 	seen := e2ee.NewLastSeen(context.Background(), e2eeFront(s), b.now, b.log)
 	gate := auth.NewGate(s.sessions, s.limiter, s.federationGate(), seen, trustedProxies())
+	gate.LetIn(s.services, s.sessions)
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
 		Parking: parking, Gate: b.gate, Pressure: b.pressure,

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
@@ -71,6 +72,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	front := account.NewFront(s.server, s.shards, s.accountConfig(), accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
 	front.LimitGuesses(s.limiter)
+	front.Reserve(func(u id.UserID) bool { return s.services.UserReserved(u, nil) })
 	users, handlers, err := accountHandlersOf(s, front)
 	if err != nil {
 		return part{}, err

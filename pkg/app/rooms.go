@@ -67,7 +67,7 @@ func roomHandlers(s *shared, front *account.Front, writer room.Writer, delays *d
 	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
-		Profiles: people, Directory: known, Threads: known, Upgrades: known,
+		Profiles: people, Directory: known, Threads: known, Upgrades: known, Services: s.services,
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
 		Delays:   delays,
 		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/remote/keyring"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 	"github.com/heddle-im/heddle/pkg/service/media"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -43,6 +44,7 @@ type shared struct {
 	fed      *feddb.DB
 	oldKeys  []signing.OldKey
 	media    *media.Service
+	services *appservice.Registry
 	// authService keeps the accounts; nil: they are our own.
 	authService *authservice.Service
 	// writer has commands on rooms done; see writerOf.
@@ -67,6 +69,9 @@ func newShared(b *base) (*shared, error) {
 		logs: logdb.NewDB(b.db, b.shards.Count()), stream: follow.NewBusStream(b.bus),
 	}
 	s.index = follow.NewIndex(s.logs)
+	if err := s.openServices(); err != nil {
+		return nil, err
+	}
 	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, b.budget, b.now)
 	s.hear(ear{
 		wants: func(k entry.Kind, _ shard.Nid, subject []byte) bool { return s.sessions.Concerned(k, string(subject)) },

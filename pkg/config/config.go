@@ -19,6 +19,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/soft"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 )
 
 // Config is everything that a process can be told. The comment of each field is its text in
@@ -66,6 +67,9 @@ type Config struct {
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
 	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
 	RateLimits RateLimits `koanf:"rate_limits"`
+	// Appservices are the registration files of application services (bridges, bots), in YAML as the Matrix specification has them. Every
+	// worker needs the same. They are read at the start.
+	Appservices []string `koanf:"appservices"`
 	// Federation is the exchange with other homeservers.
 	Federation Federation `koanf:"federation"`
 	// Push is the sending of notifications to the gateways of users' apps.
@@ -441,6 +445,11 @@ func (c Config) Validate() error {
 	}
 	if c.Database.MaxConns < 4 { // committer, renewals, followers and requests must not wait for one another
 		return errors.New("database.max_conns: must be at least 4")
+	}
+	if list, err := appservice.Load(c.Appservices); err != nil {
+		return fmt.Errorf("appservices: %w", err)
+	} else if _, err := appservice.NewRegistry(id.ServerName(c.ServerName), list); err != nil {
+		return fmt.Errorf("appservices: %w", err)
 	}
 	if len(c.Roles) == 0 {
 		return errors.New("roles: must name at least one")

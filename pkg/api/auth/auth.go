@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 )
 
 // Caller is who asks.
@@ -29,6 +30,11 @@ type Caller struct {
 	Suspended bool
 	// Addr is the client's address, as the nearest trusted proxy saw it.
 	Addr netip.Addr
+	// Service is the application service that acts as the user; nil for everybody else. On an endpoint that needs no token it may be there
+	// without a user.
+	Service *appservice.Service
+	// Unlimited says that the rate limits are not for the caller.
+	Unlimited bool
 }
 
 // Guest tells whether the caller is a guest.
@@ -56,6 +62,11 @@ type Sessions interface {
 	Session(ctx context.Context, token string) (account.Session, [32]byte, error)
 }
 
+// Assumer gives the sessions of users for whom application services act. It is *account.Sessions.
+type Assumer interface {
+	Assume(ctx context.Context, user, device string) (account.Session, error)
+}
+
 // Limiter takes one from an allowance; its refusal is an *mxerr.Error with the time to wait.
 type Limiter interface {
 	Take(ctx context.Context, class route.RateClass, c *Caller) error
@@ -78,12 +89,19 @@ type Gate struct {
 	federation Federation
 	seen       Seen
 	proxies    []netip.Prefix
+	services   *appservice.Registry
+	assume     Assumer
 }
 
 // NewGate makes a Gate. limiter may be nil (no limits), and so may federation (no endpoint that needs it is let through) and seen.
 // proxies are the networks whose X-Forwarded-For is believed.
 func NewGate(s Sessions, l Limiter, f Federation, seen Seen, proxies []netip.Prefix) *Gate {
 	return &Gate{sessions: s, limiter: l, federation: f, seen: seen, proxies: proxies}
+}
+
+// LetIn lets application services in. It must be called before the first request.
+func (g *Gate) LetIn(services *appservice.Registry, assume Assumer) {
+	g.services, g.assume = services, assume
 }
 
 // Wrap puts the gate before a handler, as the row says.
@@ -117,6 +135,9 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 	need := row.Auth
 	c := &Caller{Addr: g.clientAddr(r)}
 	if need == route.AuthNone {
+		if g.services.Any() {
+			g.recognise(r, c)
+		}
 		return c, nil
 	}
 	token, ok, err := Token(r)
@@ -129,9 +150,20 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		}
 		return nil, mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
+	if g.services.Any() {
+		hash := account.HashToken(token)
+		if s := g.services.ByToken(hash); s != nil {
+			c.Service, c.TokenHash = s, hash
+			return c, g.act(r, row, c)
+		}
+	}
 	s, hash, err := g.sessions.Session(r.Context(), token)
 	if err != nil {
 		return nil, err
+	}
+	if s.Kind == account.KindAppservice {
+		own := g.services.OfUser(id.UserID(s.UserID))
+		c.Unlimited = own != nil && !own.RateLimited
 	}
 	c.UserID, c.DeviceID, c.TokenHash = id.UserID(s.UserID), id.DeviceID(s.DeviceID), hash
 	c.Kind, c.Admin, c.Suspended = s.Kind, s.Admin, s.Suspended
@@ -141,6 +173,8 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		return nil, mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
 	case need == route.AuthAdmin && !s.Admin:
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")
+	case need == route.AuthAppservice:
+		return nil, mxerr.New(mxerr.Forbidden, "This is for application services only")
 	case need == route.AuthUser && s.Kind == account.KindGuest:
 		return nil, mxerr.New(mxerr.GuestAccessForbidden, "Guests may not do that")
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
-	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
 // Rates are the figures of the rate limits by class.
@@ -38,9 +37,9 @@ func NewLimits(cfg LimitsConfig, store *soft.Store) *Limits {
 	return &Limits{cfg: cfg, store: store}
 }
 
-// Take implements [Limiter]. Application services are not limited: they speak for many.
+// Take implements [Limiter]. Application services that are not to be limited are not: they speak for many.
 func (l *Limits) Take(ctx context.Context, class route.RateClass, c *Caller) error {
-	if c.Kind == account.KindAppservice && c.UserID != "" {
+	if c.Unlimited {
 		return nil
 	}
 	return l.take(ctx, l.cfg.Client, class, client(c))

@@ -15,7 +15,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/route"
-	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/testkit/redistest"
 )
 
@@ -82,7 +81,7 @@ func TestLimitsAreByClientAndClass(t *testing.T) {
 	})
 	t.Run("application services are free", func(t *testing.T) {
 		c := user("bot")
-		c.Kind = account.KindAppservice
+		c.Unlimited = true
 		for range 10 {
 			require.NoError(t, l.Take(ctx, route.RateLogin, c))
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/account/sso"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 )
 
 // AccountsOptions are what Accounts needs.
@@ -28,6 +29,8 @@ type AccountsOptions struct {
 	Letters Letters
 	// SSO are the outside providers at which people can log in.
 	SSO []sso.Choice
+	// Services are the application services; nil: none.
+	Services *appservice.Registry
 }
 
 // Accounts answers the endpoints of registration, login, devices, profiles, account data and filters.
@@ -87,7 +90,12 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"delete3pidFromAccount":             a.deleteThreepid,
 	}
 	if a.delegated != nil {
+		own := maps.Clone(h)
 		maps.Copy(h, a.delegated.Handlers())
+		h["login"], h["register"] = a.delegatedLogin, a.delegatedRegister
+		for _, name := range []string{"deleteDevice", "deleteDevices", "deactivateAccount"} {
+			h[name] = forServices(own[name], h[name])
+		}
 	}
 	return h
 }
@@ -107,6 +115,9 @@ func (a *Accounts) loginFlows(w http.ResponseWriter, _ *http.Request) error {
 		Providers     []sso.Choice `json:"identity_providers,omitempty"`
 	}
 	flows := []flow{{Type: loginPassword}, {Type: loginToken, GetLoginToken: true}}
+	if a.o.Services.Any() {
+		flows = append(flows, flow{Type: loginAppservice})
+	}
 	if len(a.o.SSO) > 0 {
 		flows = append(flows, flow{Type: sso.Stage, Providers: a.o.SSO})
 	}
@@ -209,6 +220,8 @@ func (a *Accounts) login(w http.ResponseWriter, r *http.Request) error {
 		if s, err = a.front.LoginByToken(r.Context(), q.Token, d); err != nil {
 			return err
 		}
+	case loginAppservice:
+		return a.loginAsService(w, r, &q)
 	default:
 		return mxerr.New(mxerr.Unknown, "Unknown login type").WithStatus(http.StatusBadRequest)
 	}
@@ -283,6 +296,9 @@ func (a *Accounts) registerShared(w http.ResponseWriter, r *http.Request) error 
 
 func (a *Accounts) logout(w http.ResponseWriter, r *http.Request) error {
 	c := auth.Must(r.Context())
+	if c.Service != nil && c.DeviceID == "" {
+		return mxerr.New(mxerr.Forbidden, "An application service's token cannot be logged out")
+	}
 	cmd := account.Logout{UserID: string(c.UserID)}
 	if c.DeviceID != "" {
 		cmd.Devices = []string{string(c.DeviceID)}
@@ -311,6 +327,9 @@ func (a *Accounts) updateDevice(w http.ResponseWriter, r *http.Request) error {
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
 	}
+	if c.Service != nil {
+		return a.putDevice(w, r, c, q.DisplayName)
+	}
 	if q.DisplayName != nil {
 		if err := account.CheckDisplayName(*q.DisplayName); err != nil {
 			return err
@@ -321,6 +340,29 @@ func (a *Accounts) updateDevice(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// putDevice is updateDevice for application services, which make devices by it too.
+func (a *Accounts) putDevice(w http.ResponseWriter, r *http.Request, c *auth.Caller, name *string) error {
+	cmd := account.PutDevice{UserID: string(c.UserID), DeviceID: httpx.Var(r, "deviceId")}
+	if _, err := id.ParseDeviceID(cmd.DeviceID); err != nil {
+		return mxerr.New(mxerr.InvalidParam, "Invalid device id").WithCause(err)
+	}
+	if name != nil {
+		if err := account.CheckDisplayName(*name); err != nil {
+			return err
+		}
+		cmd.DisplayName = *name
+	}
+	done, err := a.front.Do(r.Context(), &cmd)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if done.DeviceID != "" {
+		status = http.StatusCreated
+	}
+	return httpx.WriteJSON(w, status, empty)
 }
 
 func (a *Accounts) setProfileField(w http.ResponseWriter, r *http.Request) error {

@@ -64,7 +64,7 @@ func (a *Accounts) deactivate(w http.ResponseWriter, r *http.Request) error {
 	if c == nil || c.UserID == "" {
 		return mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
-	ok, err := a.confirm(w, r, q.Auth, "deactivate")
+	ok, err := a.confirm(w, r, q.Auth, deactivate)
 	if err != nil || !ok {
 		return err
 	}

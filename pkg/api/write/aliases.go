@@ -26,6 +26,9 @@ func (h *Rooms) setAlias(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || alias.Server() != h.o.Server {
 		return mxerr.New(mxerr.InvalidParam, "Room alias invalid").WithCause(err)
 	}
+	if err := h.mayName(c, alias); err != nil {
+		return err
+	}
 	var q struct {
 		RoomID *string `json:"room_id"`
 	}
@@ -39,7 +42,7 @@ func (h *Rooms) setAlias(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !c.Admin {
+	if !c.Admin && c.Service == nil { // an application service has full control of its namespace
 		joined, err := h.o.Directory.Joined(r.Context(), target, c.UserID)
 		if err != nil {
 			return err
@@ -71,6 +74,9 @@ func (h *Rooms) deleteAlias(w http.ResponseWriter, r *http.Request) error {
 	if alias.Server() != h.o.Server {
 		return noAlias(alias)
 	}
+	if err := h.mayName(c, alias); err != nil {
+		return err
+	}
 	target, creator, ok, err := h.o.Directory.Resolve(r.Context(), alias)
 	switch {
 	case err != nil:
@@ -78,7 +84,7 @@ func (h *Rooms) deleteAlias(w http.ResponseWriter, r *http.Request) error {
 	case !ok:
 		return noAlias(alias)
 	}
-	force := c.Admin
+	force := c.Admin || c.Service != nil
 	if !force && creator != c.UserID {
 		if force, err = h.o.Directory.MayManage(r.Context(), target, c.UserID); err != nil {
 			return err

@@ -72,9 +72,12 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Creator, err = origin(r, c); err != nil {
-		return err
+	if cmd.Alias != "" {
+		if err := h.mayName(c, cmd.Alias); err != nil {
+			return err
+		}
 	}
+	cmd.Creator = origin(c)
 	if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
 		return err
 	}

@@ -53,10 +53,8 @@ func decodeReason(r *http.Request) (q reasonRequest, extra []byte, err error) {
 
 // own changes the caller's own membership.
 func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action room.Action, reason string, via []id.ServerName, extra []byte) error {
-	by, err := origin(r, c)
-	if err != nil {
-		return err
-	}
+	var err error
+	by := origin(c)
 	cmd := &room.SetMembership{Room: target, By: by, Target: c.UserID, Action: action, Reason: reason, Content: extra}
 	if action != room.ActionLeave {
 		if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
@@ -231,10 +229,7 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	cmd := &room.SetMembership{Room: target, Target: user, Action: room.ActionInvite, Reason: q.Reason}
-	if cmd.By, err = origin(r, c); err != nil {
-		return err
-	}
+	cmd := &room.SetMembership{Room: target, By: origin(c), Target: user, Action: room.ActionInvite, Reason: q.Reason}
 	if user.Server() != h.o.Server {
 		if err := h.o.Abroad.Invite(r.Context(), cmd); err != nil {
 			return err
@@ -278,12 +273,8 @@ func (h *Rooms) other(action room.Action) httpx.Handler {
 		if err != nil {
 			return err
 		}
-		by, err := origin(r, c)
-		if err != nil {
-			return err
-		}
 		if _, err := h.do(r.Context(), &room.SetMembership{
-			Room: target, By: by, Target: user, Action: action, Reason: q.Reason,
+			Room: target, By: origin(c), Target: user, Action: action, Reason: q.Reason,
 		}); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/abroad"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 	"github.com/heddle-im/heddle/pkg/service/room"
 )
 
@@ -59,7 +60,7 @@ type Abroad interface {
 	Alias(ctx context.Context, alias id.RoomAlias) (id.RoomID, []id.ServerName, error)
 }
 
-// RoomOptions are what the handlers of rooms need. Limits may be nil, and so may Abroad: this server is then alone.
+// RoomOptions are what the handlers of rooms need. Services and Limits may be nil, and so may Abroad: this server is then alone.
 type RoomOptions struct {
 	Server    id.ServerName
 	Writer    room.Writer
@@ -68,6 +69,7 @@ type RoomOptions struct {
 	Directory Directory
 	Threads   Threads
 	Upgrades  Upgrades
+	Services  *appservice.Registry
 	Reported  Reported
 	Delays    Delays
 	Limits    RoomLimiter
@@ -172,18 +174,22 @@ func suspended() error {
 	return mxerr.New(mxerr.UserSuspended, "You cannot perform this action while suspended.")
 }
 
-// origin says who acts. An application service may give an event's time.
-func origin(r *http.Request, c *auth.Caller) (room.Origin, error) {
-	o := room.Origin{User: c.UserID, Device: c.DeviceID, Guest: c.Guest()}
-	if c.Kind != account.KindAppservice {
-		return o, nil
+// origin says who acts.
+func origin(c *auth.Caller) room.Origin {
+	return room.Origin{User: c.UserID, Device: c.DeviceID, Guest: c.Guest()}
+}
+
+// massage gives an event the time that an application service says it has (spec: "Timestamp massaging").
+func massage(r *http.Request, c *auth.Caller, o *room.Origin) error {
+	if c.Service == nil {
+		return nil
 	}
 	p, err := httpx.Query(r)
 	if err != nil {
-		return o, err
+		return err
 	}
 	o.TS, _, err = p.Timestamp("ts")
-	return o, err
+	return err
 }
 
 // maxTxnID is the longest transaction id of a client, in bytes.
@@ -191,10 +197,7 @@ const maxTxnID = 255
 
 // originWithTxn is origin for the endpoints whose path ends in a transaction id.
 func originWithTxn(r *http.Request, c *auth.Caller) (room.Origin, error) {
-	o, err := origin(r, c)
-	if err != nil {
-		return o, err
-	}
+	o := origin(c)
 	if o.Txn = httpx.Var(r, "txnId"); len(o.Txn) > maxTxnID {
 		return o, mxerr.Newf(mxerr.InvalidParam, "The transaction id is longer than %d bytes", maxTxnID)
 	}

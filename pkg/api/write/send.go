@@ -32,6 +32,9 @@ func (h *Rooms) send(w http.ResponseWriter, r *http.Request) error {
 	if cmd.By, err = originWithTxn(r, c); err != nil {
 		return err
 	}
+	if err := massage(r, c, &cmd.By); err != nil {
+		return err
+	}
 	if cmd.Content, err = eventContent(r); err != nil {
 		return err
 	}
@@ -121,7 +124,8 @@ func (h *Rooms) setState(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	cmd := &room.SendState{Room: target, Type: httpx.Var(r, "eventType"), StateKey: httpx.Var(r, "stateKey")}
-	if cmd.By, err = origin(r, c); err != nil {
+	cmd.By = origin(c)
+	if err := massage(r, c, &cmd.By); err != nil {
 		return err
 	}
 	if cmd.Content, err = eventContent(r); err != nil {

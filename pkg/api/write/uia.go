@@ -26,8 +26,12 @@ const (
 	unstableStageOAuth = "org.matrix.cross_signing_reset"
 )
 
-// resetKeys is what is confirmed when cross-signing keys are replaced.
-const resetKeys = "crossSigning"
+// What is confirmed: that cross-signing keys are replaced, devices deleted, the account closed.
+const (
+	resetKeys     = "crossSigning"
+	deleteDevices = "deleteDevices"
+	deactivate    = "deactivate"
+)
 
 // errOtherUser is the refusal of a stage that names another user than the one who is logged in: no further attempt will help.
 var errOtherUser = errors.New("stage names another user")
@@ -168,6 +172,9 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if q.Type == loginAppservice {
+		return a.registerAsService(w, r, &q)
+	}
 	cfg := a.front.Config()
 	switch kind := p.Get("kind"); {
 	case kind == "guest":
@@ -260,10 +267,13 @@ func registrationFlows(cfg *account.Config) (flows [][]string, params map[string
 
 // confirm has a user confirm with the password what the parts stand for.
 func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, parts ...string) (bool, error) {
+	c := auth.Must(r.Context())
+	if c.Service != nil {
+		return confirmedByService(parts[0])
+	}
 	if a.delegated != nil {
 		return a.delegated.Confirm(w, r)
 	}
-	c := auth.Must(r.Context())
 	flows, err := a.proofs(r.Context(), c.UserID)
 	if err != nil {
 		return false, err
@@ -411,7 +421,7 @@ func (a *Accounts) deleteDevices(w http.ResponseWriter, r *http.Request) error {
 
 func (a *Accounts) removeDevices(w http.ResponseWriter, r *http.Request, d *authDict, devices []string) error {
 	c := auth.Must(r.Context())
-	ok, err := a.confirm(w, r, d, append([]string{"deleteDevices"}, devices...)...)
+	ok, err := a.confirm(w, r, d, append([]string{deleteDevices}, devices...)...)
 	if err != nil || !ok {
 		return err
 	}

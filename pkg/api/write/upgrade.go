@@ -57,9 +57,7 @@ func (h *Rooms) upgrade(w http.ResponseWriter, r *http.Request) error {
 			u.Additional = append(u.Additional, user)
 		}
 	}
-	if u.By, err = origin(r, c); err != nil {
-		return err
-	}
+	u.By = origin(c)
 	old, err := h.o.Upgrades.Old(r.Context(), target, c.UserID, room.UpgradedTypes())
 	if err != nil {
 		return err

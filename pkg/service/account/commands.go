@@ -240,6 +240,7 @@ func (c *PutRegistrationToken) Method() string { return "account.put_registratio
 
 // Answer is what a command has to say besides that it was done.
 type Answer struct {
+	// DeviceID is the device that was made.
 	DeviceID string `json:"device_id,omitempty"`
 	FilterID string `json:"filter_id,omitempty"`
 	// Unchanged says that there was nothing to do.

@@ -190,7 +190,7 @@ func (h *Host) putDevice(ctx context.Context, s shard.ID, p *PutDevice) (change,
 	if err != nil {
 		return change{}, err
 	}
-	var c change
+	c := change{answer: Answer{DeviceID: p.DeviceID}}
 	return c, h.addDevices(&c, p.UserID, p.DisplayName, len(devices), []string{p.DeviceID})
 }
 

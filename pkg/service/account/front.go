@@ -68,7 +68,9 @@ type Front struct {
 	uia       *UIA
 	secret    []byte
 	guesses   Guesses // nil: they are not counted
-	now       func() time.Time
+	// reserved tells which names are for application services alone; nil: none.
+	reserved func(u id.UserID) bool
+	now      func() time.Time
 }
 
 // NewFront makes a Front. secret is the cluster's.
@@ -133,10 +135,23 @@ func (f *Front) CheckLocalpart(localpart string) (id.UserID, error) {
 	return u, nil
 }
 
+// Reserve has names refused to people that are for application services alone. It must be called before the first request.
+func (f *Front) Reserve(reserved func(u id.UserID) bool) { f.reserved = reserved }
+
+func (f *Front) free(u id.UserID) error {
+	if f.reserved != nil && f.reserved(u) {
+		return mxerr.New(mxerr.Exclusive, "The desired user ID is reserved for an application service").WithStatus(400)
+	}
+	return nil
+}
+
 // Available refuses a user name that is taken or may not be registered.
 func (f *Front) Available(ctx context.Context, localpart string) error {
 	u, err := f.CheckLocalpart(localpart)
 	if err != nil {
+		return err
+	}
+	if err := f.free(u); err != nil {
 		return err
 	}
 	exists, err := f.db.AccountExists(ctx, f.shards.OfUser(string(u)), string(u))
@@ -157,6 +172,11 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	u, err := f.CheckLocalpart(n.Localpart)
 	if err != nil {
 		return LoggedIn{}, err
+	}
+	if n.Kind != accountdb.KindAppservice { // who acts for one has been asked which names it may use
+		if err := f.free(u); err != nil {
+			return LoggedIn{}, err
+		}
 	}
 	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: n.DisplayName, External: n.External, Consents: n.Consents}
 	if cmd.DisplayName == "" {
@@ -297,6 +317,21 @@ func (f *Front) SetPassword(ctx context.Context, u id.UserID, password string, l
 	_, err = f.do.Do(ctx, newKey(), &SetPassword{UserID: string(u), PasswordHash: hash, LogoutOthers: logoutOthers, Keep: keep})
 	return err
 }
+
+// LoginAs makes a session for whoever may act as the user.
+func (f *Front) LoginAs(ctx context.Context, u id.UserID, d NewDevice) (LoggedIn, error) {
+	s, in, err := f.session(u, d)
+	if err != nil {
+		return LoggedIn{}, err
+	}
+	if _, err := f.do.Do(ctx, newKey(), &Login{UserID: string(u), Session: *s}); err != nil {
+		return LoggedIn{}, err
+	}
+	return in, nil
+}
+
+// LocalUser resolves what a client gives as user: a localpart or a full id of this server.
+func (f *Front) LocalUser(user string) (id.UserID, error) { return f.localUser(user) }
 
 // Do has a command done that needs no secrets made.
 func (f *Front) Do(ctx context.Context, cmd Command) (Answer, error) {

@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/infra/cache"
@@ -82,6 +84,53 @@ func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session
 
 func unknownToken(softLogout bool) *mxerr.Error {
 	return mxerr.New(mxerr.UnknownToken, "Unrecognised access token").With("soft_logout", softLogout)
+}
+
+// ErrNoAccount says that there is no account of a user.
+var ErrNoAccount = errors.New("there is no account of the user")
+
+// Assume gives the session of a user for whom somebody acts who may, on a device or on none. Its error is ErrNoAccount if there is no such
+// user, and M_UNKNOWN_DEVICE if the user has no such device.
+func (s *Sessions) Assume(ctx context.Context, user, device string) (accountdb.Session, error) {
+	key := sha256.Sum256([]byte("assumed\x00" + user + "\x00" + device))
+	if x, ok := s.cache.get(key); ok {
+		return x, standsFor(&x)
+	}
+	x, good := accountdb.Session{UserID: user, DeviceID: device}, false
+	loading := s.cache.begin(user)
+	defer func() {
+		if good {
+			s.cache.end(loading, key, x)
+		} else {
+			s.cache.abandon(loading)
+		}
+	}()
+	at := s.shards.OfUser(user)
+	a, ok, err := s.db.Account(ctx, at, user)
+	switch {
+	case err != nil:
+		return x, err
+	case !ok:
+		return x, ErrNoAccount
+	}
+	x.Kind, x.Admin, x.Locked, x.Suspended, x.Deactivated = a.Kind, a.Admin, a.Locked, a.Suspended, a.Deactivated
+	if device != "" {
+		switch _, ok, err := s.db.Device(ctx, at, user, device); {
+		case err != nil:
+			return x, err
+		case !ok:
+			return x, mxerr.New(mxerr.UnknownDevice, "The user has no such device")
+		}
+	}
+	good = true
+	return x, standsFor(&x)
+}
+
+func standsFor(x *accountdb.Session) error {
+	if x.Deactivated {
+		return mxerr.New(mxerr.UserDeactivated, "This account has been deactivated")
+	}
+	return nil
 }
 
 // Concerned tells, from an entry's header alone, whether [Sessions.Apply] needs to see it.

@@ -49,12 +49,19 @@ func (noDevices) Acknowledge(context.Context, []msync.Received) error { return n
 // newOldStack is a stack that serves the endpoints from before /sync, too.
 func newOldStack(t *testing.T) (*stack, *syncing) {
 	s := newStack(t)
+	x := newSyncing(t, s, nil)
+	s.serves(read.NewOldSync(x.Engine, timeline.New(x.Rooms, x.Accounts, time.Now)).Handlers())
+	return s, x
+}
+
+// newSyncing starts a sync engine beside a stack. who may be nil.
+func newSyncing(t *testing.T, s *stack, who msync.Presence) *syncing {
 	x := &syncing{source: s.Log()}
 	x.index = follow.NewIndex(x.source)
 	rooms, accounts := readdb.NewReader(s.Reader, s.Shards), accountdb.NewReader(s.DB.Pool)
 	x.Engine = msync.New(t.Context(), msync.Options{
 		Shards: s.Shards, Rooms: rooms, Accounts: accounts, Push: pushdb.NewReader(s.DB.Pool), Keys: e2eedb.NewReader(s.DB.Pool),
-		Acks: noDevices{}, Budget: cache.NewBudget(cache.BudgetConfig{Memory: 64 << 20}, nil), Now: time.Now,
+		Acks: noDevices{}, Presence: who, Budget: cache.NewBudget(cache.BudgetConfig{Memory: 64 << 20}, nil), Now: time.Now,
 	}, x)
 	x.follower = follow.New(follow.Config{Poll: 5 * time.Millisecond, Grace: time.Millisecond}, follow.Options{
 		Source: x.source, Consumer: x.Engine, Filter: x.Wants,
@@ -66,8 +73,7 @@ func newOldStack(t *testing.T) (*stack, *syncing) {
 		require.NoError(t, x.follower.Stop(s.Ctx()))
 		x.index.Stop()
 	})
-	s.serves(read.NewOldSync(x.Engine, timeline.New(rooms, accounts, time.Now)).Handlers())
-	return s, x
+	return x
 }
 
 func (s *syncing) settled(w *stack) {

@@ -23,6 +23,7 @@ func (a *Accounts) versions(w http.ResponseWriter, _ *http.Request) error {
 			"org.matrix.msc3440.stable":                      true,
 			"org.matrix.msc3771":                             true,
 			"org.matrix.msc4028":                             true,
+			"org.matrix.msc3874":                             true,
 			"org.matrix.msc3981":                             true,
 			"org.matrix.msc3827.stable":                      true,
 			"uk.half-shot.msc2666.query_mutual_rooms":        true,

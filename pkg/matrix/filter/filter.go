@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
@@ -42,6 +43,8 @@ type Filter struct {
 	Presence    EventFilter `json:"presence,omitzero"`
 	AccountData EventFilter `json:"account_data,omitzero"`
 	Room        RoomFilter  `json:"room,omitzero"`
+
+	picked fields // what EventFields names; nil: everything
 }
 
 // RoomFilter is what a client wants of rooms.
@@ -78,6 +81,9 @@ type RoomEventFilter struct {
 	UnreadThreadNotifications bool     `json:"unread_thread_notifications,omitzero"`
 	RelatedByRelTypes         []string `json:"related_by_rel_types,omitzero"`
 	RelatedBySenders          []string `json:"related_by_senders,omitzero"`
+	// RelTypes and NotRelTypes choose by what an event's own relation is (MSC3874).
+	RelTypes    []string `json:"org.matrix.msc3874.rel_types,omitzero"`
+	NotRelTypes []string `json:"org.matrix.msc3874.not_rel_types,omitzero"`
 }
 
 // Parse reads a filter as a client defines it. Members that the specification does not know are ignored.
@@ -95,6 +101,7 @@ func Parse(b []byte) (*Filter, error) {
 	if len(f.EventFields) > maxListed {
 		return nil, fmt.Errorf("event_fields: too many: %w", ErrInvalid)
 	}
+	f.picked = parseFields(f.EventFields)
 	for name, e := range map[string]*EventFilter{"presence": &f.Presence, "account_data": &f.AccountData} {
 		if err := e.check(name); err != nil {
 			return nil, err
@@ -159,8 +166,10 @@ func (e *RoomEventFilter) check(name string) error {
 	if err := e.EventFilter.check(name); err != nil {
 		return err
 	}
-	if len(e.RelatedByRelTypes) > maxListed || len(e.RelatedBySenders) > maxListed {
-		return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
+	for _, l := range [][]string{e.RelatedByRelTypes, e.RelatedBySenders, e.RelTypes, e.NotRelTypes} {
+		if len(l) > maxListed {
+			return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
+		}
 	}
 	return checkRooms(name, e.Rooms, e.NotRooms)
 }
@@ -216,10 +225,32 @@ func passRoom(rooms, not []string, roomID string) bool {
 	return (rooms == nil || slices.Contains(rooms, roomID)) && !slices.Contains(not, roomID)
 }
 
-// PassEvent tells whether an event passes, its room aside. hasURL is asked only if the filter wants to know whether the
-// content has a member url that is a string.
-func (e *RoomEventFilter) PassEvent(typ, sender string, hasURL func() bool) bool {
-	return e.Pass(typ, sender) && (e.ContainsURL == nil || *e.ContainsURL == hasURL())
+// PassEvent tells whether an event passes, what relates to it aside. The content is canonical JSON.
+func (e *RoomEventFilter) PassEvent(roomID, typ, sender string, content []byte) bool {
+	if !e.PassRoom(roomID) || !e.Pass(typ, sender) {
+		return false
+	}
+	if e.ContainsURL != nil {
+		if _, has := canonjson.GetString(content, "url"); has != *e.ContainsURL {
+			return false
+		}
+	}
+	return e.RelTypes == nil && e.NotRelTypes == nil || e.passRelation(content)
+}
+
+func (e *RoomEventFilter) passRelation(content []byte) bool {
+	var typ string
+	var related bool
+	if relates, _ := canonjson.Get(content, "m.relates_to"); canonjson.IsObject(relates) {
+		typ, related = canonjson.GetString(relates, "rel_type")
+	}
+	return (e.RelTypes == nil || related && slices.Contains(e.RelTypes, typ)) && !(related && slices.Contains(e.NotRelTypes, typ))
+}
+
+// All tells whether every event of every room passes.
+func (e *RoomEventFilter) All() bool {
+	return e.Empty() && e.Rooms == nil && e.NotRooms == nil && e.ContainsURL == nil && e.RelTypes == nil && e.NotRelTypes == nil &&
+		!e.NeedsRelations()
 }
 
 // NeedsRelations tells whether the filter chooses by what relates to an event, which only the database can say.

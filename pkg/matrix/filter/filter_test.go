@@ -50,11 +50,51 @@ func TestEmptyListsWantNothing(t *testing.T) {
 	require.False(t, f.Room.PassRoom("!a:b"))
 }
 
-func TestContainsURL(t *testing.T) {
-	f, err := filter.ParseRoomEvents([]byte(`{"contains_url":false}`))
-	require.NoError(t, err)
-	require.False(t, f.PassEvent("m.room.message", "@a:b", func() bool { return true }))
-	require.True(t, f.PassEvent("m.room.message", "@a:b", func() bool { return false }))
+func TestPassEvent(t *testing.T) {
+	for _, c := range []struct {
+		filter, content string
+		passes          bool
+	}{
+		{`{"contains_url":false}`, `{"url":"mxc://a/b"}`, false},
+		{`{"contains_url":false}`, `{"body":"x"}`, true},
+		{`{"contains_url":true}`, `{"url":"mxc://a/b"}`, true},
+		{`{"contains_url":true}`, `{"body":"x"}`, false},
+		{`{"rooms":["!other:b"]}`, `{}`, false},
+		{`{"org.matrix.msc3874.rel_types":["m.thread"]}`, `{"m.relates_to":{"rel_type":"m.thread"}}`, true},
+		{`{"org.matrix.msc3874.rel_types":["m.thread"]}`, `{"m.relates_to":{"rel_type":"m.replace"}}`, false},
+		{`{"org.matrix.msc3874.rel_types":["m.thread"]}`, `{"m.relates_to":"m.thread"}`, false},
+		{`{"org.matrix.msc3874.rel_types":[]}`, `{"m.relates_to":{"rel_type":"m.replace"}}`, false},
+		{`{"org.matrix.msc3874.rel_types":[""]}`, `{}`, false},
+		{`{"org.matrix.msc3874.not_rel_types":["m.thread",""]}`, `{"m.relates_to":{"rel_type":"m.thread"}}`, false},
+		{`{"org.matrix.msc3874.not_rel_types":["m.thread",""]}`, `{}`, true},
+		{`{"org.matrix.msc3874.rel_types":["m.a","m.b"],"org.matrix.msc3874.not_rel_types":["m.b"]}`, `{"m.relates_to":{"rel_type":"m.b"}}`, false},
+	} {
+		f, err := filter.ParseRoomEvents([]byte(c.filter))
+		require.NoError(t, err)
+		require.Equal(t, c.passes, f.PassEvent("!a:b", "m.room.message", "@a:b", []byte(c.content)), "%s: %s", c.filter, c.content)
+		require.False(t, f.All())
+	}
+}
+
+func TestEventFields(t *testing.T) {
+	const event = `{"content":{"a.b":1,"a\\b":2,"body":"x","m.relates_to":{"event_id":"$a","rel_type":"m.thread"}},"event_id":"$e","type":"t"}`
+	for _, c := range []struct{ fields, want string }{
+		{`["type"]`, `{"type":"t"}`},
+		{`["content.body"]`, `{"content":{"body":"x"}}`},
+		{`["content.body","event_id"]`, `{"content":{"body":"x"},"event_id":"$e"}`},
+		{`["content","content.body"]`, `{"content":{"a.b":1,"a\\b":2,"body":"x","m.relates_to":{"event_id":"$a","rel_type":"m.thread"}}}`},
+		{`["content.body","content"]`, `{"content":{"a.b":1,"a\\b":2,"body":"x","m.relates_to":{"event_id":"$a","rel_type":"m.thread"}}}`},
+		{`["content.m\\.relates_to.rel_type"]`, `{"content":{"m.relates_to":{"rel_type":"m.thread"}}}`},
+		{`["content.a\\.b","content.a.b"]`, `{"content":{"a.b":1}}`},
+		{`["content.a\\\\b"]`, `{"content":{"a\\b":2}}`},
+		{`["content.a\\b"]`, `{"content":{"a\\b":2}}`}, // another escape is no escape
+		{`["content.body.x","nothing",".",""]`, `{}`},
+		{`[]`, event},
+	} {
+		f, err := filter.Parse([]byte(`{"event_fields":` + c.fields + `}`))
+		require.NoError(t, err)
+		require.Equal(t, c.want, string(f.AppendPicked(nil, []byte(event))), c.fields)
+	}
 }
 
 func TestGlobAgainstRegexp(t *testing.T) {
@@ -67,10 +107,11 @@ func TestGlobAgainstRegexp(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"room":{"timeline":{"limit":7,"types":["m.*"]}}}`))
+	f.Add([]byte(`{"event_fields":["content.body","a\\.b"],"room":{"timeline":{"limit":7,"types":["m.*"]}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if x, err := filter.Parse(b); err == nil {
 			_ = x.Room.Timeline.Pass("m.room.message", "@a:b")
+			_ = x.AppendPicked(nil, []byte(`{"content":{"body":"x"},"type":"t"}`))
 			require.LessOrEqual(t, x.TimelineLimit(), 1000)
 		}
 		if x, err := filter.ParseRoomEvents(b); err == nil {

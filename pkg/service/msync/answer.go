@@ -15,7 +15,7 @@ import (
 
 // answer makes the body. told is false if, after filtering, it says nothing.
 func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err error) {
-	if p.reads() {
+	if p.reads() || v.Filter.Room.Timeline.NeedsRelations() {
 		// Those who read the database take turns, lest many who come at once exhaust it.
 		select {
 		case v.e.slots <- struct{}{}:

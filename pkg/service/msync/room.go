@@ -145,7 +145,7 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
 	since, incremental := v.from(x.ref.Nid.Shard())
 	if x.held && !x.fresh {
-		return v.heldTimeline(x), nil
+		return v.heldTimeline(ctx, x)
 	}
 	above := roomdb.Beginning
 	var a *readdb.Access
@@ -160,13 +160,17 @@ func (v *view) timeline(ctx context.Context, x *part) (*stretch, error) {
 	return v.read(ctx, x, above, int64(v.to(x.ref.Nid.Shard())), a)
 }
 
-func (v *view) heldTimeline(x *part) *stretch {
+func (v *view) heldTimeline(ctx context.Context, x *part) (*stretch, error) {
+	related, err := v.e.Rooms.RelatedBy(ctx, x.ref.Nid, &v.Filter.Room.Timeline, x.events)
+	if err != nil {
+		return nil, err
+	}
 	// What the client reads backwards from is where the database would have it too; if nothing of what there is fits in, the end.
 	st := &stretch{before: int64(v.to(x.ref.Nid.Shard()))}
 	limit := v.Filter.TimelineLimit()
 	for i := len(x.events) - 1; i >= 0; i-- {
 		it := x.events[i]
-		shown := v.shown(x, it)
+		shown := v.shown(x, it, related)
 		if len(st.items) == limit {
 			if !shown {
 				continue
@@ -181,7 +185,7 @@ func (v *view) heldTimeline(x *part) *stretch {
 	}
 	slices.Reverse(st.items)
 	st.all = x.events
-	return st
+	return st, nil
 }
 
 // read reads what is told of a timeline from the database: the latest events of (above, upto]. With an access, only what it lets be
@@ -216,6 +220,10 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				return nil, err
 			}
 		}
+		related, err := v.e.Rooms.RelatedBy(ctx, x.ref.Nid, &v.Filter.Room.Timeline, items)
+		if err != nil {
+			return nil, err
+		}
 		for i, it := range items {
 			below = it.Ord
 			// The user's own going is told in any case.
@@ -223,7 +231,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				continue
 			}
 			if len(st.items) == limit {
-				if !v.shown(x, it) {
+				if !v.shown(x, it, related) {
 					continue
 				}
 				st.limited = true
@@ -233,7 +241,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				it.Membership = "join"
 			}
 			st.before = it.Ord - 1
-			if v.shown(x, it) {
+			if v.shown(x, it, related) {
 				st.items, st.start = append(st.items, it), it.StateBefore
 			}
 			if it.Gap { // what was there before does not lead up to it
@@ -251,23 +259,16 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 
 // shown tells whether an event of the timeline is told: it passes the filter, and is not a message of somebody whom the user
 // ignores.
-func (v *view) shown(x *part, it *readdb.Item) bool {
+func (v *view) shown(x *part, it *readdb.Item, related map[string]bool) bool {
 	if _, state := it.Event.StateKey(); !state && v.ignored[string(it.Event.Sender())] {
 		return false
 	}
-	return passes(&v.Filter.Room.Timeline, x.ref.RoomID, it)
+	return it.Passes(&v.Filter.Room.Timeline, x.ref.RoomID, related)
 }
 
 func (st *stretch) reversed() *stretch {
 	slices.Reverse(st.items)
 	return st
-}
-
-func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
-	return f.PassRoom(roomID) && f.PassEvent(it.Event.Type(), string(it.Event.Sender()), func() bool {
-		_, ok := canonjson.GetString(it.Event.Content(), "url")
-		return ok
-	})
 }
 
 func (v *view) appendTimeline(b []byte, st *stretch) []byte {
@@ -286,8 +287,15 @@ func (v *view) appendTimeline(b []byte, st *stretch) []byte {
 	return append(b, `,"limited":false}`...)
 }
 
-// appendEvent appends an event in the format that the filter asks for.
+// appendEvent appends an event in the format and with the members that the filter asks for.
 func (v *view) appendEvent(b []byte, it *readdb.Item) []byte {
+	if v.Filter.Picks() {
+		return v.Filter.AppendPicked(b, v.appendWhole(nil, it))
+	}
+	return v.appendWhole(b, it)
+}
+
+func (v *view) appendWhole(b []byte, it *readdb.Item) []byte {
 	if v.Filter.EventFormat == filter.FormatFederation {
 		return it.Event.AppendFederation(b, it.AppendUnsigned(nil, v.now))
 	}

@@ -42,7 +42,7 @@ func (v *view) state(ctx context.Context, x *part, st *stretch) ([]*readdb.Item,
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(items, func(it *readdb.Item) bool { return !passes(f, x.ref.RoomID, it) }), nil
+	return slices.DeleteFunc(items, func(it *readdb.Item) bool { return !it.Passes(f, x.ref.RoomID, nil) }), nil
 }
 
 func (v *view) after() bool { return v.StateAfter || v.StateAfterUnstable }

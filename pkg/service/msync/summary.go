@@ -68,8 +68,7 @@ func (v *view) summary(ctx context.Context, x *part, st *stretch) ([]byte, error
 // it may tell too much.
 func (v *view) summaryChange(x *part, st *stretch) (change, []string) {
 	if !x.held {
-		t := &v.Filter.Room.Timeline
-		whole := !st.limited && t.Empty() && t.ContainsURL == nil // all that happened is in the timeline
+		whole := !st.limited && v.Filter.Room.Timeline.All() // all that happened is in the timeline
 		if st.end == 0 || whole && !slices.ContainsFunc(st.items, isMember) {
 			return changeNone, nil
 		}

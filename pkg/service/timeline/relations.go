@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
-	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -299,38 +298,6 @@ func (r *Rooms) roots(
 		}
 	}
 	return items, nil
-}
-
-// related tells which events of a page have children as a filter wants them; nil if it does not ask.
-func (r *Rooms) related(ctx context.Context, a *readdb.Access, f *filter.RoomEventFilter, page []*readdb.Item) (map[string]bool, error) {
-	if !f.NeedsRelations() {
-		return nil, nil
-	}
-	out := make(map[string]bool)
-	atoms, err := r.atoms(ctx, a, nil, slices.Concat(f.RelatedByRelTypes, f.RelatedBySenders)...)
-	if err != nil {
-		return nil, err
-	}
-	var lists [2][]shard.Nid
-	for i, names := range [][]string{f.RelatedByRelTypes, f.RelatedBySenders} {
-		for _, n := range names {
-			if nid := atoms[n]; nid != 0 {
-				lists[i] = append(lists[i], nid)
-			}
-		}
-		if len(names) > 0 && len(lists[i]) == 0 {
-			return out, nil
-		}
-	}
-	ids := make([]string, len(page))
-	for i, it := range page {
-		ids[i] = string(it.Event.EventID())
-	}
-	found, err := r.db.Related(ctx, a.Ref.Nid, ids, lists[0], lists[1])
-	for _, e := range found {
-		out[e] = true
-	}
-	return out, err
 }
 
 // MutualRooms gives the rooms that the reader and another user are both in (spec: "GET …/mutual_rooms").

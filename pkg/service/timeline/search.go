@@ -346,7 +346,7 @@ func (x *searching) see(ctx context.Context, found []searchdb.Found) ([]hit, err
 		if err != nil {
 			return nil, err
 		}
-		related, err := x.Search.rooms.related(ctx, a, x.f, items)
+		related, err := x.Search.rooms.db.RelatedBy(ctx, a.Ref.Nid, x.f, items)
 		if err != nil {
 			return nil, err
 		}
@@ -354,7 +354,7 @@ func (x *searching) see(ctx context.Context, found []searchdb.Found) ([]hit, err
 			_, state := it.Event.StateKey()
 			switch {
 			case !visible[i], it.Ord > a.Until, !state && x.ignored[string(it.Event.Sender())]:
-			case !passes(x.f, a.Ref.RoomID, it), related != nil && !related[string(it.Event.EventID())]:
+			case !it.Passes(x.f, a.Ref.RoomID, related):
 			default:
 				h := &out[at[it.Nid]]
 				h.a, h.item = a, it

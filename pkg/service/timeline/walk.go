@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
-	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
@@ -147,7 +145,7 @@ func (w *walker) take(ctx context.Context, stored []roomdb.StoredEvent) (full bo
 	if err != nil {
 		return false, err
 	}
-	related, err := w.r.related(ctx, w.a, w.Filter, items)
+	related, err := w.r.db.RelatedBy(ctx, w.a.Ref.Nid, w.Filter, items)
 	if err != nil {
 		return false, err
 	}
@@ -158,7 +156,7 @@ func (w *walker) take(ctx context.Context, stored []roomdb.StoredEvent) (full bo
 		if w.end = it.Ord; w.Dir == Backward {
 			w.end--
 		}
-		if seen[i] && w.told(it) && (related == nil || related[string(it.Event.EventID())]) {
+		if seen[i] && w.told(it, related) {
 			w.items = append(w.items, it)
 		}
 	}
@@ -166,16 +164,9 @@ func (w *walker) take(ctx context.Context, stored []roomdb.StoredEvent) (full bo
 }
 
 // told tells whether an event passes the filter, and is no message of somebody whom the reader ignores.
-func (w *walker) told(it *readdb.Item) bool {
+func (w *walker) told(it *readdb.Item, related map[string]bool) bool {
 	if _, state := it.Event.StateKey(); !state && w.ignored[string(it.Event.Sender())] {
 		return false
 	}
-	return passes(w.Filter, string(w.Room), it)
-}
-
-func passes(f *filter.RoomEventFilter, roomID string, it *readdb.Item) bool {
-	return f.PassRoom(roomID) && f.PassEvent(it.Event.Type(), string(it.Event.Sender()), func() bool {
-		_, ok := canonjson.GetString(it.Event.Content(), "url")
-		return ok
-	})
+	return it.Passes(w.Filter, string(w.Room), related)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/relation"
 	"github.com/heddle-im/heddle/pkg/matrix/visibility"
@@ -344,4 +345,46 @@ func gather(user id.UserID, it *Item, children map[id.EventID][]*Item) *Item {
 // later tells whether of two replacements the first holds.
 func later(x, y *event.Event) bool {
 	return cmp.Or(cmp.Compare(x.OriginServerTS(), y.OriginServerTS()), cmp.Compare(x.EventID(), y.EventID())) > 0
+}
+
+// RelatedBy tells which events of a room, by their ids, have a child as a filter wants them; nil if it does not ask.
+func (r *Reader) RelatedBy(ctx context.Context, room shard.Nid, f *filter.RoomEventFilter, items []*Item) (map[string]bool, error) {
+	if !f.NeedsRelations() {
+		return nil, nil
+	}
+	out := make(map[string]bool)
+	if len(items) == 0 {
+		return out, nil
+	}
+	wanted := [][]string{f.RelatedByRelTypes, f.RelatedBySenders}
+	atoms, err := r.AtomsByName(ctx, room.Shard(), slices.Concat(wanted...))
+	if err != nil {
+		return nil, err
+	}
+	lists := make([][]shard.Nid, len(wanted))
+	for i, names := range wanted {
+		for _, n := range names {
+			if nid := atoms[n]; nid != 0 {
+				lists[i] = append(lists[i], nid)
+			}
+		}
+		if names != nil && len(lists[i]) == 0 { // an empty list wants nothing
+			return out, nil
+		}
+	}
+	ids := make([]string, len(items))
+	for i, it := range items {
+		ids[i] = string(it.Event.EventID())
+	}
+	found, err := r.Related(ctx, room, ids, lists[0], lists[1])
+	for _, e := range found {
+		out[e] = true
+	}
+	return out, err
+}
+
+// Passes tells whether an item passes a filter, of which related is what [Reader.RelatedBy] told.
+func (it *Item) Passes(f *filter.RoomEventFilter, roomID string, related map[string]bool) bool {
+	return f.PassEvent(roomID, it.Event.Type(), string(it.Event.Sender()), it.Event.Content()) &&
+		(related == nil || related[string(it.Event.EventID())])
 }

@@ -244,7 +244,10 @@ func (e *RoomEventFilter) passRelation(content []byte) bool {
 	if relates, _ := canonjson.Get(content, "m.relates_to"); canonjson.IsObject(relates) {
 		typ, related = canonjson.GetString(relates, "rel_type")
 	}
-	return (e.RelTypes == nil || related && slices.Contains(e.RelTypes, typ)) && !(related && slices.Contains(e.NotRelTypes, typ))
+	if related && slices.Contains(e.NotRelTypes, typ) {
+		return false
+	}
+	return e.RelTypes == nil || related && slices.Contains(e.RelTypes, typ)
 }
 
 // All tells whether every event of every room passes.

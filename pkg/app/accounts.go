@@ -9,6 +9,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
@@ -21,6 +22,8 @@ type caller interface {
 type accountDoer struct {
 	to     caller
 	shards shard.Map
+	// everywhere may be nil: then nobody is waited for.
+	everywhere *follow.Everywhere
 }
 
 // Do implements account.Doer.
@@ -36,6 +39,9 @@ func (d accountDoer) Do(ctx context.Context, key []byte, cmd account.Command) (a
 	}
 	if err := json.Unmarshal(b, &a); err != nil {
 		return a, fmt.Errorf("decode the answer to %s: %w", cmd.Method(), err)
+	}
+	if d.everywhere != nil && account.Revokes(cmd) && !a.Unchanged {
+		d.everywhere.Await(ctx, account.ShardOf(d.shards, cmd))
 	}
 	return a, nil
 }

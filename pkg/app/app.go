@@ -22,6 +22,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/store/schema"
 )
 
@@ -53,6 +54,8 @@ type Options struct {
 	NoShortCut bool
 	// Reads is the highest feature level that this process reads; 0: the release's. For tests of two releases side by side.
 	Reads int32
+	// Hears, if set, is called with what the worker hears of the log, before the worker goes by it. For tests of one that is slow to hear.
+	Hears func(b follow.Batch)
 	// Counter counts the statements of the pools. For tests.
 	Counter *pg.QueryCounter
 }

@@ -296,6 +296,15 @@ func stopWithin(ctx context.Context, stop func(context.Context) error) {
 	_ = stop(ctx)
 }
 
+// living gives the names of all workers who live.
+func (b *base) living() []string {
+	var names []string
+	for _, w := range b.members.Live() {
+		names = append(names, w.Instance)
+	}
+	return names
+}
+
 // hasRole tells whether this process does what the role stands for.
 func (b *base) hasRole(r config.Role) bool {
 	switch b.opts.Kind {

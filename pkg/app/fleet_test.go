@@ -17,6 +17,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/app/buildinfo"
 	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -30,6 +31,8 @@ type fleet struct {
 	db  *pgtest.DB
 	// reads is the feature level that the workers to be started read; 0: this release's.
 	reads int32
+	// hears is called with what the workers to be started hear of the log.
+	hears func(follow.Batch)
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -84,7 +87,7 @@ func (f *fleet) start(t *testing.T, kind Kind, name string) *worker {
 	cfg.Listen.HTTP, cfg.Listen.Ops = freePort(t), freePort(t)
 	w := &worker{}
 	var err error
-	w.App, err = New(t.Context(), cfg, Options{Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w, Reads: f.reads})
+	w.App, err = New(t.Context(), cfg, Options{Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w, Reads: f.reads, Hears: f.hears})
 	require.NoError(t, err)
 	require.NoError(t, w.Start(t.Context()))
 	t.Cleanup(func() { w.stop(t) })

@@ -70,7 +70,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	front := account.NewFront(s.server, s.shards, s.accountConfig(), accountDoer{to: s.to, shards: s.shards}, s.accounts, passwords, s.secret, s.now)
+	front := account.NewFront(s.server, s.shards, s.accountConfig(), accountDoer{to: s.to, shards: s.shards, everywhere: s.everywhere}, s.accounts, passwords, s.secret, s.now)
 	front.LimitGuesses(s.limiter)
 	front.Reserve(func(u id.UserID) bool { return s.services.UserReserved(u, nil) })
 	users, handlers, err := accountHandlersOf(s, front)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
@@ -52,8 +53,9 @@ type shared struct {
 	// to is how requests reach a shard's writer: over the wire, or by the short cut if a master is in this process.
 	to caller
 
-	ears     []ear
-	follower *follow.Follower
+	ears       []ear
+	follower   *follow.Follower
+	everywhere *follow.Everywhere
 }
 
 // ear is a part that hears the log. Apply and Reset are called from the follower's goroutine, one at a time.
@@ -99,6 +101,9 @@ func newShared(b *base) (*shared, error) {
 	s.follower = follow.New(follow.Config{}, follow.Options{
 		Source: s.logs, Stream: s.stream, Consumer: (*fan)(s), Filter: s.wants, Log: b.log,
 	})
+	s.everywhere = follow.NewEverywhere(context.Background(), follow.EverywhereOptions{
+		Bus: b.bus, Self: b.cfg.Instance, Live: b.living, Heads: s.index, Applied: s.follower, Log: b.log,
+	})
 	reg, metrics := b.tel.Metrics.Registerer(), s.follower.Metrics("worker")
 	reg.MustRegister(metrics)
 	s.onClose(func() { reg.Unregister(metrics) })
@@ -124,11 +129,19 @@ func (s *shared) wants(k entry.Kind, room shard.Nid, subject []byte) bool {
 }
 
 // Start implements lifecycle.Service.
-func (s *shared) Start(ctx context.Context) error { return s.follower.Start(ctx) }
+func (s *shared) Start(ctx context.Context) error {
+	if err := s.follower.Start(ctx); err != nil {
+		return err
+	}
+	if err := s.everywhere.Start(ctx); err != nil {
+		return errors.Join(err, s.follower.Stop(ctx))
+	}
+	return nil
+}
 
 // Stop implements lifecycle.Service.
 func (s *shared) Stop(ctx context.Context) error {
-	err := s.follower.Stop(ctx)
+	err := errors.Join(s.everywhere.Stop(ctx), s.follower.Stop(ctx))
 	s.index.Stop()
 	return err
 }
@@ -141,6 +154,9 @@ type fan shared
 
 // Apply implements follow.Consumer.
 func (f *fan) Apply(ctx context.Context, b follow.Batch) error {
+	if f.opts.Hears != nil {
+		f.opts.Hears(b)
+	}
 	for _, e := range f.ears {
 		if err := e.apply(ctx, b); err != nil {
 			return err

@@ -253,6 +253,15 @@ type Answer struct {
 	NextLink string `json:"next_link,omitempty"`
 }
 
+// Revokes tells whether a command takes access away from whoever holds it: what it revoked is to be good nowhere once it is answered.
+func Revokes(cmd Command) bool {
+	switch cmd.(type) {
+	case *Logout, *Deactivate:
+		return true
+	}
+	return false
+}
+
 // all gives an empty command of each kind.
 func all() []Command {
 	return []Command{

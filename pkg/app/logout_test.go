@@ -1,0 +1,62 @@
+package app
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/shardlog/follow"
+)
+
+// Whoever logged out is unknown to every worker from then on, whichever remembered the token: by logging out, by another device, or as an
+// account that is no more.
+func TestLoggedOutEverywhere(t *testing.T) {
+	f := newFleet(t)
+	m := f.start(t, Master, "m")
+	f.owns(t, "m")
+	f.hears = func(b follow.Batch) { // they are slow to hear of it
+		if len(b.Entries) > 0 {
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // that is what is tested
+		}
+	}
+	workers := []*worker{m, f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2"), f.start(t, FederationReader, "f")}
+	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers) }, patient, 20*time.Millisecond)
+	const client = "/_matrix/client/v3"
+	auth := `"auth":{"type":"m.login.password","identifier":{"type":"m.id.user","user":%q},"password":"correct horse"}`
+	for round := range 2 {
+		name := fmt.Sprint("u", round)
+		self := fmt.Sprintf(auth, name)
+		_, a, _ := m.call(t, "POST", client+"/register", "",
+			`{"username":"`+name+`","password":"correct horse","auth":{"type":"m.login.dummy"}}`)
+		keeper := a["access_token"].(string)
+		for _, way := range []struct{ path, body, by string }{
+			{"/logout", `{}`, "gone"},
+			{"/delete_devices", `{"devices":["GONE"],` + self + `}`, "keeper"},
+			{"/logout/all", `{}`, "gone"},
+			{"/account/deactivate", `{` + self + `}`, "gone"},
+		} {
+			login := func(device string) string {
+				status, a, _ := m.call(t, "POST", client+"/login", "", `{"type":"m.login.password","device_id":"`+device+
+					`","identifier":{"type":"m.id.user","user":"`+name+`"},"password":"correct horse"}`)
+				require.Equal(t, 200, status, "%v", a)
+				return a["access_token"].(string)
+			}
+			gone := login("GONE")
+			if way.by == "keeper" {
+				keeper = login("KEEPER")
+			}
+			for _, w := range workers {
+				status, _, _ := w.call(t, "GET", client+"/account/whoami", gone, "")
+				require.Equal(t, 200, status)
+			}
+			status, a, _ := m.call(t, "POST", client+way.path, map[string]string{"gone": gone, "keeper": keeper}[way.by], way.body)
+			require.Equal(t, 200, status, "%v", a)
+			for _, w := range workers[1:] {
+				status, _, _ := w.call(t, "GET", client+"/sync", gone, "")
+				require.Equal(t, 401, status, "%s on %s", way.path, w.base.cfg.Instance)
+			}
+		}
+	}
+}

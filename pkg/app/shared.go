@@ -37,6 +37,7 @@ type shared struct {
 	logs     *logdb.DB
 	stream   *follow.BusStream
 	index    *follow.Index
+	replica  *logdb.Replica
 	sessions *account.Sessions
 	limiter  *auth.Limits
 	client   *rpc.Client
@@ -67,13 +68,14 @@ type ear struct {
 
 func newShared(b *base) (*shared, error) {
 	s := &shared{
-		base: b, accounts: accountdb.NewReader(b.db.Primary), e2ee: e2eedb.NewReader(b.db.Primary), words: searchdb.NewReader(b.db.Primary), rooms: roomdb.NewReader(b.db.Primary),
+		base: b, accounts: accountdb.NewReader(b.db.Reads()), e2ee: e2eedb.NewReader(b.db.Primary), words: searchdb.NewReader(b.db.Reads()), rooms: roomdb.NewReader(b.db.Reads()),
 		logs: logdb.NewDB(b.db, b.shards.Count()), stream: follow.NewBusStream(b.bus),
 	}
 	s.index = follow.NewIndex(s.logs)
 	if err := s.openServices(); err != nil {
 		return nil, err
 	}
+	s.replica = logdb.NewReplica(b.db, b.shards.Count(), s.index.Heads, b.log)
 	s.sessions = account.NewSessions(b.cfg.ServerName, b.shards, s.accounts, b.budget, b.now)
 	s.hear(ear{
 		wants: func(k entry.Kind, _ shard.Nid, subject []byte) bool { return s.sessions.Concerned(k, string(subject)) },

@@ -36,7 +36,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	who := newPresence(s)
 	engine := msync.New(context.Background(), msync.Options{
 		Connections: connections, Shards: s.shards, Rooms: rooms, Accounts: s.accounts, Push: pushdb.NewReader(s.db.Primary), Keys: s.e2ee,
-		Acks: acks{e2eeFront(s)}, Budget: s.budget, Gate: s.gate, Presence: who, Now: s.now, Log: s.log,
+		Acks: acks{e2eeFront(s)}, Budget: s.budget, Gate: s.gate, Replica: s.replica, Presence: who, Now: s.now, Log: s.log,
 	}, (*syncLog)(s))
 	s.hear(ear{wants: engine.Wants, apply: engine.Apply, reset: engine.Reset})
 	group.Add("sync", engine)
@@ -61,7 +61,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 		Server: s.base.server, Shards: s.shards, DB: s.fed, Rooms: s.rooms, Writer: s.writerOf(), Remote: s.remote, Keys: s.keySource, Log: s.log,
 	})
 	group.Add("backfill", filler)
-	shown := timeline.New(rooms, s.accounts, s.now).Filling(filler)
+	shown := timeline.New(rooms, s.accounts, s.now).Filling(filler).Replicated(s.replica)
 	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
 	help := s.cfg.Support
 	maps.Copy(p.handlers, read.Support{

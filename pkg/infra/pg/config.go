@@ -16,7 +16,10 @@ type Config struct {
 	// DSN is the primary, as a URL or key=value list. Several hosts may be
 	// given; the one that accepts writes is used.
 	DSN string `koanf:"dsn" secret:"true"`
-	// ReadDSN is a replica for reads that can wait for it. Empty: the primary.
+	// ReadDSN is a hot standby, one server, that reads are done on which it is
+	// known to have replayed the log for: first syncs, pages of rooms' history
+	// and searches. All else, and what it has not, is read from the primary.
+	// Empty: everything is.
 	ReadDSN string `koanf:"read_dsn" secret:"true"`
 	// MaxConns bounds each pool. Default 20.
 	MaxConns int32 `koanf:"max_conns"`

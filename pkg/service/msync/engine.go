@@ -42,7 +42,12 @@ type Presence interface {
 	News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) bool
 }
 
-// Options are what an Engine needs. Presence and Log may be nil.
+// Replica has what only reads done where there is a replica that has the log that far. *logdb.Replica is one.
+type Replica interface {
+	Read(ctx context.Context, upto shard.Heads, read func(ctx context.Context) error) error
+}
+
+// Options are what an Engine needs. Presence, Replica and Log may be nil.
 type Options struct {
 	Shards   shard.Map
 	Rooms    *readdb.Reader
@@ -55,9 +60,11 @@ type Options struct {
 	Connections ConnectionStore
 	Budget      *cache.Budget
 	Gate        *cache.Gate // nil: none
-	Presence    Presence
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Replica is where first syncs read.
+	Replica  Replica
+	Presence Presence
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // How much is kept, and for how long.

@@ -148,7 +148,16 @@ func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, 
 	if !over && plan.empty() {
 		return nil, false, nil
 	}
-	body, told, err := v.answer(ctx, plan)
+	var told bool
+	if v.since == nil && p.e.Replica != nil {
+		upto := shard.Heads{Incarnation: v.upper.Incarnation, Positions: v.upper.Positions.Clone()}
+		err = p.e.Replica.Read(ctx, upto, func(ctx context.Context) (err error) {
+			body, told, err = v.answer(ctx, v.plan()) // each try has a plan of its own, which an answer adds to
+			return err
+		})
+	} else {
+		body, told, err = v.answer(ctx, plan)
+	}
 	if err != nil || told || over {
 		return body, true, err
 	}

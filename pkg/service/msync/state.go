@@ -230,7 +230,7 @@ func (v *view) memberEvents(ctx context.Context, x *part, users []string) ([]*re
 		out = append(out, it)
 		v.e.mu.Lock()
 		// If something happened in the room since, this may be outdated already.
-		if r := v.e.rooms[x.ref.Nid]; r != nil && r.last == last && len(r.senders) < maxSenders {
+		if r := v.e.rooms[x.ref.Nid]; r != nil && r.last == last && v.hasRead(x.ref.Nid, last) && len(r.senders) < maxSenders {
 			r.senders[name.StateKey] = it
 		}
 		v.e.mu.Unlock()

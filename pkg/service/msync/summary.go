@@ -100,6 +100,11 @@ func (v *view) summaryChange(x *part, st *stretch) (change, []string) {
 // counts tells whether a membership is counted by the summary.
 func counts(membership string) bool { return membership == "join" || membership == "invite" }
 
+// hasRead tells whether what was read has all that was heard of a room up to there: a replica has what the answer is for, and perhaps no more.
+func (v *view) hasRead(nid shard.Nid, last shard.Pos) bool {
+	return v.e.Replica == nil || v.since != nil || last <= v.to(nid.Shard())
+}
+
 // summaryOf gives a room's summary, remembered until a member event.
 func (v *view) summaryOf(ctx context.Context, nid shard.Nid) (*summary, error) {
 	v.e.mu.Lock()
@@ -128,7 +133,7 @@ func (v *view) summaryOf(ctx context.Context, nid shard.Nid) (*summary, error) {
 	}
 	v.e.mu.Lock()
 	defer v.e.mu.Unlock()
-	if r := v.e.rooms[nid]; r != nil && r.last == last {
+	if r := v.e.rooms[nid]; r != nil && r.last == last && v.hasRead(nid, last) {
 		r.summary = s
 	}
 	return s, nil

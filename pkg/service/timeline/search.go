@@ -144,7 +144,15 @@ type searching struct {
 }
 
 // Events finds events that the reader may see. The answer is the JSON of room_events.
-func (s *Search) Events(ctx context.Context, v Viewer, q SearchQuery) ([]byte, error) {
+func (s *Search) Events(ctx context.Context, v Viewer, q SearchQuery) (found []byte, err error) {
+	err = s.rooms.replica.ReadNow(ctx, func(ctx context.Context) error {
+		found, err = s.events(ctx, v, q)
+		return err
+	})
+	return found, err
+}
+
+func (s *Search) events(ctx context.Context, v Viewer, q SearchQuery) ([]byte, error) {
 	x := &searching{Search: s, v: v, q: &q, f: q.Filter, rooms: map[shard.Nid]*readdb.Access{}}
 	if x.f == nil {
 		x.f = &filter.RoomEventFilter{}

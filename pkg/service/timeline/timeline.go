@@ -39,6 +39,7 @@ type Rooms struct {
 	accounts *accountdb.Reader
 	now      func() time.Time
 	filler   Filler // nil: what is missing stays missing
+	replica  Replica
 }
 
 // Filler fetches what a room's timeline lacks of events of other servers. It is *inbound.Filler.
@@ -51,13 +52,36 @@ type Filler interface {
 
 // New makes a Rooms.
 func New(db *readdb.Reader, accounts *accountdb.Reader, now func() time.Time) *Rooms {
-	return &Rooms{db: db, accounts: accounts, now: now}
+	return &Rooms{db: db, accounts: accounts, now: now, replica: here{}}
 }
 
 // Filling gives a Rooms that has what is missing fetched when somebody reads that far back.
 func (r *Rooms) Filling(f Filler) *Rooms {
 	with := *r
 	with.filler = f
+	return &with
+}
+
+// Replica has what only reads done where there is a replica that has all that is committed. *logdb.Replica is one.
+type Replica interface {
+	ReadNow(ctx context.Context, read func(ctx context.Context) error) error
+	// Away tells whether a context's reads go there. What fails there is done again where all is.
+	Away(ctx context.Context) bool
+}
+
+// here is where there is no replica.
+type here struct{}
+
+func (here) ReadNow(ctx context.Context, read func(ctx context.Context) error) error {
+	return read(ctx)
+}
+
+func (here) Away(context.Context) bool { return false }
+
+// Replicated gives the same Rooms that has pages and searches read from a replica.
+func (r *Rooms) Replicated(replica Replica) *Rooms {
+	with := *r
+	with.replica = replica
 	return &with
 }
 
@@ -112,7 +136,15 @@ type Page struct {
 }
 
 // Messages gives a page of a room's timeline (spec: "GET …/messages").
-func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) ([]byte, error) {
+func (r *Rooms) Messages(ctx context.Context, v Viewer, p Page) (page []byte, err error) {
+	err = r.replica.ReadNow(ctx, func(ctx context.Context) error {
+		page, err = r.messages(ctx, v, p)
+		return err
+	})
+	return page, err
+}
+
+func (r *Rooms) messages(ctx context.Context, v Viewer, p Page) ([]byte, error) {
 	a, err := r.access(ctx, p.Room, v)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package timeline
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -47,6 +48,8 @@ func (w *walker) turned(p *Page, from, to int64) *walker {
 	return &walker{Page: p, r: w.r, a: w.a, v: w.v, ignored: w.ignored, from: from, to: to}
 }
 
+var errGap = errors.New("events are missing that only the primary can be asked for")
+
 // Bounds of what one page has fetched from other servers.
 const (
 	maxFills     = 12
@@ -73,6 +76,9 @@ func (w *walker) read(ctx context.Context, count int) (stored []roomdb.StoredEve
 		gaps, err := w.r.db.Gaps(ctx, w.a.Ref.Nid, min(from, roomdb.End-1)+1, low, 1)
 		if err != nil || len(gaps) == 0 {
 			return stored, false, err
+		}
+		if w.r.replica.Away(ctx) { // what is fetched has no entry in the log, by which it would be known to be there
+			return nil, false, errGap
 		}
 		if w.fills < maxFills {
 			w.fills++

@@ -98,7 +98,7 @@ func TestEverywhere(t *testing.T) {
 	require.True(t, h.workers["a"].Await(t.Context(), 0), "of another shard")
 }
 
-// Who does not answer, or cannot be asked, is not waited for for long.
+// Who does not answer, or cannot be asked, is waited for a short while only.
 func TestEverywhereButWhereNobodyAnswers(t *testing.T) {
 	h := newHall(t, 100*time.Millisecond, "a", "b")
 	h.places["b"].reach(6)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,6 +132,28 @@ func (s *OwnServer) Restore(backup string) {
 		var recovering bool
 		return conn.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
 	}, timeout, 20*time.Millisecond)
+}
+
+// Standby starts a server that follows this one by streaming replication. This one is stopped for a moment: nobody may be connected yet.
+func (s *OwnServer) Standby() *OwnServer {
+	s.t.Helper()
+	s.Stop()
+	dir := s.Backup()
+	s.Start()
+	signal, conf := filepath.Join(dir, "standby.signal"), filepath.Join(dir, "postgresql.auto.conf")
+	require.NoError(s.t, os.WriteFile(signal, nil, 0o600))
+	b, err := os.ReadFile(conf)
+	require.NoError(s.t, err)
+	from := strings.ReplaceAll(s.launcher.DSN("replication"), "'", "''")
+	require.NoError(s.t, os.WriteFile(conf, append(b, "primary_conninfo = '"+from+"'\n"...), 0o600))
+	s.run("chown", "--reference="+dir, signal, conf)
+	l, err := pg.NewLauncher(pg.LauncherConfig{DataDir: dir, Mode: pg.Crashable})
+	require.NoError(s.t, err)
+	x := &OwnServer{t: s.t, launcher: l, Dir: dir}
+	s.t.Cleanup(x.Stop)
+	x.Start()
+	x.DSN = l.DSN("")
+	return x
 }
 
 func (s *OwnServer) run(name string, args ...string) {

@@ -54,7 +54,7 @@ func TestReadingBack(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
-	for _, v := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V11, roomver.V12} {
+	for _, v := range versions {
 		t.Run("version "+string(v), func(t *testing.T) {
 			room := alice.Create(t, string(v), map[string]any{"preset": "public_chat", "name": "the attic"})
 			for i := range 120 {
@@ -271,25 +271,30 @@ func TestJumpToADateBeforeTheJoin(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
-	room := alice.Create(t, "11", map[string]any{"preset": "public_chat"})
-	var said []string
-	for i := range 140 {
-		said = append(said, alice.Say(t, room, fmt.Sprint("day ", i)))
+	for i, v := range versions {
+		t.Run("version "+string(v), func(t *testing.T) {
+			from, to := alice, bob
+			if i%2 == 1 {
+				from, to = bob, alice
+			}
+			room := from.Create(t, string(v), map[string]any{"preset": "public_chat"})
+			var said []string
+			for i := range 140 {
+				said = append(said, from.Say(t, room, fmt.Sprint("day ", i)))
+			}
+			wanted := from.Must(t, "GET", fedtest.RoomPath(room, "event", said[9]), nil)["origin_server_ts"].(float64)
+			to.Join(t, room, from.Home)
+			from.SeesMember(t, room, to, "join")
+			for _, dir := range []string{"f", "b"} {
+				a, status := v1(t, to, "/rooms/"+url.PathEscape(room)+fmt.Sprintf("/timestamp_to_event?dir=%s&ts=%.0f", dir, wanted))
+				require.Equal(t, 200, status)
+				require.InDelta(t, wanted, a["origin_server_ts"], 0.1)
+				around := to.Must(t, "GET", fedtest.RoomPath(room, "context", a["event_id"].(string))+"?limit=4", nil)
+				require.Len(t, around["events_before"], 2)
+				require.Len(t, around["events_after"], 2)
+			}
+			_, status := v1(t, to, "/rooms/"+url.PathEscape(room)+"/timestamp_to_event?dir=b&ts=1")
+			require.Equal(t, 404, status, "nothing was said then")
+		})
 	}
-	at := func(u *fedtest.User, event string) float64 {
-		return u.Must(t, "GET", fedtest.RoomPath(room, "event", event), nil)["origin_server_ts"].(float64)
-	}
-	wanted := at(alice, said[9])
-	bob.Join(t, room, one)
-	alice.SeesMember(t, room, bob, "join")
-	for _, dir := range []string{"f", "b"} {
-		a, status := v1(t, bob, "/rooms/"+url.PathEscape(room)+fmt.Sprintf("/timestamp_to_event?dir=%s&ts=%.0f", dir, wanted))
-		require.Equal(t, 200, status)
-		require.InDelta(t, wanted, a["origin_server_ts"], 0.1)
-		around := bob.Must(t, "GET", fedtest.RoomPath(room, "context", a["event_id"].(string))+"?limit=4", nil)
-		require.Len(t, around["events_before"], 2)
-		require.Len(t, around["events_after"], 2)
-	}
-	_, status := v1(t, bob, "/rooms/"+url.PathEscape(room)+"/timestamp_to_event?dir=b&ts=1")
-	require.Equal(t, 404, status, "nothing was said then")
 }

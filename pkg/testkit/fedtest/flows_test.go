@@ -20,12 +20,15 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
+// versions are those that the tests of what servers do together go through.
+var versions = []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V11, roomver.V12}
+
 // walk is a host's user and a guest's user, and the room that they meet in.
 type walk struct {
 	*testing.T
 	rules       *roomver.Rules
 	host, guest *fedtest.User
-	room        string
+	room, alias string
 }
 
 // Everything that two servers do together in a room, with each version and both ways.
@@ -36,17 +39,18 @@ func TestFlows(t *testing.T) {
 	three.Config.Federation.KeyServers = []string{string(two.Name)}
 	three.Start(app.AllInOne, "one")
 	alice, bob, carol := one.NewUser(t, "alice"), two.NewUser(t, "bob"), three.NewUser(t, "carol")
-	for _, v := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V11, roomver.V12} {
+	for _, v := range versions {
 		for name, p := range map[string][2]*fedtest.User{"there": {alice, bob}, "back": {bob, alice}} {
 			t.Run("version "+string(v)+" "+name, func(t *testing.T) {
 				w := &walk{T: t, rules: roomver.MustGet(v), host: p[0], guest: p[1]}
 				w.inviteAndJoin()
 				w.speak()
 				w.leaveAndReject()
-				w.alias()
+				w.byAlias()
 				w.kickAndBan()
 				w.knock()
 				w.restricted()
+				w.upgrade()
 			})
 		}
 	}
@@ -104,10 +108,11 @@ func (w *walk) leaveAndReject() {
 	w.guest.SeesRoom(w, w.room, "leave")
 }
 
-func (w *walk) alias() {
+func (w *walk) byAlias() {
 	w.host.Set(w, w.room, "m.room.join_rules", "", map[string]any{"join_rule": "public"})
 	name := strings.ToLower(url.QueryEscape(strings.Trim(w.Name(), "/")))
 	name = "#" + strings.NewReplacer("%", "", "/", "-").Replace(name) + ":" + string(w.host.Home.Name)
+	w.alias = name
 	w.host.Must(w, "PUT", "/directory/room/"+url.PathEscape(name), map[string]any{"room_id": w.room})
 	found := w.guest.Must(w, "GET", "/directory/room/"+url.PathEscape(name), nil)
 	require.Equal(w, w.room, found["room_id"])
@@ -176,6 +181,30 @@ func (w *walk) restricted() {
 	w.guest.Join(w, room, w.host.Home)
 	w.host.SeesMember(w, room, w.guest, "join")
 	fedtest.Agree(w, room, w.host, w.guest)
+	fedtest.Agree(w, w.room, w.host, w.guest)
+}
+
+// upgrade replaces the room, to which its guests are led and its name with them.
+func (w *walk) upgrade() {
+	a := w.host.Must(w, "POST", fedtest.RoomPath(w.room, "upgrade"), map[string]any{"new_version": string(w.rules.Version)})
+	next := a["replacement_room"].(string)
+	w.guest.Until(w, "tombstone", func(s *fedtest.Seen) bool {
+		return slices.ContainsFunc(s.Events[w.room], func(e fedtest.Event) bool {
+			return e.Type == "m.room.tombstone" && e.Content["replacement_room"] == next
+		})
+	})
+	fedtest.Agree(w, w.room, w.host, w.guest) // who may speak there is changed after that
+	status, _ := w.guest.Refused(w, "PUT", fedtest.RoomPath(w.room, "send", "m.room.message", "late"), map[string]any{"msgtype": "m.text", "body": "still here"})
+	require.Equal(w, 403, status)
+	w.guest.Join(w, next, w.host.Home)
+	w.host.SeesMember(w, next, w.guest, "join")
+	w.guest.SeesRoom(w, next, "join")
+	create := w.guest.Must(w, "GET", fedtest.RoomPath(next, "state", "m.room.create", ""), nil)
+	require.Equal(w, w.room, create["predecessor"].(map[string]any)["room_id"])
+	require.Equal(w, "weaving", w.guest.Must(w, "GET", fedtest.RoomPath(next, "state", "m.room.name", ""), nil)["name"])
+	require.Equal(w, next, w.guest.Must(w, "GET", "/directory/room/"+url.PathEscape(w.alias), nil)["room_id"], "the alias leads to the new room")
+	w.guest.Sees(w, next, w.host.Say(w, next, "the same people, another room"))
+	fedtest.Agree(w, next, w.host, w.guest)
 	fedtest.Agree(w, w.room, w.host, w.guest)
 }
 

@@ -164,6 +164,9 @@ func TestHostileEvents(t *testing.T) {
 			proto.AuthEvents = []id.EventID{p.Find(t, event.TypePowerLevels, "").EventID()}
 		}), false},
 		"no auth events": {changed(func(_ *testing.T, _ *fedtest.Place, proto *event.Proto) { proto.AuthEvents = nil }), false},
+		"signed after its key's end": {changed(func(_ *testing.T, _ *fedtest.Place, proto *event.Proto) {
+			proto.OriginServerTS = time.Now().Add(2 * time.Hour).UnixMilli()
+		}), true},
 		"the same auth event many times": {changed(func(_ *testing.T, p *fedtest.Place, proto *event.Proto) {
 			for range 6 {
 				proto.AuthEvents = append(proto.AuthEvents, p.Join.EventID())
@@ -194,11 +197,21 @@ func TestHostileEvents(t *testing.T) {
 		"a list":                  {raw(`[]`), false},
 		"null":                    {raw(`null`), false},
 		"a number":                {raw(`1e400`), false},
+		"an id of another server's": {changed(func(_ *testing.T, _ *fedtest.Place, proto *event.Proto) {
+			proto.EventID = id.EventID("$trust-me:" + string(s.home.Name))
+		}), true},
 	}
-	for _, version := range []roomver.Version{roomver.V10, roomver.V12} {
+	not := map[string]func(r *roomver.Rules) bool{ // of which versions a case is none
+		"signed after its key's end": func(r *roomver.Rules) bool { return !r.EnforceKeyValidity },
+		"an id of another server's":  func(r *roomver.Rules) bool { return r.EventIDs != roomver.EventIDGiven },
+	}
+	for _, version := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V12} {
 		p := s.enter(t, version, "mallory"+string(version))
 		s.home.NewUser(t, "warm"+string(version))
 		for name, c := range cases {
+			if not[name] != nil && not[name](p.Rules) {
+				continue
+			}
 			t.Run("version "+string(version)+" "+name, func(t *testing.T) {
 				before := s.home.Timeline(t, string(p.Room))
 				pdu := c.pdu(t, p)

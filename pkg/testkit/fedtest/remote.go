@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -58,9 +57,7 @@ func NewRemote(t testing.TB, ca *certtest.Authority) *Remote {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	r.Name = id.ServerName(s.Listener.Addr().String())
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}}
-	t.Cleanup(transport.CloseIdleConnections)
-	r.http = &http.Client{Transport: transport, Timeout: patience}
+	r.http = ca.Client(t)
 	r.Says("/_matrix/federation/v1/send/", `{"pdus":{}}`)
 	r.Handle("/_matrix/key/v2/server", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(r.Document(time.Hour)) })
 	return r

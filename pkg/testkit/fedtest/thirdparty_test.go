@@ -22,7 +22,7 @@ func TestInvitedByAnAddress(t *testing.T) {
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob, eve := one.NewUser(t, "alice"), two.NewUser(t, "bob"), one.NewUser(t, "eve")
 	identity := fedtest.NewRemote(t, ca)
-	for _, v := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V11, roomver.V12} {
+	for _, v := range versions {
 		t.Run("version "+string(v), func(t *testing.T) {
 			room := alice.Create(t, string(v), nil)
 			key := identity.Key.Public()

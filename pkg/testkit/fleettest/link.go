@@ -38,15 +38,15 @@ const (
 	linkGone
 )
 
-// NewLink makes a link by itself; it ends with the test.
-func NewLink(t testing.TB, name string, dial func() (net.Conn, error)) *Link {
+// NewLink makes a link by itself that listens at host, a name or address of this machine; it ends with the test.
+func NewLink(t testing.TB, host string, dial func() (net.Conn, error)) *Link {
 	t.Helper()
-	return newLink(t, name, dial)
+	return newLink(t, host, host, dial)
 }
 
-func newLink(t testing.TB, name string, dial func() (net.Conn, error)) *Link {
+func newLink(t testing.TB, name, host string, dial func() (net.Conn, error)) *Link {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	require.NoError(t, err)
 	l := &Link{Name: name, Addr: ln.Addr().String(), dial: dial, ln: ln, open: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	close(l.open)
@@ -191,7 +191,7 @@ func (f *Fleet) Link(name string) *Link {
 }
 
 func (f *Fleet) link(by, to string, dial func() (net.Conn, error)) *Link {
-	l := newLink(f.t, by+">"+to, dial)
+	l := newLink(f.t, by+">"+to, "127.0.0.1", dial)
 	f.links.mu.Lock()
 	f.links.all = append(f.links.all, l)
 	f.links.mu.Unlock()

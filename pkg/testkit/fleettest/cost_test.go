@@ -23,6 +23,7 @@ import (
 // variable BENCH_PROFILES names a directory, a profile of each worker over the section.
 type costs struct {
 	f        *fleettest.Fleet
+	prefix   string // of the names of what is reported
 	postgres int
 	began    map[string]time.Duration
 	profiles sync.WaitGroup
@@ -31,14 +32,20 @@ type costs struct {
 // startCosts begins the section. profile is how long the profiles take; the section should last at least as long.
 func startCosts(b *testing.B, f *fleettest.Fleet, profile time.Duration) *costs {
 	b.Helper()
+	return startCostsOf(b, f, "", profile)
+}
+
+// startCostsOf is startCosts of one of several deployments.
+func startCostsOf(b *testing.B, f *fleettest.Fleet, prefix string, profile time.Duration) *costs {
+	b.Helper()
 	var session int
 	require.NoError(b, f.Database.Open().Pool.QueryRow(b.Context(), `SELECT pg_backend_pid()`).Scan(&session))
-	c := &costs{f: f, postgres: parent(session)}
+	c := &costs{f: f, prefix: prefix, postgres: parent(session)}
 	if to := os.Getenv("BENCH_PROFILES"); to != "" {
 		for _, p := range f.Workers() {
 			c.profiles.Go(func() {
 				url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Ops, int(profile.Seconds()))
-				name := strings.ReplaceAll(b.Name(), "/", "_") + "." + p.Name + ".pprof"
+				name := strings.ReplaceAll(b.Name(), "/", "_") + "." + prefix + p.Name + ".pprof"
 				if resp, err := http.Get(url); err == nil {
 					defer resp.Body.Close()
 					raw, _ := io.ReadAll(resp.Body)
@@ -55,7 +62,7 @@ func startCosts(b *testing.B, f *fleettest.Fleet, profile time.Duration) *costs 
 func (c *costs) report(b *testing.B, n int) {
 	b.Helper()
 	for name, t := range c.now() {
-		b.ReportMetric(float64((t-c.began[name]).Microseconds())/float64(n), name+"-µs/op")
+		b.ReportMetric(float64((t-c.began[name]).Microseconds())/float64(n), c.prefix+name+"-µs/op")
 	}
 	c.profiles.Wait()
 }

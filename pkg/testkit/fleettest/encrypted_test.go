@@ -31,7 +31,7 @@ func federated(t testing.TB, spec fleettest.Spec, hosts ...string) []*fleettest.
 	var fleets []*fleettest.Fleet
 	for _, host := range hosts {
 		cert, key := ca.Certificate(host)
-		spec.Federation = &fleettest.Federation{Host: host, Cert: cert, Key: key, CA: ca.File}
+		spec.Federation = &fleettest.Federation{Host: host, Link: true, Cert: cert, Key: key, CA: ca.File}
 		fleets = append(fleets, fleettest.Start(t, bin, nats, spec))
 	}
 	return fleets

@@ -22,12 +22,11 @@ import (
 )
 
 // alone starts one deployment that other servers reach, and gives it as they see it.
-func alone(b *testing.B, ca *certtest.Authority, host string) (*fleettest.Fleet, *fedtest.Homeserver) {
-	b.Helper()
+func alone(t testing.TB, ca *certtest.Authority, host string, spec fleettest.Spec) (*fleettest.Fleet, *fedtest.Homeserver) {
+	t.Helper()
 	cert, key := ca.Certificate(host)
-	spec := one()
 	spec.Federation = &fleettest.Federation{Host: host, Cert: cert, Key: key, CA: ca.File}
-	f := fleettest.Start(b, binaries(b), nats, spec)
+	f := fleettest.Start(t, binaries(t), nats, spec)
 	return f, &fedtest.Homeserver{Name: id.ServerName(f.Name)}
 }
 
@@ -42,7 +41,7 @@ func BenchmarkInbound(b *testing.B) {
 
 func benchmarkInbound(b *testing.B, rooms int) {
 	ca := certtest.NewAuthority(b)
-	f, home := alone(b, ca, "localhost")
+	f, home := alone(b, ca, "localhost", one())
 	alice, err := fleettest.Register(b.Context(), f.URL, "alice")
 	require.NoError(b, err)
 	var remotes []*fedtest.Remote
@@ -119,12 +118,12 @@ func bareVerification(b *testing.B, r *fedtest.Remote, p *fedtest.Place) float64
 }
 
 // BenchmarkJoin has a user join a room of 20,000 members by way of another deployment, which has it from a third server. It reports how long the user
-// waits, and the most memory that the processes of the two deployments had.
+// waits, what each process spends on it, and the most memory that the processes of the two deployments had.
 func BenchmarkJoin(b *testing.B) {
 	members := number(b, "HEDDLE_TEST_MEMBERS", 20_000)
 	ca := certtest.NewAuthority(b)
-	near, _ := alone(b, ca, "localhost")
-	far, _ := alone(b, ca, "127.0.0.1")
+	near, _ := alone(b, ca, "localhost", one())
+	far, _ := alone(b, ca, "127.0.0.1", one())
 	remote := fedtest.NewRemote(b, ca)
 	bob, err := fleettest.Register(b.Context(), near.URL, "bob")
 	require.NoError(b, err)
@@ -143,11 +142,14 @@ func BenchmarkJoin(b *testing.B) {
 		begun := time.Now()
 		join(alice, p.Room, string(remote.Name))
 		first += time.Since(begun)
+		joining, serving := startCostsOf(b, near, "joining-", 5*time.Second), startCostsOf(b, far, "serving-", 5*time.Second)
 		b.StartTimer()
 		begun = time.Now()
 		join(bob, p.Room, far.Name)
 		second += time.Since(begun)
 		b.StopTimer()
+		joining.report(b, 1)
+		serving.report(b, 1)
 		var joined struct {
 			Joined map[string]json.RawMessage `json:"joined"`
 		}

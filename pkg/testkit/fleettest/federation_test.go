@@ -32,11 +32,11 @@ type pair struct {
 	sent  [2][]string // messages that were acknowledged, by sender
 }
 
-func newPair(t *testing.T) *pair {
+// newPair makes one that lasts for a while.
+func newPair(t *testing.T, lasting time.Duration) *pair {
 	t.Helper()
-	spec := fleettest.Spec{Masters: 1, Synchrotrons: 1, FederationReaders: 1}
-	p := &pair{t: t, fleets: federated(t, spec, "localhost", "127.0.0.1"), stop: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	p := &pair{t: t, fleets: federated(t, one(), "localhost", "127.0.0.1"), stop: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(t.Context(), lasting)
 	t.Cleanup(cancel)
 	p.ctx = ctx
 	for i, f := range p.fleets {
@@ -219,7 +219,7 @@ func (p *pair) finish() {
 // The federation-reader dies when it has taken events that are not in their room yet, while the master is about to write them: nothing is lost,
 // nothing comes twice.
 func TestFederationReaderKilledBetweenStagingAndCommit(t *testing.T) {
-	p := newPair(t)
+	p := newPair(t, 4*time.Minute)
 	for range 2 {
 		reader := p.fleets[0].Process("federation-reader-1")
 		p.held(0, staged(p), reader.Kill)
@@ -232,7 +232,7 @@ func TestFederationReaderKilledBetweenStagingAndCommit(t *testing.T) {
 // A master dies in the middle of a join, on the side that lets in and on the side that comes: the user's client asks again, and is in, once,
 // with the room's state.
 func TestMasterKilledDuringAJoin(t *testing.T) {
-	p := newPair(t)
+	p := newPair(t, 4*time.Minute)
 	for round := range 2 {
 		room := p.create()
 		for n := range 5 {

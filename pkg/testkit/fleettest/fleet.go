@@ -53,6 +53,8 @@ type Spec struct {
 type Federation struct {
 	// Host is the name by which it is called, localhost or an address of the loopback interface; a port is added to make the server's name.
 	Host string
+	// Link has other servers come through a [Link], "servers>nginx".
+	Link bool
 	// Cert and Key are files with a certificate for Host; CA is the authority that made it and those of the other servers.
 	Cert, Key, CA string
 }
@@ -113,7 +115,11 @@ func Start(t testing.TB, bin string, nats func(addr string) *exec.Cmd, spec Spec
 	federation, tlsAddr := "", ""
 	if spec.Federation != nil {
 		tlsAddr = FreeAddr(t)
-		_, port, err := net.SplitHostPort(tlsAddr)
+		called := tlsAddr
+		if spec.Federation.Link {
+			called = f.link("servers", "nginx", dialer("tcp", tlsAddr)).Addr
+		}
+		_, port, err := net.SplitHostPort(called)
 		require.NoError(t, err)
 		f.Name = net.JoinHostPort(spec.Federation.Host, port)
 		federation = fmt.Sprintf("federation: { ca_file: %q, allow_networks: [127.0.0.0/8, \"::1/128\"] }\n", spec.Federation.CA)

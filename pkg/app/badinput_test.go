@@ -37,6 +37,8 @@ func TestBadInput(t *testing.T) {
 	w.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	t.Cleanup(w.client.CloseIdleConnections)
 	require.Greater(t, len(w.fields), 40)
+	w.t = t
+	w.watch()
 
 	var served []string
 	for _, row := range route.Table() {
@@ -221,54 +223,59 @@ func (w *badInput) serves(row *route.Row, method string) bool {
 	return w.do(method, w.path(row)+"?timeout=x", "walk", []byte("{")).errcode != "M_UNRECOGNIZED"
 }
 
-// stored is a summary of the database: each change of what is durable makes rows, and moves the log.
-func (w *badInput) stored() string {
+// watch has the database note which tables were changed, by whoever: a row in table written for each row that was made, changed or removed
+// and committed. What a worker does by itself is left out: leases, cursors, indexes that come behind the log, and when a device was last seen.
+func (w *badInput) watch() {
+	_, err := w.db.Pool.Exec(w.t.Context(), `
+		CREATE UNLOGGED TABLE written (rel text NOT NULL);
+		CREATE FUNCTION note_written() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN INSERT INTO public.written VALUES (TG_TABLE_NAME || ' ' || TG_OP); RETURN NULL; END $$;
+		DO $$
+		DECLARE t text;
+		BEGIN
+			FOR t IN SELECT c.relname FROM pg_class c WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace
+				AND c.relname NOT IN ('written', 'worker', 'shard_lease', 'role_lease', 'cursor') AND c.relname !~ '^(search|directory)_'
+			LOOP
+				EXECUTE format('CREATE TRIGGER noted AFTER INSERT OR DELETE %s ON %I FOR EACH ROW EXECUTE FUNCTION note_written()',
+					CASE t WHEN 'device' THEN '' ELSE 'OR UPDATE' END, t);
+			END LOOP;
+		END $$`)
+	require.NoError(w.t, err)
+}
+
+// changes tells what was changed since it was asked last, empty if nothing was.
+func (w *badInput) changes() (out string) {
 	w.t.Helper()
-	var out string
 	require.NoError(w.t, w.db.Pool.QueryRow(w.t.Context(), `
-		SELECT string_agg(format('%s %s', c.relname, (xpath('/row/n/text()',
-			query_to_xml(format('SELECT count(*) AS n FROM %I', c.relname), false, true, '')))[1]), ', ' ORDER BY c.relname)
-			|| (SELECT ', log ' || string_agg(format('%s:%s', shard, pos), ' ' ORDER BY shard) FROM (SELECT shard, max(pos) AS pos FROM log GROUP BY shard) l)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND n.nspname = 'public' AND c.relname NOT IN ('worker', 'shard_lease', 'role_lease', 'cursor')
-			AND c.relname !~ '^(search|directory)_'`).Scan(&out)) // indexes come behind the log, at their own pace
+		WITH gone AS (DELETE FROM written RETURNING rel)
+		SELECT coalesce(string_agg(rel || ': ' || n, ', ' ORDER BY rel), '') FROM (SELECT rel, count(*) AS n FROM gone GROUP BY rel) g`).Scan(&out))
 	return out
 }
 
-// heads are the log's: nothing that is durable changes without an entry.
-func (w *badInput) heads() (out string) {
+// settle waits until nothing that goes on behind an answer changes anything any more.
+func (w *badInput) settle() {
 	w.t.Helper()
-	require.NoError(w.t, w.db.Pool.QueryRow(w.t.Context(),
-		`SELECT coalesce(string_agg((SELECT max(pos)::text FROM log WHERE shard = s), ' '), '') FROM generate_series(0, $1 - 1) s`, w.cfg.Shards).Scan(&out))
-	return out
-}
-
-// settled is what look sees when nothing that goes on behind an answer moves it any more.
-func (w *badInput) settled(look func() string) string {
-	w.t.Helper()
-	for before := look(); ; {
+	for w.changes() != "" {
 		select {
 		case <-time.After(30 * time.Millisecond):
 		case <-w.t.Context().Done():
-			return before
+			return
 		}
-		now := look()
-		if now == before {
-			return now
-		}
-		before = now
 	}
 }
 
 // refusing demands of everything that f asks that it is refused as f says, and that nothing is stored.
 func (w *badInput) refusing(f func()) {
 	w.t.Helper()
-	before := w.settled(w.stored)
+	w.settle()
 	f()
-	if after := w.stored(); after != before {
-		if after = w.settled(w.stored); after != before {
-			w.fail("", "", "", nil, "something was stored although everything was refused\nbefore: %s\nafter:  %s", before, after)
-		}
+	if w.changes() == "" {
+		return
+	}
+	w.settle()
+	f()
+	if stored := w.changes(); stored != "" { // it was not what still went on behind an earlier answer
+		w.fail("", "", "", nil, "something was stored although everything was refused: %s", stored)
 	}
 }
 
@@ -397,33 +404,27 @@ func (w *badInput) syntax(row *route.Row, method string) {
 }
 
 // try asks with what may be refused or not, and demands of what is refused that it has stored nothing.
-func (w *badInput) try(method, path string, body []byte, before *string) badAnswer {
+func (w *badInput) try(method, path string, body []byte) badAnswer {
 	w.t.Helper()
 	a := w.send(method, path, bearer(w.token), body, int64(len(body)))
 	if method == http.MethodGet || a.status >= 500 {
 		return a
 	}
-	for again := false; ; again = true {
-		now := w.heads()
-		if a.status < 400 || now == *before {
-			*before = now
-			return a
-		}
-		if again { // it was not what still went on behind an earlier answer
-			w.fail(method, path, "", body, "%d %s\nrefused, and yet something was stored\nbefore: %s\nafter:  %s", a.status, cut(a.body), *before, now)
-			*before = w.settled(w.heads)
-			return a
-		}
-		*before = w.settled(w.heads)
-		a = w.send(method, path, bearer(w.token), body, int64(len(body)))
+	if w.changes() == "" || a.status < 400 {
+		return a
 	}
+	w.settle()
+	a = w.send(method, path, bearer(w.token), body, int64(len(body)))
+	if stored := w.changes(); stored != "" && a.status >= 400 { // it was not what still went on behind an earlier answer
+		w.fail(method, path, "", body, "%d %s\nrefused, and yet something was stored: %s", a.status, cut(a.body), stored)
+	}
+	return a
 }
 
 // paths asks with bad values for each variable of the path, the others being right.
 func (w *badInput) paths(row *route.Row, method string) {
 	segs, err := route.ParsePattern(row.Paths[0])
 	require.NoError(w.t, err)
-	before := w.settled(w.heads)
 	for _, s := range segs {
 		if s.Type == route.Literal {
 			continue
@@ -439,7 +440,7 @@ func (w *badInput) paths(row *route.Row, method string) {
 				}
 				return w.good(name)
 			})
-			a := w.try(method, path+quick(row), []byte("{}"), &before)
+			a := w.try(method, path+quick(row), []byte("{}"))
 			if slices.Contains([]string{"%FF", "%C3%28", "%ED%A0%80"}, bad) && a.status < 500 && a.errcode != "M_INVALID_PARAM" {
 				w.fail(method, path, "", nil, "%d %s, want M_INVALID_PARAM", a.status, cut(a.body))
 			}
@@ -457,7 +458,6 @@ func quick(row *route.Row) string {
 
 // queries asks with bad query parameters.
 func (w *badInput) queries(row *route.Row, method string) {
-	before := w.settled(w.heads)
 	body := []byte("{}")
 	if method == http.MethodGet {
 		body = nil
@@ -480,21 +480,20 @@ func (w *badInput) queries(row *route.Row, method string) {
 			if q := quick(row); q != "" {
 				sep = q + "&"
 			}
-			w.try(method, w.path(row)+sep+p+"="+v, body, &before)
+			w.try(method, w.path(row)+sep+p+"="+v, body)
 		}
 	}
 	for _, q := range []string{"?%", "?%zz", "?=&=&", "?a;b", "?" + strings.Repeat("a=b&", 5000), "?timeout=x", "?timeout=-1"} {
 		if row.Timeout == route.LongPoll && q[1] != 't' {
 			q += "&timeout=0"
 		}
-		w.try(method, w.path(row)+q, body, &before)
+		w.try(method, w.path(row)+q, body)
 	}
 }
 
 // bodies asks with objects whose members are named as the server's are and hold what they please: drawn at random, with a seed.
 func (w *badInput) bodies(row *route.Row, method string) {
 	rng := rand.New(rand.NewPCG(7, uint64(len(row.Name))))
-	before := w.settled(w.heads)
 	values := w.values()
 	draw := func(share float64) []byte {
 		var b bytes.Buffer
@@ -511,15 +510,15 @@ func (w *badInput) bodies(row *route.Row, method string) {
 		return b.Bytes()
 	}
 	for range 40 {
-		w.try(method, w.path(row), draw(0.3), &before)
+		w.try(method, w.path(row), draw(0.3))
 	}
 	for range 60 {
-		w.try(method, w.path(row), draw(0.03), &before)
+		w.try(method, w.path(row), draw(0.03))
 	}
 	for _, name := range w.fields { // each by itself, so that none hides another
 		v := values[rng.IntN(len(values))]
-		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, v), &before)
-		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, "\"a\\u0000b\""), &before)
+		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, v))
+		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, "\"a\\u0000b\""))
 	}
 }
 
@@ -538,21 +537,20 @@ func (w *badInput) spoilt(row *route.Row, method string) {
 	if !ok {
 		return
 	}
-	before := w.settled(w.heads)
 	for _, name := range w.fields {
 		for i, v := range []string{`"a\u0000b"`, `{"a":["\u0000"]}`, `["\u0000"]`} {
 			if i > 0 && row.Rate == route.RateLogin {
 				break // each of them takes the time of a password
 			}
 			if !strings.Contains(base, `"`+name+`":`) { // one name twice is another mistake
-				w.try(method, w.path(row), fmt.Appendf(nil, "{%s,%q:%s}", base, name, v), &before)
+				w.try(method, w.path(row), fmt.Appendf(nil, "{%s,%q:%s}", base, name, v))
 			}
 		}
 	}
 	for _, member := range regexp.MustCompile(`"[a-z_]+":("[^"]*"|[a-z0-9]+)`).FindAllString(base, -1) {
 		name, _, _ := strings.Cut(member, ":")
 		for _, v := range w.values() {
-			w.try(method, w.path(row), []byte("{"+strings.Replace(base, member, name+":"+v, 1)+"}"), &before)
+			w.try(method, w.path(row), []byte("{"+strings.Replace(base, member, name+":"+v, 1)+"}"))
 		}
 	}
 }

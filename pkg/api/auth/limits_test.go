@@ -50,9 +50,17 @@ func limited(t *testing.T, err error) {
 	require.Contains(t, w.Body.String(), `"retry_after_ms":`)
 }
 
-func TestLimitsAreByClientAndClass(t *testing.T) {
+// inBoth runs a test with limits in memory, and with limits in Redis.
+func inBoth(t *testing.T, f func(t *testing.T, url string)) {
+	t.Run("memory", func(t *testing.T) { f(t, "") })
+	t.Run("redis", func(t *testing.T) { f(t, redistest.New(t).URL) })
+}
+
+func TestLimitsAreByClientAndClass(t *testing.T) { inBoth(t, limitsAreByClientAndClass) }
+
+func limitsAreByClientAndClass(t *testing.T, url string) {
 	ctx := t.Context()
-	l := limits(t, "", auth.LimitsConfig{Enabled: true, Client: auth.Rates{route.RateLogin: slow, route.RateWrite: slow}})
+	l := limits(t, url, auth.LimitsConfig{Enabled: true, Client: auth.Rates{route.RateLogin: slow, route.RateWrite: slow}})
 	spend := func(class route.RateClass, c *auth.Caller) {
 		t.Helper()
 		require.NoError(t, l.Take(ctx, class, c))
@@ -88,9 +96,11 @@ func TestLimitsAreByClientAndClass(t *testing.T) {
 	})
 }
 
-func TestLimitsByRoom(t *testing.T) {
+func TestLimitsByRoom(t *testing.T) { inBoth(t, limitsByRoom) }
+
+func limitsByRoom(t *testing.T, url string) {
 	ctx := t.Context()
-	l := limits(t, "", auth.LimitsConfig{Enabled: true, Room: auth.Rates{route.RateMessage: slow}})
+	l := limits(t, url, auth.LimitsConfig{Enabled: true, Room: auth.Rates{route.RateMessage: slow}})
 	require.NoError(t, l.TakeRoom(ctx, route.RateMessage, "!a:x"))
 	require.NoError(t, l.TakeRoom(ctx, route.RateMessage, "!a:x"))
 	limited(t, l.TakeRoom(ctx, route.RateMessage, "!a:x"))

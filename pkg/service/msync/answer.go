@@ -95,10 +95,15 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 	body = append(body, '}', ',')
 	body = p.keyCounts.append(body)
 	body = append(body, `,"rooms":{`...)
-	for i, name := range []string{"join", "invite", "knock", "leave"} {
-		if i > 0 {
+	first := true
+	for _, name := range []string{"join", "invite", "knock", "leave"} {
+		if len(sections[name]) == 0 {
+			continue
+		}
+		if !first {
 			body = append(body, ',')
 		}
+		first = false
 		body = append(body, `"`+name+`":{`...)
 		for j, b := range sections[name] {
 			if j > 0 {

@@ -23,7 +23,7 @@ func (s *shared) accountConfig() account.Config {
 	r := s.cfg.Registration
 	c := account.Config{
 		Enabled: r.Enabled, SharedSecret: r.SharedSecret, RequireToken: r.RequireToken, Guests: r.Guests,
-		Email: s.cfg.Email.SMTP.Host != "", RequireEmail: r.RequireEmail,
+		Email: s.cfg.Email.SMTP.Host != "", RequireEmail: r.RequireEmail, Reserved: s.cfg.ServerNotices.Localpart,
 		Lifetimes: account.Lifetimes{
 			Access: s.cfg.Sessions.AccessTokenLifetime, Refreshable: s.cfg.Sessions.RefreshableAccessTokenLifetime,
 			Refresh: s.cfg.Sessions.RefreshTokenLifetime, Login: s.cfg.Sessions.LoginTokenLifetime,

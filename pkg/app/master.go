@@ -81,6 +81,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, meeting(s))
 	maps.Copy(p.handlers, write.NewMedia(s.media).Handlers())
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
+	maps.Copy(p.handlers, adminHandlers(s, front, writer))
 	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))
 	return p, nil
 }
@@ -115,7 +116,7 @@ func newWriting(s *shared) (*writing, error) {
 	})
 	w.rooms = room.NewHost(room.Options{
 		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Push: pushdb.NewReader(s.db.Primary), Preferences: listeners(s), Sets: s.fed,
-		Ephemeral: (*typing)(w), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
+		Ephemeral: (*typing)(w), Notices: s.noticesUser(), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
 	})
 	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)
 	handlers := accountHandlers(accounts)

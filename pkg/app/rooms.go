@@ -53,9 +53,12 @@ func (r retrying) Do(ctx context.Context, key []byte, cmd room.Command) (room.An
 	return a, err
 }
 
+// delays are the bounds of delayed events.
+func delays() delay.Config { return delay.Config{}.WithDefaults() }
+
 // addDelays has events sent that were asked for later.
 func addDelays(s *shared, group *lifecycle.Group, writer room.Writer) *delay.Engine {
-	e := delay.New(delay.Config{}, delay.Options{
+	e := delay.New(delays(), delay.Options{
 		Store: delaydb.NewDB(s.db.Primary), Send: write.SendDelayed(writer), Now: s.now, Metrics: s.tel.Metrics, Log: s.log,
 	})
 	group.Add("delayed events", e)
@@ -67,7 +70,7 @@ func roomHandlers(s *shared, front *account.Front, writer room.Writer, delays *d
 	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
-		Profiles: people, Directory: known, Threads: known, Upgrades: known, Services: s.services,
+		Profiles: people, Directory: known, Threads: known, Related: known, Upgrades: known, Services: s.services,
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
 		Delays:   delays,
 		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,

@@ -51,7 +51,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	away := newAbroad(s)
 	p.handlers = read.NewAccounts(read.AccountsOptions{
 		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, Email: s.cfg.Email.SMTP.Host != "",
-		OAuth: s.cfg.OAuth.Provide, Meets: s.meets(), Remote: away,
+		OAuth: s.cfg.OAuth.Provide, Meets: s.meets(), Remote: away, Previews: s.cfg.Media.URLPreviews.Enabled, Calls: s.calls(), Delays: delays(),
 	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
@@ -76,6 +76,12 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms, away), away).Handlers())
 	return p, nil
+}
+
+// calls are the servers over which calls go.
+func (s *shared) calls() read.Calls {
+	c := s.cfg.Calls
+	return read.Calls{TURN: c.TURN.URIs, Secret: c.TURN.SharedSecret, Lifetime: c.TURN.Lifetime, LiveKit: c.LiveKit, Now: s.now}
 }
 
 // hearTyping has the engine hear what is not in the log.

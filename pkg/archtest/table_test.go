@@ -136,6 +136,7 @@ var table = []row{
 	{"service/abroad", layerService, handlers}, // what users of this server do in rooms that are elsewhere
 	{"service/delay", layerService, handlers},
 	{"service/policy", layerService, []string{"app"}}, // what policy servers sign
+	{"service/notice", layerService, handlers},        // messages of those who run the server to its users
 	{"service/sender", layerService, []string{"app"}},
 	{"service/push", layerService, handlers},
 	{"service/rendezvous", layerService, handlers},

@@ -78,6 +78,10 @@ type Config struct {
 	Media Media `koanf:"media"`
 	// Presence is who is online.
 	Presence Presence `koanf:"presence"`
+	// Calls are the servers over which calls go.
+	Calls Calls `koanf:"calls"`
+	// ServerNotices are messages of those who run the server to its users, each in a room of their own. Server administrators send them.
+	ServerNotices ServerNotices `koanf:"server_notices"`
 	// Support is whom people ask for help: it is told in `/.well-known/matrix/support`, if any of it is set.
 	Support Support `koanf:"support"`
 	// Memory is the budget that all caches and windows of this process share.
@@ -308,6 +312,80 @@ type Presence struct {
 	Enabled bool `koanf:"enabled"`
 }
 
+// Calls are the servers over which calls go.
+type Calls struct {
+	// TURN is for calls between two, by way of a server that relays what cannot go directly.
+	TURN TURN `koanf:"turn"`
+	// LiveKit are the URLs of the services that let users of this server into calls of many (MatrixRTC over LiveKit), the preferred one first.
+	LiveKit []string `koanf:"livekit"`
+}
+
+// TURN is for calls between two, by way of a server that relays what cannot go directly.
+type TURN struct {
+	// URIs of the server, each beginning with `turn:` or `turns:`. Empty: there is none.
+	URIs []string `koanf:"uris"`
+	// SharedSecret is what the TURN server and this one both know: passwords are made of it, for one user and a time.
+	SharedSecret string `koanf:"shared_secret" secret:"true"`
+	// Lifetime is for how long a password is good.
+	Lifetime time.Duration `koanf:"lifetime"`
+}
+
+// Validate implements the check of a section.
+func (c Calls) Validate() error {
+	for _, u := range c.LiveKit {
+		if err := checkURL(u, "http", "https"); err != nil {
+			return fmt.Errorf("livekit: %w", err)
+		}
+	}
+	return nil
+}
+
+// Validate implements the check of a section.
+func (t TURN) Validate() error {
+	for _, u := range t.URIs {
+		if !strings.HasPrefix(u, "turn:") && !strings.HasPrefix(u, "turns:") {
+			return fmt.Errorf("uris: %q begins with neither turn: nor turns:", u)
+		}
+	}
+	switch {
+	case len(t.URIs) > 0 && t.SharedSecret == "":
+		return errors.New("shared_secret: must be set if uris is")
+	case t.Lifetime < time.Second:
+		return errors.New("lifetime: must be a second or more")
+	}
+	return nil
+}
+
+// ServerNotices are messages of those who run the server to its users, each in a room of their own.
+type ServerNotices struct {
+	// Localpart is the name of the user who sends them (`@name:server`). The account is made for the first notice, and nobody can log in to it. Empty:
+	// there are no notices.
+	Localpart string `koanf:"localpart"`
+	// DisplayName is what the user is called.
+	DisplayName string `koanf:"display_name"`
+	// AvatarURL is the user's picture, an `mxc:` URI.
+	AvatarURL string `koanf:"avatar_url"`
+	// RoomName is what new rooms are called.
+	RoomName string `koanf:"room_name"`
+	// RoomAvatarURL is the picture of new rooms, an `mxc:` URI.
+	RoomAvatarURL string `koanf:"room_avatar_url"`
+}
+
+// Validate implements the check of a section.
+func (n ServerNotices) Validate() error {
+	if n.Localpart != "" {
+		if _, err := id.ParseUserIDStrict("@" + n.Localpart + ":localhost"); err != nil {
+			return fmt.Errorf("localpart: %w", err)
+		}
+	}
+	for key, v := range map[string]string{"avatar_url": n.AvatarURL, "room_avatar_url": n.RoomAvatarURL} {
+		if v != "" && !strings.HasPrefix(v, "mxc://") {
+			return fmt.Errorf("%s: want an mxc:// URI", key)
+		}
+	}
+	return nil
+}
+
 // Support is whom people ask for help.
 type Support struct {
 	// Page is the URL of a page that helps.
@@ -382,8 +460,12 @@ func Default(embedded bool) Config {
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20, MaxRemote: 100 << 20, MaxPixels: 32_000_000, Thumbnails: defaultThumbnails(), URLPreviews: URLPreviews{Lifetime: time.Hour}},
 		Presence:   Presence{Enabled: true},
-		Memory:     Memory{Budget: Budget{}},
-		Log:        telemetry.LogConfig{Level: "info", Format: "json"},
+
+		Calls:         Calls{TURN: TURN{Lifetime: 24 * time.Hour}},
+		ServerNotices: ServerNotices{DisplayName: "Server notices", RoomName: "Server notices"},
+
+		Memory: Memory{Budget: Budget{}},
+		Log:    telemetry.LogConfig{Level: "info", Format: "json"},
 	}
 	if embedded {
 		c.ServerName = "localhost"

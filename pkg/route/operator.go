@@ -5,6 +5,9 @@ func operatorRows() []Row {
 	return []Row{
 		row("adminSharedSecretRegister", "GET POST", exact(synapsePrefix+"/v1/register"), Master, ByNone, AuthNone, RateRegister, BodySmall, Normal),
 		row("adminServerVersion", "GET", exact(synapsePrefix+"/v1/server_version"), Master, ByNone, AuthNone, RateNone, BodyNone, Normal),
+		// What is said to everybody is a request for each: it counts against no limit.
+		row("adminSendServerNotice", "POST", exact(synapsePrefix+"/v1/send_server_notice"), Master, ByUser, AuthAdmin, RateNone, BodyEvent, Normal),
+		row("adminSendServerNoticeTxn", "PUT", exact(synapsePrefix+"/v1/send_server_notice/{txnId}"), Master, ByUser, AuthAdmin, RateNone, BodyEvent, Normal),
 		row("admin", "GET POST PUT DELETE", exact(synapsePrefix+"/{path...}"), Master, ByUser, AuthAdmin, RateAdmin, BodyJSON, Slow),
 		// What an outside authentication service has done with the accounts that it keeps. The handlers ask for the secret of the two.
 		row("provisionQueryUser", "GET", exact(provisionPrefix+"/query_user"), Master, ByNone, AuthNone, RateNone, BodyNone, Normal),

@@ -108,7 +108,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"ssoCallback", "ssoContinue", "authFallback",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.getRoomComplexity", "federation.getExtremities",
-		"adminSharedSecretRegister", "adminServerVersion", "admin",
+		"adminSharedSecretRegister", "adminServerVersion", "admin", "adminSendServerNotice", "adminSendServerNoticeTxn",
 		"provisionQueryUser", "provisionUser", "provisionAvailable", "provisionDeleteUser", "provisionReactivateUser",
 		"provisionSetDisplayName", "provisionUnsetDisplayName", "provisionAllowReset", "provisionUpsertDevice", "provisionDeleteDevice",
 		"provisionRenameDevice", "provisionSyncDevices",

@@ -17,7 +17,7 @@ func userRows() []Row {
 		row("setProfileField", "PUT", v3("/profile/{userId}/{keyName}", unstable+"/uk.tcpip.msc4133/profile/{userId}/{keyName}"), Master, ByUser, AuthGuest, RateWrite, BodyJSON, Normal),
 		row("getProfileField", "GET", v3("/profile/{userId}/{keyName}", unstable+"/uk.tcpip.msc4133/profile/{userId}/{keyName}"), Synchrotron, ByNone, AuthNone, RateRead, BodyNone, Normal),
 		row("deleteProfileField", "DELETE", v3("/profile/{userId}/{keyName}", unstable+"/uk.tcpip.msc4133/profile/{userId}/{keyName}"), Master, ByUser, AuthGuest, RateWrite, BodySmall, Normal),
-		row("getUserProfile", "GET", v3("/profile/{userId}"), Synchrotron, ByNone, AuthNone, RateRead, BodyNone, Normal),
+		row("getUserProfile", "GET", v3("/profile/{userId}", unstable+"/uk.tcpip.msc4133/profile/{userId}"), Synchrotron, ByNone, AuthNone, RateRead, BodyNone, Normal),
 		row("setPresence", "PUT", v3("/presence/{userId}/status"), Synchrotron, ByUser, AuthUser, RateEphemeral, BodySmall, Normal),
 		row("getPresence", "GET", v3("/presence/{userId}/status"), Synchrotron, ByUser, AuthUser, RateRead, BodyNone, Normal),
 		row("getPushers", "GET", v3("/pushers"), Synchrotron, ByUser, AuthUser, RateRead, BodyNone, Normal),

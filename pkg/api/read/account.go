@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/delay"
 )
 
 // AccountsOptions are what the handlers of accounts answer from.
@@ -27,6 +28,12 @@ type AccountsOptions struct {
 	OAuth bool
 	// Meets tells that devices can meet for a login by QR code.
 	Meets bool
+	// Delays are the bounds of delayed events.
+	Delays delay.Config
+	// Calls are the servers over which calls go.
+	Calls Calls
+	// Previews tells that there are previews of URLs.
+	Previews bool
 	// Remote asks other servers for their users' profiles.
 	Remote Remote
 }
@@ -63,19 +70,11 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getPushRule":        a.pushRule,
 		"isPushRuleEnabled":  a.pushRuleEnabled,
 		"getPushRuleActions": a.pushRuleActions,
-		"getTurnServer":      nothing,
-		"getRtcTransports":   rtcTransports,
+		"getTurnServer":      a.o.Calls.turn,
+		"getRtcTransports":   a.o.Calls.transports,
 	}
 	maps.Copy(handlers, thirdParties())
 	return handlers
-}
-
-func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }
-
-// rtcTransports says over what calls go (MSC4143): nothing that this server knows of. Clients then ask the room's other members, or the
-// well-known file.
-func rtcTransports(w http.ResponseWriter, _ *http.Request) error {
-	return httpx.WriteJSON(w, http.StatusOK, map[string][]struct{}{"rtc_transports": {}})
 }
 
 // self gives the caller, after refusing a path that names another user.
@@ -91,7 +90,10 @@ func (a *Accounts) wellKnown(w http.ResponseWriter, _ *http.Request) error {
 	if a.o.BaseURL == "" {
 		return mxerr.New(mxerr.NotFound, "This server does not announce where it is")
 	}
-	known := map[string]map[string]string{"m.homeserver": {"base_url": a.o.BaseURL}}
+	known := map[string]any{"m.homeserver": map[string]string{"base_url": a.o.BaseURL}}
+	if foci := a.o.Calls.foci(); len(foci) > 0 { // of clients that do not ask for transports
+		known["org.matrix.msc4143.rtc_foci"] = foci
+	}
 	if a.o.OAuth { // of older clients; today's ask /auth_metadata
 		known["org.matrix.msc2965.authentication"] = map[string]string{"issuer": a.o.BaseURL + "/", "account": a.o.BaseURL + "/_matrix/oauth2/account"}
 	}

@@ -64,3 +64,6 @@ func thirdParties() httpx.Handlers {
 		"queryLocationByAlias": by("alias"), "queryUserByID": by("userid"),
 	}
 }
+
+// nothing is the answer of what has nothing to say.
+func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }

@@ -68,6 +68,7 @@ type RoomOptions struct {
 	Profiles  Profiles
 	Directory Directory
 	Threads   Threads
+	Related   Related
 	Upgrades  Upgrades
 	Services  *appservice.Registry
 	Reported  Reported

@@ -83,10 +83,23 @@ func (h *Rooms) event(w http.ResponseWriter, r *http.Request, in id.RoomID, cmd 
 	return httpx.WriteJSON(w, http.StatusOK, eventAnswer{a.Event})
 }
 
+// Related knows what relates to an event. It is *directory.Directory.
+type Related interface {
+	Related(ctx context.Context, room id.RoomID, parent id.EventID, relTypes []string, count int) ([]id.EventID, error)
+}
+
+// Bounds of what is redacted together with an event.
+const (
+	maxWithRelTypes = 50
+	maxWithRelated  = 500
+)
+
 func (h *Rooms) redact(w http.ResponseWriter, r *http.Request) error {
 	c := auth.Must(r.Context())
 	var q struct {
-		Reason string `json:"reason"`
+		Reason   string   `json:"reason"`
+		With     []string `json:"with_rel_types"`
+		Unstable []string `json:"org.matrix.msc3912.with_relations"`
 	}
 	if err := httpx.DecodeOptional(r, &q); err != nil {
 		return err
@@ -107,7 +120,42 @@ func (h *Rooms) redact(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	return h.event(w, r, target, cmd)
+	with := append(q.With, q.Unstable...)
+	if len(with) > maxWithRelTypes {
+		return mxerr.Newf(mxerr.InvalidParam, "with_rel_types has more than %d types", maxWithRelTypes)
+	}
+	if len(with) == 0 {
+		return h.event(w, r, target, cmd)
+	}
+	if err := h.limit(r.Context(), route.RateMessage, target); err != nil {
+		return err
+	}
+	a, err := h.do(r.Context(), cmd)
+	if err != nil {
+		return err
+	}
+	if err := h.redactRelated(r.Context(), cmd, with); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, eventAnswer{a.Event})
+}
+
+// redactRelated redacts what relates to a redacted event, as far as the user may (MSC3912). A client that was not answered asks again, with the
+// same transaction: the rest is then redacted.
+func (h *Rooms) redactRelated(ctx context.Context, cmd *room.Redact, relTypes []string) error {
+	events, err := h.o.Related.Related(ctx, cmd.Room, cmd.Target, relTypes, maxWithRelated)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		_, err := h.do(ctx, &room.Redact{
+			Room: cmd.Room, By: room.Origin{User: cmd.By.User, Device: cmd.By.Device}, Target: e, Reason: cmd.Reason,
+		})
+		if err != nil && !mxerr.Is(err, mxerr.Forbidden) && !mxerr.Is(err, mxerr.NotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (h *Rooms) setState(w http.ResponseWriter, r *http.Request) error {

@@ -53,6 +53,7 @@ func newStackOf(t testing.TB, cfg account.Config, change ...func(*write.RoomOpti
 	o := write.RoomOptions{
 		Server: roomtest.Server, Writer: w.Host, Accounts: s.front, Profiles: account.NewReader(w.Shards, s.accounts),
 		Directory: directory.New(w.Shards, w.Reader), Upgrades: directory.New(w.Shards, w.Reader),
+		Related:  directory.New(w.Shards, w.Reader),
 		Reported: write.Reported{User: account.NewReader(w.Shards, s.accounts).Exists, Room: directory.New(w.Shards, w.Reader).Known},
 		Now:      time.Now, Random: rand.Reader,
 	}

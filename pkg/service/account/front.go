@@ -35,6 +35,8 @@ type Config struct {
 	Guests bool
 	// Email has people give an e-mail address which they must confirm; RequireEmail demands one.
 	Email, RequireEmail bool
+	// Reserved is a localpart that nobody can register: that of who sends server notices.
+	Reserved string
 	// Terms are what people must agree to.
 	Terms []Policy
 	// Lifetimes says how long tokens last.
@@ -131,6 +133,9 @@ func (f *Front) CheckLocalpart(localpart string) (id.UserID, error) {
 	u, err := id.ParseUserIDStrict("@" + localpart + ":" + string(f.server))
 	if err != nil {
 		return "", mxerr.New(mxerr.InvalidUsername, "A user name may hold a-z, 0-9, and the characters . _ = - / +").WithCause(err)
+	}
+	if localpart == f.cfg.Reserved {
+		return "", mxerr.New(mxerr.UserInUse, "The desired user ID is already taken")
 	}
 	return u, nil
 }

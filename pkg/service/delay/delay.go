@@ -43,7 +43,8 @@ type Config struct {
 	Batch int
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults fills in what is not set.
+func (c Config) WithDefaults() Config {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -86,7 +87,7 @@ func New(cfg Config, o Options) *Engine {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Engine{
-		cfg: cfg.withDefaults(), o: o, nudge: make(chan struct{}, 1),
+		cfg: cfg.WithDefaults(), o: o, nudge: make(chan struct{}, 1),
 		ended: o.Metrics.CounterVec("delayed_events_total", "Delayed events, by what became of them.", "outcome"),
 	}
 }

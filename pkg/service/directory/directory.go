@@ -8,6 +8,9 @@ package directory
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
@@ -62,6 +65,34 @@ func (d *Directory) Sender(ctx context.Context, room id.RoomID, eventID id.Event
 		return "", false, fmt.Errorf("read event %s: %w", eventID, err)
 	}
 	return e.Sender(), true, nil
+}
+
+// Related gives events of a room that relate to one of it, in one of some ways ("*": in any), and are not redacted: the latest, at most count.
+func (d *Directory) Related(ctx context.Context, room id.RoomID, parent id.EventID, relTypes []string, count int) ([]id.EventID, error) {
+	ref, _, ok, err := d.room(ctx, room)
+	if err != nil || !ok {
+		return nil, err
+	}
+	q := roomdb.ChildQuery{Room: ref.Nid, Parent: string(parent), Above: math.MinInt64, Below: math.MaxInt64, Count: count}
+	types := []shard.Nid{0}
+	if !slices.Contains(relTypes, "*") {
+		atoms, err := d.db.AtomsByName(ctx, d.shards.Of(string(room)), relTypes)
+		if err != nil {
+			return nil, err
+		}
+		types = slices.Sorted(maps.Values(atoms)) // of what is no atom there are no events
+	}
+	var out []id.EventID
+	for _, q.RelType = range types {
+		rows, err := d.db.Children(ctx, &q)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			out = append(out, id.EventID(rows[i].EventID))
+		}
+	}
+	return out[:min(len(out), count)], nil
 }
 
 // ThreadPlace is where an event stands in its room, and in which thread.

@@ -62,6 +62,8 @@ type Options struct {
 	// Preferences are those of this server's users; nil: nobody has any.
 	Preferences Preferences
 	Ephemeral   Ephemeral
+	// Notices is the user whose invitations cannot be declined: who sends server notices, in rooms of that alone; empty: nobody.
+	Notices id.UserID
 	// Sets reads events that were staged for this. It is *feddb.DB.
 	Sets   Sets
 	Budget *cache.Budget

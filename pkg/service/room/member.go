@@ -57,6 +57,10 @@ func (c *SetMembership) change(v *view) (plan, error) {
 	if err := c.check(v, before); err != nil {
 		return plan{}, err
 	}
+	if notices := v.r.term.host.Notices; notices != "" && before == event.Invite && membership == event.Leave &&
+		c.Target == c.By.User && old.ev.Sender() == notices { // spec: "Server Notices"
+		return plan{}, mxerr.New(mxerr.CannotLeaveServerNoticeRoom, "You cannot decline this server's notices; you may leave the room once you have joined it")
+	}
 	if c.Action == ActionLeave && before == event.Leave { // whatever was said then
 		return plan{answer: Answer{Event: old.ev.EventID(), Room: c.Room, Unchanged: true}}, nil
 	}

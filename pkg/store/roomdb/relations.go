@@ -171,6 +171,18 @@ func (r *Reader) AnnotationsBy(ctx context.Context, room shard.Nid, parent strin
 	})
 }
 
+// SharedWith gives the first room that a user of this server is, or was, in, and another user is in; the membership is the first one's.
+func (r *Reader) SharedWith(ctx context.Context, user, other string) (room RoomRef, membership Membership, ok bool, err error) {
+	rows, err := r.q.SharedWith(ctx, SharedWithParams{UserID: user, Other: other})
+	switch {
+	case err != nil:
+		return RoomRef{}, 0, false, fmt.Errorf("read shared room: %w", err)
+	case len(rows) == 0:
+		return RoomRef{}, 0, false, nil
+	}
+	return RoomRef{shard.Nid(rows[0].Nid), rows[0].RoomID, rows[0].Version}, Membership(rows[0].Membership), true, nil
+}
+
 // MutualRooms reads the rooms, by nid and after one, that a user of this server and another user are both in, and how many there are
 // in all; total is 0 if there are none after above.
 func (r *Reader) MutualRooms(ctx context.Context, user, other string, above shard.Nid, count int) (rooms []RoomRef, total int64, err error) {

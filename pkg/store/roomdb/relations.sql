@@ -109,6 +109,14 @@ WHERE EXISTS (
       AND (cardinality(@rel_types::bigint[]) = 0 OR c.rel_type = ANY(@rel_types::bigint[]))
       AND (cardinality(@senders::bigint[]) = 0 OR c.sender = ANY(@senders::bigint[])));
 
+-- name: SharedWith :many
+-- The first room that a local user is, or was, in, and another one is in.
+SELECT r.nid, r.room_id, r.version, a.membership
+FROM member a JOIN member b ON b.room_nid = a.room_nid AND b.user_id = @other AND b.membership = 4
+JOIN room r ON r.nid = a.room_nid
+WHERE a.user_id = @user_id AND a.local
+ORDER BY r.nid LIMIT 1;
+
 -- name: MutualRooms :many
 -- The rooms that a local user and another one are both in, by nid, after @above; total is the number of them all.
 SELECT r.nid, r.room_id, m.total FROM (

@@ -670,3 +670,49 @@ func (q *Queries) MutualRooms(ctx context.Context, arg MutualRoomsParams) ([]Mut
 	}
 	return items, nil
 }
+
+const sharedWith = `-- name: SharedWith :many
+SELECT r.nid, r.room_id, r.version, a.membership
+FROM member a JOIN member b ON b.room_nid = a.room_nid AND b.user_id = $1 AND b.membership = 4
+JOIN room r ON r.nid = a.room_nid
+WHERE a.user_id = $2 AND a.local
+ORDER BY r.nid LIMIT 1
+`
+
+type SharedWithParams struct {
+	Other  string
+	UserID string
+}
+
+type SharedWithRow struct {
+	Nid        int64
+	RoomID     string
+	Version    string
+	Membership int16
+}
+
+// The first room that a local user is, or was, in, and another one is in.
+func (q *Queries) SharedWith(ctx context.Context, arg SharedWithParams) ([]SharedWithRow, error) {
+	rows, err := q.db.Query(ctx, sharedWith, arg.Other, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SharedWithRow
+	for rows.Next() {
+		var i SharedWithRow
+		if err := rows.Scan(
+			&i.Nid,
+			&i.RoomID,
+			&i.Version,
+			&i.Membership,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

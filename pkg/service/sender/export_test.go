@@ -46,6 +46,14 @@ func (s *Sender) Idle() bool {
 	return true
 }
 
+// Closes tells whether a slot is being given away.
+func (s *Sender) Closes(slot int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl := s.slots[slot]
+	return sl != nil && sl.closing
+}
+
 // Soft counts what was heard besides the log and not taken in.
 func (s *Sender) Soft() int { return len(s.soft) }
 

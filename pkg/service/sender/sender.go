@@ -74,7 +74,7 @@ type Config struct {
 	Tick time.Duration
 	// Recheck is how long a destination is left alone at most without asking the transport whether it still is to be. Default 1 minute.
 	Recheck time.Duration
-	// Drain is how long transactions in flight are waited for when a slot is given away. Default 5 s.
+	// Drain is for how long what is queued is still sent, and waited for, when a slot is given away. Default 5 s.
 	Drain time.Duration
 	// Retries is how many failing destinations are tried at the same time. Default 64.
 	Retries int
@@ -250,8 +250,8 @@ func (s *Sender) Opened(ctx context.Context, n int, epoch shard.Epoch) error {
 	return nil
 }
 
-// Closing implements lease.Owner: transactions in flight are waited for a while, what was acknowledged is stored, and the rest is the
-// next holder's.
+// Closing implements lease.Owner: what is queued for those who answer is sent and waited for, for a while, what was acknowledged is stored, and
+// the rest is the next holder's.
 func (s *Sender) Closing(ctx context.Context, n int) {
 	s.mu.Lock()
 	sl := s.slots[n]

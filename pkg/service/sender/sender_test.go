@@ -336,6 +336,52 @@ func TestHandOver(t *testing.T) {
 	require.Len(t, f.taken(), n+1)
 }
 
+// A slot that is given away while one of its destinations is behind another is given away when both have what was queued, so that neither is sent
+// anything twice, though one cursor serves both.
+func TestHandOverWhileOneIsAheadOfAnother(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Patience = time.Minute
+	fast := newFar(w)
+	slow := newFar(w)
+	for w.Shards.Of(string(slow.name)) != w.Shards.Of(string(fast.name)) {
+		slow = newFar(w)
+	}
+	hold := make(chan struct{})
+	r := w.shared(fast, slow)
+	a, b := w.all(), w.start()
+	first := w.Send(r, alice(), "first")
+	fast.await(first)
+	slow.await(first)
+	slow.set(func(_ int, _ *transaction, gone <-chan struct{}) (int, string) {
+		select {
+		case <-hold:
+		case <-gone:
+		}
+		return 0, ""
+	})
+	var sent []id.EventID
+	for range 130 { // more than two transactions
+		sent = append(sent, w.Send(r, alice(), "x"))
+	}
+	fast.await(sent...)
+	slot := int(w.Shards.Of(string(fast.name)))
+	closed := make(chan struct{})
+	go func() { // waited for below
+		defer close(closed)
+		a.close(slot)
+	}()
+	w.eventually("it is being given away", func() bool { return a.Closes(slot) })
+	close(hold)
+	<-closed
+	require.Equal(t, sent, firsts(slow.taken(), sent), "what was queued is sent before the slot goes")
+	b.open(slot)
+	last := w.Send(r, alice(), "last")
+	for _, f := range []*far{fast, slow} {
+		f.await(last)
+		require.Len(t, f.taken(), len(slices.Compact(slices.Sorted(slices.Values(f.taken())))), "nothing comes twice")
+	}
+}
+
 // What waits in memory is bounded for all together.
 func TestMemoryIsBounded(t *testing.T) {
 	w := newWorld(t)

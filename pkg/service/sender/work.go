@@ -43,7 +43,7 @@ func (s *Sender) work(ctx context.Context, d *destination) {
 	for {
 		s.mu.Lock()
 		switch {
-		case ctx.Err() != nil || d.slot.closing:
+		case ctx.Err() != nil || d.slot.closing && !d.drains():
 			s.unplan(d)
 			s.rest(d, idle)
 			s.mu.Unlock()
@@ -67,6 +67,12 @@ func (s *Sender) work(ctx context.Context, d *destination) {
 			return
 		}
 	}
+}
+
+// drains tells whether a destination whose slot is being given away is still sent what is queued for it. Nothing is queued any more by then, and
+// one cursor serves the whole slot: who is ahead of another would be told again what it knows, in other transactions. Under mu.
+func (d *destination) drains() bool {
+	return d.failingSince.IsZero() && len(d.owed)+len(d.planned) == 0 && len(d.queue)+len(d.edus) > 0
 }
 
 // unplan makes what was being caught up with owed again. Under mu.

@@ -24,6 +24,18 @@ else
 fi
 chown heddle /data/tls.key /data/tls.crt
 
+# The registrations of application services, which the suite puts there before the start.
+services=()
+for f in /complement/appservice/*.yaml; do
+	[ -f "$f" ] || continue
+	install -D -m 0400 -o heddle "$f" "/data/appservice/${#services[@]}.yaml"
+	services+=("/data/appservice/${#services[@]}.yaml")
+done
+if [ ${#services[@]} -gt 0 ]; then
+	HEDDLE_APPSERVICES=$(IFS=,; echo "${services[*]}")
+	export HEDDLE_APPSERVICES
+fi
+
 pids=()
 # shellcheck disable=SC2317 # called by the trap
 stop() {

@@ -27,18 +27,19 @@ func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
 	stager := inbound.NewStager(inbound.StagerOptions{
 		Shards: s.shards, DB: s.fed, Rooms: rooms, Keys: s.keySource, EDUs: sink, Wake: prep.told, Metrics: s.tel.Metrics, Log: s.log,
 	})
-	away := newAbroad(s)
+	away, asker := newAbroad(s), s.asker()
 	p := part{
 		kind:     route.FederationReader,
 		handOver: engine.Drain,
 		handlers: federation.New(federation.Options{
 			Server: s.base.server, Keys: s.keys, OldKeys: s.oldKeys, Version: s.opts.Build.Version, BaseURL: s.baseURL(), Now: s.now,
-			Notary: s.keyring, Rooms: rooms, Writer: s.writerOf(), KeySource: s.keySource, Stager: stager, Abroad: away, ThirdParty: away,
-			Profiles: account.NewReader(s.shards, s.accounts), Directory: directory.New(s.shards, s.rooms), Hosts: rooms.Hosts,
+			Notary: s.keyring, Rooms: rooms, Writer: s.writerOf(), KeySource: s.keySource, Stager: stager, Abroad: askingAbroad{away, asker}, ThirdParty: away,
+			Profiles: askingProfiles{account.NewReader(s.shards, s.accounts), asker}, Directory: askingDirectory{directory.New(s.shards, s.rooms), asker},
+			Hosts:      rooms.Hosts,
 			OpenIDUser: s.openIDUser,
 		}).Handlers(),
 	}
-	maps.Copy(p.handlers, federation.NewLobby(lobby.New(s.shards, s.rooms, nil), s.fed.HostIn).Handlers())
+	maps.Copy(p.handlers, federation.NewLobby(lobby.New(s.shards, s.rooms, nil).Listing(s.networks()), s.fed.HostIn).Handlers())
 	maps.Copy(p.handlers, federation.NewE2EE(s.base.server, e2eeFront(s), e2eeReader(s, readdb.NewReader(s.rooms, s.shards))).Handlers())
 	maps.Copy(p.handlers, federation.NewMedia(s.base.server, s.media).Handlers())
 	return p, nil

@@ -63,6 +63,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 			return part{}, err
 		}
 	}
+	if s.hasRole(config.RoleAppservice) && s.services.Any() {
+		if err := addServices(s, group); err != nil {
+			return part{}, err
+		}
+	}
 	if !s.hasRole(config.RoleClient) {
 		return p, nil
 	}
@@ -79,6 +84,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	p.handlers = handlers
 	maps.Copy(p.handlers, meeting(s))
+	maps.Copy(p.handlers, serviceHandlers(s))
 	maps.Copy(p.handlers, write.NewMedia(s.media).Handlers())
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, adminHandlers(s, front, writer))

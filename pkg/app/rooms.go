@@ -15,6 +15,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/appservicedb"
 	"github.com/heddle-im/heddle/pkg/store/delaydb"
 )
 
@@ -70,7 +71,8 @@ func roomHandlers(s *shared, front *account.Front, writer room.Writer, delays *d
 	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
-		Profiles: people, Directory: known, Threads: known, Related: known, Upgrades: known, Services: s.services,
+		Profiles: people, Directory: known, Threads: known, Related: known, Upgrades: known, Services: s.services, Asker: s.asker(),
+		Networks: publisher{appservicedb.NewDB(s.db), s.shards},
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
 		Delays:   delays,
 		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,

@@ -47,6 +47,8 @@ type shared struct {
 	oldKeys  []signing.OldKey
 	media    *media.Service
 	services *appservice.Registry
+	// serviceClient asks application services.
+	serviceClient *appservice.Client
 	// authService keeps the accounts; nil: they are our own.
 	authService *authservice.Service
 	// writer has commands on rooms done; see writerOf.

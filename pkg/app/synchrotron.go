@@ -52,6 +52,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	p.handlers = read.NewAccounts(read.AccountsOptions{
 		Server: s.base.server, Accounts: accounts, BaseURL: s.baseURL(), Delegated: s.authService != nil, Email: s.cfg.Email.SMTP.Host != "",
 		OAuth: s.cfg.OAuth.Provide, Meets: s.meets(), Remote: away, Previews: s.cfg.Media.URLPreviews.Enabled, Calls: s.calls(), Delays: delays(),
+		Asker: s.asker(),
 	}).Handlers()
 	keys := e2eeReader(s, rooms)
 	maps.Copy(p.handlers, read.NewE2EE(keys, engine).Handlers())
@@ -62,7 +63,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	})
 	group.Add("backfill", filler)
 	shown := timeline.New(rooms, s.accounts, s.now).Filling(filler).Replicated(s.replica)
-	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Handlers())
+	maps.Copy(p.handlers, read.NewRooms(s.base.server, shown, away).Asking(s.asker()).Handlers())
 	help := s.cfg.Support
 	maps.Copy(p.handlers, read.Support{
 		Page: help.Page, Admin: read.Contact{MatrixID: id.UserID(help.AdminMatrixID), Email: help.AdminEmail},
@@ -74,7 +75,7 @@ func buildSynchrotron(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, read.NewSearch(timeline.NewSearch(shown, s.words)).Handlers())
 	maps.Copy(p.handlers, read.NewDelayed(delaydb.NewDB(s.db.Primary)).Handlers())
 	maps.Copy(p.handlers, read.NewPeople(directory.NewPeople(s.shards, s.words)).Handlers())
-	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms, away), away).Handlers())
+	maps.Copy(p.handlers, read.NewLobby(s.base.server, lobby.New(s.shards, s.rooms, away).Listing(s.networks()), away).Handlers())
 	return p, nil
 }
 

@@ -88,6 +88,7 @@ var table = []row{
 	{"store/feddb", layerStore, append([]string{"remote/keyring"}, readers...)},
 	{"store/delaydb", layerStore, []string{"service/delay", "api/", "app"}},
 	{"store/senderdb", layerStore, []string{"service/sender", "app"}},
+	{"store/appservicedb", layerStore, []string{"service/appservice", "app"}},
 	{"store/mediadb", layerStore, readers},
 	{"store/dirdb", layerStore, readers},
 	{"store/searchdb", layerStore, readers},

@@ -11,6 +11,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 	"github.com/heddle-im/heddle/pkg/service/delay"
 )
 
@@ -36,6 +37,8 @@ type AccountsOptions struct {
 	Previews bool
 	// Remote asks other servers for their users' profiles.
 	Remote Remote
+	// Asker asks application services; nil: nobody is asked.
+	Asker *appservice.Asker
 }
 
 // Accounts answers what is read of accounts, and what the server says of itself.
@@ -73,7 +76,7 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"getTurnServer":      a.o.Calls.turn,
 		"getRtcTransports":   a.o.Calls.transports,
 	}
-	maps.Copy(handlers, thirdParties())
+	maps.Copy(handlers, thirdParties{a.o.Asker}.handlers())
 	return handlers
 }
 
@@ -201,6 +204,11 @@ func (a *Accounts) profileOf(r *http.Request) (map[string]jsontext.Value, error)
 	}
 	if len(fields) == 0 {
 		exists, err := a.o.Accounts.Exists(r.Context(), u)
+		if err == nil && !exists {
+			if exists, err = a.o.Asker.User(r.Context(), u); exists {
+				fields, err = a.o.Accounts.Profile(r.Context(), u)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

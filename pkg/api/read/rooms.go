@@ -10,6 +10,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/appservice"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
 )
 
@@ -18,6 +19,13 @@ type Rooms struct {
 	server id.ServerName
 	rooms  *timeline.Rooms
 	remote Remote
+	asker  *appservice.Asker // nil: no application service is asked
+}
+
+// Asking has application services asked for aliases that are not there.
+func (h *Rooms) Asking(asker *appservice.Asker) *Rooms {
+	h.asker = asker
+	return h
 }
 
 // Remote asks other servers. It is *abroad.Abroad.
@@ -29,7 +37,7 @@ type Remote interface {
 
 // NewRooms makes the handlers.
 func NewRooms(server id.ServerName, rooms *timeline.Rooms, remote Remote) *Rooms {
-	return &Rooms{server, rooms, remote}
+	return &Rooms{server: server, rooms: rooms, remote: remote}
 }
 
 // Handlers gives the handlers by the names of their rows.
@@ -259,6 +267,12 @@ func (h *Rooms) alias(w http.ResponseWriter, r *http.Request) error {
 		return httpx.WriteJSON(w, http.StatusOK, answer{string(room), append([]id.ServerName{}, servers...)})
 	}
 	room, ok, err := h.rooms.Alias(r.Context(), alias)
+	if err == nil && !ok {
+		var made bool
+		if made, err = h.asker.Alias(r.Context(), alias); made {
+			room, ok, err = h.rooms.Alias(r.Context(), alias)
+		}
+	}
 	switch {
 	case err != nil:
 		return err

@@ -41,29 +41,3 @@ func (s Support) wellKnown(w http.ResponseWriter, _ *http.Request) error {
 		Page     string    `json:"support_page,omitempty"`
 	}{contacts, s.Page})
 }
-
-// thirdParties are the endpoints that ask for what application services bridge to. None is known to this server, so nothing is found.
-func thirdParties() httpx.Handlers {
-	none := func(http.ResponseWriter, *http.Request) error {
-		return mxerr.New(mxerr.NotFound, "No bridge to that network is known")
-	}
-	by := func(param string) httpx.Handler {
-		return func(w http.ResponseWriter, r *http.Request) error {
-			p, err := httpx.Query(r)
-			if err != nil {
-				return err
-			}
-			if _, err := p.Required(param); err != nil {
-				return err
-			}
-			return none(w, r)
-		}
-	}
-	return httpx.Handlers{
-		"getProtocols": nothing, "getProtocolMetadata": none, "queryLocationByProtocol": none, "queryUserByProtocol": none,
-		"queryLocationByAlias": by("alias"), "queryUserByID": by("userid"),
-	}
-}
-
-// nothing is the answer of what has nothing to say.
-func nothing(w http.ResponseWriter, _ *http.Request) error { return httpx.WriteEmpty(w) }

@@ -1,7 +1,10 @@
 package write
 
 import (
+	"context"
 	"net/http"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -144,6 +147,86 @@ func confirmedByService(what string) (bool, error) {
 		return true, nil
 	}
 	return false, mxerr.New(mxerr.Forbidden, "An application service cannot do this: no user could confirm it")
+}
+
+// ask has an application service make a user of its namespace who is to be invited and is not there. Its own requests it makes knowing that.
+func (h *Rooms) ask(ctx context.Context, c *auth.Caller, user id.UserID) {
+	if c.Service == nil || !c.Service.ActsFor(user) {
+		h.o.Asker.Missing(ctx, user)
+	}
+}
+
+// setNetworkVisibility lists a room for a network of the application service that asks, or takes it off that list.
+func (h *Rooms) setNetworkVisibility(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	var q struct {
+		Visibility *string `json:"visibility"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	target, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	network := httpx.Var(r, "networkId")
+	switch {
+	case q.Visibility == nil:
+		return mxerr.New(mxerr.MissingParam, "The request has no visibility")
+	case *q.Visibility != "public" && *q.Visibility != "private":
+		return mxerr.New(mxerr.BadJSON, "visibility is neither public nor private")
+	case len(network) > maxNetwork || !utf8.ValidString(network) || strings.ContainsAny(network, "|\x00"):
+		return mxerr.New(mxerr.InvalidParam, "Invalid network id")
+	}
+	public := *q.Visibility == "public"
+	if public {
+		if known, err := h.o.Reported.Room(r.Context(), target); err != nil {
+			return err
+		} else if !known {
+			return mxerr.New(mxerr.NotFound, "Unknown room")
+		}
+	}
+	if err := h.o.Networks.Publish(r.Context(), c.Service.ID, network, target, public); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// maxNetwork bounds the name of a network, in bytes.
+const maxNetwork = 255
+
+// Services answers what application services alone may ask.
+type Services struct {
+	asker *appservice.Asker
+	// back is told of one that has shown that it is there.
+	back func(service string)
+}
+
+// NewServices makes the handlers.
+func NewServices(asker *appservice.Asker, back func(service string)) *Services {
+	return &Services{asker, back}
+}
+
+// Handlers gives the handlers by the names of their rows.
+func (s *Services) Handlers() httpx.Handlers { return httpx.Handlers{"pingAppservice": s.ping} }
+
+func (s *Services) ping(w http.ResponseWriter, r *http.Request) error {
+	c := auth.Must(r.Context())
+	var q struct {
+		Transaction string `json:"transaction_id"`
+	}
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if httpx.Var(r, "appserviceId") != c.Service.ID {
+		return mxerr.New(mxerr.Forbidden, "The access token is that of another application service")
+	}
+	took, err := s.asker.Ping(r.Context(), c.Service, q.Transaction)
+	if err != nil {
+		return err
+	}
+	s.back(c.Service.ID)
+	return httpx.WriteJSON(w, http.StatusOK, map[string]int64{"duration_ms": took.Milliseconds()})
 }
 
 // mayName refuses an alias to who may not make or delete it.

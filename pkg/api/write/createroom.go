@@ -77,6 +77,9 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	for i := range cmd.Invite {
+		h.ask(r.Context(), c, cmd.Invite[i].User)
+	}
 	cmd.Creator = origin(c)
 	if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
 		return err

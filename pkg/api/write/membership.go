@@ -153,6 +153,13 @@ func (h *Rooms) resolveVia(ctx context.Context, alias id.RoomAlias) (id.RoomID, 
 	if alias.Server() == h.o.Server {
 		found, _, ok, err := h.o.Directory.Resolve(ctx, alias)
 		if err == nil && !ok {
+			if made, aerr := h.o.Asker.Alias(ctx, alias); aerr != nil {
+				err = aerr
+			} else if made {
+				found, _, ok, err = h.o.Directory.Resolve(ctx, alias)
+			}
+		}
+		if err == nil && !ok {
 			err = noAlias(alias)
 		}
 		return found, nil, err
@@ -239,6 +246,7 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 	if err := h.mayInvite(r.Context(), c.UserID, user); err != nil {
 		return err
 	}
+	h.ask(r.Context(), c, user)
 	if cmd.Profile, err = h.profile(r.Context(), user); err != nil {
 		return err
 	}

@@ -47,6 +47,11 @@ type Directory interface {
 	Sender(ctx context.Context, room id.RoomID, event id.EventID) (sender id.UserID, ok bool, err error)
 }
 
+// Networks lists rooms for the networks of application services.
+type Networks interface {
+	Publish(ctx context.Context, service, network string, room id.RoomID, listed bool) error
+}
+
 // RoomLimiter takes one from a room's allowance. It is *auth.Limits.
 type RoomLimiter interface {
 	TakeRoom(ctx context.Context, class route.RateClass, room id.RoomID) error
@@ -71,11 +76,15 @@ type RoomOptions struct {
 	Related   Related
 	Upgrades  Upgrades
 	Services  *appservice.Registry
-	Reported  Reported
-	Delays    Delays
-	Limits    RoomLimiter
-	Abroad    Abroad
-	Now       func() time.Time
+	// Asker asks application services for users and aliases that are not there; nil: nobody is asked.
+	Asker *appservice.Asker
+	// Networks are the rooms that application services list; nil: they cannot.
+	Networks Networks
+	Reported Reported
+	Delays   Delays
+	Limits   RoomLimiter
+	Abroad   Abroad
+	Now      func() time.Time
 	// Random makes room ids.
 	Random io.Reader
 	// Log may be nil.
@@ -118,16 +127,19 @@ func (h *Rooms) Handlers() httpx.Handlers {
 		"setRoomAlias":                 h.setAlias,
 		"deleteRoomAlias":              h.deleteAlias,
 		"setRoomVisibilityOnDirectory": h.setVisibility,
-		"upgradeRoom":                  h.upgrade,
-		"reportEvent":                  h.reportEvent,
-		"reportRoom":                   h.reportRoom,
-		"reportUser":                   h.reportUser,
-		"setRoomTag":                   h.setTag,
-		"setThreadSubscription":        h.setThreadSubscription,
-		"deleteThreadSubscription":     h.deleteThreadSubscription,
-		"deleteRoomTag":                h.deleteTag,
-		"deleteAccountData":            h.deleteAccountData,
-		"deleteAccountDataPerRoom":     h.deleteAccountData,
+
+		"updateAppserviceRoomDirectoryVisibility": h.setNetworkVisibility,
+
+		"upgradeRoom":              h.upgrade,
+		"reportEvent":              h.reportEvent,
+		"reportRoom":               h.reportRoom,
+		"reportUser":               h.reportUser,
+		"setRoomTag":               h.setTag,
+		"setThreadSubscription":    h.setThreadSubscription,
+		"deleteThreadSubscription": h.deleteThreadSubscription,
+		"deleteRoomTag":            h.deleteTag,
+		"deleteAccountData":        h.deleteAccountData,
+		"deleteAccountDataPerRoom": h.deleteAccountData,
 	}
 }
 

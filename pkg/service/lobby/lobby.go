@@ -25,6 +25,8 @@ type Lobby struct {
 	shards shard.Map
 	db     *roomdb.Reader
 	remote Remote // nil: nobody else is asked
+	// networks are the rooms that application services list; nil: none.
+	networks Networks
 }
 
 // New makes a Lobby. remote asks other servers for what is not here; nil: nobody is asked.

@@ -70,7 +70,10 @@ func (l *Lobby) Answer(ctx context.Context, r *DirectoryRequest) (*Directory, er
 		return nil, err
 	}
 	if r.elsewhere() {
-		return &Directory{Chunk: []Summary{}, Total: new(int)}, nil
+		return l.network(ctx, *r.Network, q)
+	}
+	if r.AllNetworks {
+		return l.everywhere(ctx, q)
 	}
 	return l.Directory(ctx, q)
 }

@@ -93,7 +93,7 @@ func (d *DB) Load(ctx context.Context, name string, shards int) (State, error) {
 // and nothing was stored, if the role is not held under its epoch.
 func (d *DB) Prepare(ctx context.Context, role shard.Role, name string, s State) (held bool, err error) {
 	return d.save(ctx, role, name, s.At, func(q *Queries) error {
-		n, err := q.Prepare(ctx, PrepareParams{ID: name, Txn: s.Txn, Body: s.Body})
+		n, err := q.Prepare(ctx, PrepareParams{ID: name, Txn: s.Txn, Before: s.Txn - 1, Body: s.Body})
 		if err == nil && n == 0 {
 			err = ErrMoved
 		}

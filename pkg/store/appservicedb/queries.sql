@@ -26,7 +26,7 @@ SELECT shard, pos FROM cursor WHERE consumer = $1;
 SELECT slot FROM role_lease WHERE role = $1 AND slot = $2 AND epoch = $3 FOR SHARE;
 
 -- name: Prepare :execrows
-UPDATE appservice SET txn = @txn, body = @body WHERE id = @id AND txn = @txn - 1;
+UPDATE appservice SET txn = @txn, body = @body WHERE id = @id AND txn = @before;
 
 -- name: SaveCursor :exec
 UPDATE cursor SET pos = u.pos

@@ -120,6 +120,7 @@ type InitCursorsParams struct {
 	Positions []int64
 }
 
+// A new one begins where the log ends; and from then on the log is kept for it.
 func (q *Queries) InitCursors(ctx context.Context, arg InitCursorsParams) error {
 	_, err := q.db.Exec(ctx, initCursors, arg.Consumers, arg.Shards, arg.Positions)
 	return err
@@ -137,7 +138,12 @@ type ListParams struct {
 }
 
 func (q *Queries) List(ctx context.Context, arg ListParams) error {
-	_, err := q.db.Exec(ctx, list, arg.Service, arg.Network, arg.RoomID, arg.Shard)
+	_, err := q.db.Exec(ctx, list,
+		arg.Service,
+		arg.Network,
+		arg.RoomID,
+		arg.Shard,
+	)
 	return err
 }
 
@@ -169,7 +175,12 @@ func (q *Queries) Listed(ctx context.Context, arg ListedParams) ([]ListedRow, er
 	var items []ListedRow
 	for rows.Next() {
 		var i ListedRow
-		if err := rows.Scan(&i.Nid, &i.RoomID, &i.Version, &i.Published); err != nil {
+		if err := rows.Scan(
+			&i.Nid,
+			&i.RoomID,
+			&i.Version,
+			&i.Published,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -258,7 +269,12 @@ func (q *Queries) Members(ctx context.Context, arg MembersParams) ([]MembersRow,
 	var items []MembersRow
 	for rows.Next() {
 		var i MembersRow
-		if err := rows.Scan(&i.RoomNid, &i.UserID, &i.Changed, &i.Before); err != nil {
+		if err := rows.Scan(
+			&i.RoomNid,
+			&i.UserID,
+			&i.Changed,
+			&i.Before,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -270,17 +286,23 @@ func (q *Queries) Members(ctx context.Context, arg MembersParams) ([]MembersRow,
 }
 
 const prepare = `-- name: Prepare :execrows
-UPDATE appservice SET txn = $1, body = $2 WHERE id = $3 AND txn = $1 - 1
+UPDATE appservice SET txn = $1, body = $2 WHERE id = $3 AND txn = $4
 `
 
 type PrepareParams struct {
-	Txn  int64
-	Body []byte
-	ID   string
+	Txn    int64
+	Body   []byte
+	ID     string
+	Before int64
 }
 
 func (q *Queries) Prepare(ctx context.Context, arg PrepareParams) (int64, error) {
-	result, err := q.db.Exec(ctx, prepare, arg.Txn, arg.Body, arg.ID)
+	result, err := q.db.Exec(ctx, prepare,
+		arg.Txn,
+		arg.Body,
+		arg.ID,
+		arg.Before,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -365,18 +387,18 @@ func (q *Queries) RoomsOf(ctx context.Context, users []string) ([]RoomsOfRow, er
 
 const saveCursor = `-- name: SaveCursor :exec
 UPDATE cursor SET pos = u.pos
-FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::bigint[]) AS pos) u
-WHERE cursor.consumer = $3 AND cursor.shard = u.shard AND cursor.pos < u.pos
+FROM (SELECT unnest($2::smallint[]) AS shard, unnest($3::bigint[]) AS pos) u
+WHERE cursor.consumer = $1 AND cursor.shard = u.shard AND cursor.pos < u.pos
 `
 
 type SaveCursorParams struct {
+	Consumer  string
 	Shards    []int16
 	Positions []int64
-	Consumer  string
 }
 
 func (q *Queries) SaveCursor(ctx context.Context, arg SaveCursorParams) error {
-	_, err := q.db.Exec(ctx, saveCursor, arg.Shards, arg.Positions, arg.Consumer)
+	_, err := q.db.Exec(ctx, saveCursor, arg.Consumer, arg.Shards, arg.Positions)
 	return err
 }
 

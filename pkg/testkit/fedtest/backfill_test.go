@@ -1,16 +1,20 @@
 package fedtest_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -91,6 +95,92 @@ func TestReadingBack(t *testing.T) {
 			require.Zero(t, found, "nothing is missing any more")
 		})
 	}
+}
+
+// Ten users of two servers write, redact, leave and come back, while one reads back, again and again and in pages of any size, through what
+// this server was not there for. Each reading has each event once and comes to the beginning, with all that the one before had.
+func TestReadingBackWhileOthersWrite(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
+	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
+	room := alice.Create(t, string(roomver.Default), map[string]any{"preset": "public_chat"})
+	for i := range 150 {
+		alice.Say(t, room, fmt.Sprint("before anybody came ", i))
+	}
+	bob.Join(t, room, one)
+	var writers []*fedtest.User
+	for i := range 10 {
+		home := []*fedtest.Homeserver{one, two}[i%2]
+		u := home.NewUser(t, fmt.Sprint("writer", i))
+		u.Join(t, room, one)
+		writers = append(writers, u)
+	}
+	var all errgroup.Group
+	for i, u := range writers {
+		all.Go(func() error { return scribble(t.Context(), u, room, rand.New(rand.NewPCG(1, uint64(i))), 15) })
+	}
+	written := make(chan error, 1)
+	go func() { written <- all.Wait() }()
+	rnd := rand.New(rand.NewPCG(2, 2))
+	before := map[string]bool{}
+	reading := func() []string {
+		read := history(t, bob, room, 5+rnd.IntN(60))
+		seen := map[string]bool{}
+		for _, e := range read {
+			require.False(t, seen[e], "%s is told twice", e)
+			seen[e] = true
+		}
+		for e := range before {
+			require.True(t, seen[e], "%s was there, and is not any more", e)
+		}
+		before = seen
+		first := bob.Must(t, "GET", fedtest.RoomPath(room, "event", read[len(read)-1]), nil)
+		require.Equal(t, "m.room.create", first["type"])
+		return read
+	}
+	for done := false; !done; {
+		reading()
+		select {
+		case err := <-written:
+			require.NoError(t, err)
+			done = true
+		default:
+		}
+	}
+	// What came last is on its way between the two for a moment yet.
+	require.Eventually(t, func() bool {
+		here, there := reading(), history(t, alice, room, 100)
+		slices.Sort(here)
+		slices.Sort(there)
+		return slices.Equal(here, there)
+	}, time.Minute, 50*time.Millisecond, "both servers have the same events")
+}
+
+// scribble does things in a room, as one who may.
+func scribble(ctx context.Context, u *fedtest.User, room string, rnd *rand.Rand, count int) error {
+	var mine []string
+	for i := range count {
+		var a struct {
+			EventID string `json:"event_id"`
+		}
+		txn := fmt.Sprint("s", i)
+		var err error
+		switch n := rnd.IntN(8); {
+		case n == 0 && len(mine) > 0:
+			err = u.Do(ctx, http.MethodPut, fedtest.RoomPath(room, "redact", mine[rnd.IntN(len(mine))], txn), map[string]any{}, nil)
+		case n == 1:
+			if err = u.Do(ctx, http.MethodPost, fedtest.RoomPath(room, "leave"), map[string]any{}, nil); err == nil {
+				err = u.Do(ctx, http.MethodPost, fedtest.RoomPath(room, "join"), map[string]any{}, nil)
+			}
+		default:
+			err = u.Do(ctx, http.MethodPut, fedtest.RoomPath(room, "send", "m.room.message", txn), map[string]any{"body": txn}, &a)
+			mine = append(mine, a.EventID)
+		}
+		if err != nil {
+			return fmt.Errorf("%s, step %d: %w", u.User, i, err)
+		}
+	}
+	return nil
 }
 
 // limited is a room as a sync tells it.

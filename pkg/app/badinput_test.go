@@ -39,6 +39,8 @@ func TestBadInput(t *testing.T) {
 	require.Greater(t, len(w.fields), 40)
 	w.t = t
 	w.watch()
+	w.cast()
+	require.Contains(t, w.changes(), "event INSERT", "what is stored is seen")
 
 	var served []string
 	for _, row := range route.Table() {

@@ -21,8 +21,9 @@ type Client struct {
 
 // StatusError is an answer that is not 200.
 type StatusError struct {
-	Status int
-	Body   string
+	Status     int
+	Body       string
+	RetryAfter string // the header
 }
 
 // Error implements error.
@@ -59,7 +60,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &StatusError{resp.StatusCode, string(b)}
+		return &StatusError{resp.StatusCode, string(b), resp.Header.Get("Retry-After")}
 	}
 	if answer == nil {
 		return nil

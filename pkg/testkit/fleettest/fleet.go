@@ -382,6 +382,14 @@ func (p *Process) Ended() bool {
 	}
 }
 
+// ExitCode is what the process ended with, -1 if it was killed or runs.
+func (p *Process) ExitCode() int {
+	if !p.Ended() {
+		return -1
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Begin starts the process again after Kill or Stop, and does not wait until it does its work.
 func (p *Process) Begin() {
 	p.t.Helper()

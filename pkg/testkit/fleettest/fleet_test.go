@@ -104,9 +104,11 @@ func TestConversationOnASplitDeployment(t *testing.T) {
 		"each request to a worker at random": f.AnyWorker(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			state := filepath.Join(t.TempDir(), "state.json")
-			converse(t, url, state)
-			converse(t, url, state, "again")
+			for _, how := range [][]string{nil, {"sliding"}} {
+				state := filepath.Join(t.TempDir(), "state.json")
+				converse(t, url, state, how...)
+				converse(t, url, state, append(how, "again")...)
+			}
 		})
 	}
 }

@@ -115,6 +115,9 @@ func patiently(ctx context.Context, c *fleettest.Client, path string, deferred *
 		if !errors.As(err, &s) || (s.Status != http.StatusServiceUnavailable && s.Status != http.StatusTooManyRequests) {
 			return answer, err
 		}
+		if s.RetryAfter == "" {
+			return nil, fmt.Errorf("asked to wait, and not for how long: %w", err)
+		}
 		deferred.Add(1)
 		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond) //nolint:forbidigo // as it was told
 	}

@@ -257,8 +257,16 @@ func (p *poll) answer(b *testing.B) string {
 	return all.String()
 }
 
-// gauge reads a metric without labels of a worker.
-func gauge(b *testing.B, p *fleettest.Process, name string) float64 {
+// gauge reads a metric of a worker.
+func gauge(b testing.TB, p *fleettest.Process, name string) float64 {
+	b.Helper()
+	v, ok := lookUp(b, p, name)
+	require.True(b, ok, "no metric %s", name)
+	return v
+}
+
+// lookUp reads a metric of a worker, if there is one of the name and labels.
+func lookUp(b testing.TB, p *fleettest.Process, name string) (float64, bool) {
 	b.Helper()
 	resp, err := http.Get("http://" + p.Ops + "/metrics")
 	require.NoError(b, err)
@@ -268,11 +276,10 @@ func gauge(b *testing.B, p *fleettest.Process, name string) float64 {
 		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			f, err := strconv.ParseFloat(v, 64)
 			require.NoError(b, err)
-			return f
+			return f, true
 		}
 	}
-	b.Fatal("no metric " + name)
-	return 0
+	return 0, false
 }
 
 // profile writes a profile of a worker.

@@ -1,5 +1,6 @@
 // What the conversations have in common: the client, ready for the runtime, and ways to wait and to check.
 import * as sdk from "matrix-js-sdk";
+import { SlidingSync } from "matrix-js-sdk/lib/sliding-sync.js";
 
 export { sdk };
 
@@ -72,13 +73,19 @@ export async function login({ baseUrl, name, password }) {
     return { baseUrl, name, password, ...answer };
 }
 
-// start gives a session's client that has synced; prepare, if given, is done with it before.
-export async function start(session, options = {}, prepare = () => {}) {
+// slidingSync has a client sync by sliding sync: all of its rooms in one list, with their state and the latest events.
+function slidingSync(client) {
+    const list = { ranges: [[0, 99]], required_state: [["*", "*"]], timeline_limit: 20 };
+    return new SlidingSync(client.getHomeserverUrl(), new Map([["all", list]]), { required_state: [["*", "*"]], timeline_limit: 20 }, client, 20_000);
+}
+
+// start gives a session's client that has synced, by sliding sync if sliding is set; prepare, if given, is done with it before.
+export async function start(session, { sliding = false, ...options } = {}, prepare = () => {}) {
     const client = sdk.createClient({
         baseUrl: session.baseUrl, accessToken: session.access_token, userId: session.user_id, deviceId: session.device_id, ...options,
     });
     await prepare(client);
-    await client.startClient({ initialSyncLimit: 20, lazyLoadMembers: true });
+    await client.startClient(sliding ? { slidingSync: slidingSync(client) } : { initialSyncLimit: 20, lazyLoadMembers: true });
     await until(client, [sdk.ClientEvent.Sync], () => client.isInitialSyncComplete(), "the first sync of " + session.user_id);
     return client;
 }

@@ -1,12 +1,13 @@
 // Two users hold a conversation with a real client: register, room, invitation, join, messages both ways, typing, a receipt,
-// a redaction, reading back, leaving. With "again" as second argument, a user of an earlier run logs in and finds it all.
+// a redaction, reading back, leaving. With "again" a user of an earlier run logs in and finds it all. With "sliding" they sync by sliding sync.
 //
-// usage: node conversation.mjs BASE_URL STATE_FILE [again]
+// usage: node conversation.mjs BASE_URL STATE_FILE [again] [sliding]
 // Prints one line for each step; exits with 1 and says why when something is not as it should be.
 import { readFileSync, writeFileSync } from "node:fs";
 import { assert, login, register, run, sdk, start, timelineEvents, until } from "./common.mjs";
 
-const [, , baseUrl, stateFile, again] = process.argv;
+const [, , baseUrl, stateFile, ...flags] = process.argv;
+const sliding = flags.includes("sliding");
 
 const bodies = (client, roomId) =>
     (client.getRoom(roomId)?.getLiveTimeline().getEvents() ?? []).filter((e) => e.getType() === "m.room.message").map((e) => e.getContent().body);
@@ -15,7 +16,7 @@ async function talk() {
     const stamp = Date.now().toString(36);
     const [a, b] = [await register(baseUrl, "alice" + stamp), await register(baseUrl, "bob" + stamp)];
     assert(a.user_id && b.user_id, "two users register");
-    const [alice, bob] = [await start(a), await start(b)];
+    const [alice, bob] = [await start(a, { sliding }), await start(b, { sliding })];
     assert(true, "both have synced");
 
     const { room_id: roomId } = await alice.createRoom({ name: "Loom", preset: sdk.Preset.PrivateChat, invite: [b.user_id] });
@@ -65,7 +66,7 @@ async function return_() {
     const { a, roomId, count } = JSON.parse(readFileSync(stateFile, "utf8"));
     const session = await login({ ...a, baseUrl });
     assert(session.device_id !== a.device_id, "logging in makes a new device");
-    const client = await start(session);
+    const client = await start(session, { sliding });
     const room = client.getRoom(roomId);
     assert(room?.getMyMembership() === "join", "the room is still there");
     for (let i = 0; i < 20 && bodies(client, roomId).length < count; i++) await client.scrollback(room, 5);
@@ -79,4 +80,4 @@ async function return_() {
     assert(true, "leaving and logging out");
 }
 
-await run(again === "again" ? return_ : talk);
+await run(flags.includes("again") ? return_ : talk);

@@ -38,6 +38,9 @@ func federationRows() []Row {
 		row("federation.queryUserEncryptionKeys", "POST", exact(fedPrefix+"/v1/user/keys/query"), FederationReader, ByOrigin, AuthFederation, RateFederation, BodyJSON, Normal),
 		row("federation.getVersion", "GET", exact(fedPrefix+"/v1/version"), FederationReader, ByNone, AuthNone, RateFederation, BodyNone, Normal),
 		row("federation.getWellKnown", "GET", exact("/.well-known/matrix/server"), FederationReader, ByNone, AuthNone, RateKeys, BodyNone, Normal),
+		// Of the specification until version 1.1: servers fall back to them.
+		row("federation.sendJoinV1", "PUT", exact(fedPrefix+"/v1/send_join/{roomId}/{eventId}"), FederationReader, ByRoom, AuthFederation, RateFederation, BodyJSON, Slow),
+		row("federation.sendLeaveV1", "PUT", exact(fedPrefix+"/v1/send_leave/{roomId}/{eventId}"), FederationReader, ByRoom, AuthFederation, RateFederation, BodyJSON, Slow),
 		// Never in the specification, and asked for by the most common server.
 		row("federation.getRoomComplexity", "GET", exact(fedPrefix+"/unstable/rooms/{roomId}/complexity"), FederationReader, ByRoom, AuthFederation, RateFederation, BodyNone, Normal),
 		row("federation.getExtremities", "GET", exact(fedPrefix+"/unstable/org.matrix.msc4370/extremities/{roomId}"), FederationReader, ByRoom, AuthFederation, RateFederation, BodyNone, Normal),

@@ -107,7 +107,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount", "emailConfirm",
 		"ssoCallback", "ssoContinue", "authFallback",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
-		"federation.getRoomComplexity", "federation.getExtremities",
+		"federation.sendJoinV1", "federation.sendLeaveV1", "federation.getRoomComplexity", "federation.getExtremities",
 		"adminSharedSecretRegister", "adminServerVersion", "admin", "adminSendServerNotice", "adminSendServerNoticeTxn",
 		"provisionQueryUser", "provisionUser", "provisionAvailable", "provisionDeleteUser", "provisionReactivateUser",
 		"provisionSetDisplayName", "provisionUnsetDisplayName", "provisionAllowReset", "provisionUpsertDevice", "provisionDeleteDevice",

@@ -125,34 +125,54 @@ func (h *Handlers) accept(ctx context.Context, ref *resident.Ref, e *event.Event
 
 const authorisedVia = "join_authorised_via_users_server"
 
-func (h *Handlers) sendJoin(w http.ResponseWriter, r *http.Request) error {
+// v2 answers with what answer gives.
+func v2(answer func(*http.Request) (any, error)) httpx.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		out, err := answer(r)
+		if err != nil {
+			return err
+		}
+		return httpx.WriteJSON(w, http.StatusOK, out)
+	}
+}
+
+// v1 answers with what answer gives as the first versions of these endpoints did: in a list, after the status.
+func v1(answer func(*http.Request) (any, error)) httpx.Handler {
+	return v2(func(r *http.Request) (any, error) {
+		out, err := answer(r)
+		return []any{http.StatusOK, out}, err
+	})
+}
+
+// joined takes a join, and gives the room that the user is in now.
+func (h *Handlers) joined(r *http.Request) (any, error) {
 	ctx := r.Context()
 	ref, e, err := h.member(r, event.Join)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := httpx.Query(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	partial, err := p.Bool("omit_members", false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	signed := false
 	if via, ok := canonjson.GetString(e.Content(), authorisedVia); ok && ref.Rules.Restricted && id.UserID(via).Server() == h.o.Server {
 		// Who vouches for the user must do so by the rules as they are now, not as they were when the template was given.
 		if _, err := h.o.Writer.Do(ctx, nil, &room.Template{Room: id.RoomID(ref.RoomID), User: e.Sender(), Action: room.ActionJoin}); err != nil {
-			return err
+			return nil, err
 		}
 		e, signed = e.Sign(h.o.Server, h.o.Keys[0]), true
 	}
 	if err := h.accept(ctx, ref, e); err != nil {
-		return err
+		return nil, err
 	}
 	state, chain, servers, err := h.o.Rooms.Joined(ctx, ref, e.EventID(), partial)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := map[string]any{
 		"origin": h.o.Server, "state": json.RawMessage(state), "auth_chain": json.RawMessage(chain), "members_omitted": partial,
@@ -163,18 +183,16 @@ func (h *Handlers) sendJoin(w http.ResponseWriter, r *http.Request) error {
 	if partial {
 		out["servers_in_room"] = append([]string{string(h.o.Server)}, servers...)
 	}
-	return httpx.WriteJSON(w, http.StatusOK, out)
+	return out, nil
 }
 
-func (h *Handlers) sendLeave(w http.ResponseWriter, r *http.Request) error {
+// left takes a leave.
+func (h *Handlers) left(r *http.Request) (any, error) {
 	ref, e, err := h.member(r, event.Leave)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := h.accept(r.Context(), ref, e); err != nil {
-		return err
-	}
-	return httpx.WriteEmpty(w)
+	return struct{}{}, h.accept(r.Context(), ref, e)
 }
 
 func (h *Handlers) sendKnock(w http.ResponseWriter, r *http.Request) error {

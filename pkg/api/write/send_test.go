@@ -114,7 +114,7 @@ func TestSetState(t *testing.T) {
 		"no body":           {"alice", "PUT", state("m.room.topic"), ``, 400, "M_NOT_JSON"},
 		"no JSON":           {"alice", "PUT", state("m.room.topic"), `x`, 400, "M_NOT_JSON"},
 		"a list":            {"alice", "PUT", state("m.room.topic"), `[]`, 400, "M_BAD_JSON"},
-		"create":            {"alice", "PUT", state("m.room.create"), `{}`, 403, "M_FORBIDDEN"},
+		"create":            {"alice", "PUT", state("m.room.create"), `{}`, 400, "M_INVALID_PARAM"},
 		"no membership":     {"alice", "PUT", state("m.room.member/" + bob), `{}`, 400, "M_BAD_JSON"},
 		"bad membership":    {"alice", "PUT", state("m.room.member/" + bob), `{"membership":"guest"}`, 400, "M_BAD_JSON"},
 		"member of no user": {"alice", "PUT", state("m.room.member/bob"), `{"membership":"ban"}`, 400, "M_INVALID_PARAM"},

@@ -254,6 +254,17 @@ func (r Rule) Reason() string {
 	return ""
 }
 
+// Malformed says that the rule refuses what the event itself says, in any room of the version that has it and from anybody.
+func (r Rule) Malformed() bool {
+	switch r {
+	case CreatePrevEvents, CreateRoomID, CreateVersion, CreateCreator, AliasesStateKey, MemberMalformed,
+		PowerNotInteger, PowerMapNotInteger, PowerMalformed, PowerUsers, PowerCreators:
+		return true
+	default:
+		return false
+	}
+}
+
 //nolint:gochecknoglobals // constant
 var reasons = [numRules]string{
 	CreatePrevEvents: "a create event must not have previous events",

@@ -194,8 +194,8 @@ func (r *Rooms) byNid(ctx context.Context, nids []shard.Nid) ([]roomdb.StoredEve
 // maxChain bounds an auth chain: no room that works has as many.
 const maxChain = 200_000
 
-// chain reads the auth chain of events, without these.
-func (r *Rooms) chain(ctx context.Context, of []roomdb.StoredEvent) ([]roomdb.StoredEvent, error) {
+// chain reads the auth chain of events, without these. The create event is part of it also where events do not name it.
+func (r *Rooms) chain(ctx context.Context, ref *Ref, of []roomdb.StoredEvent) ([]roomdb.StoredEvent, error) {
 	seen := map[shard.Nid]bool{}
 	var todo []shard.Nid
 	add := func(rows []roomdb.StoredEvent) {
@@ -224,7 +224,13 @@ func (r *Rooms) chain(ctx context.Context, of []roomdb.StoredEvent) ([]roomdb.St
 		out = append(out, rows...)
 		add(rows)
 	}
-	return out, nil
+	create, _ := id.RoomID(ref.RoomID).CreateEvent()
+	named := func(row roomdb.StoredEvent) bool { return row.EventID == string(create) }
+	if !ref.Rules.RoomIDIsHash || slices.ContainsFunc(out, named) || !slices.ContainsFunc(of, func(row roomdb.StoredEvent) bool { return !named(row) }) {
+		return out, nil
+	}
+	rows, err := r.db.EventsByID(ctx, ref.Nid, []string{string(create)})
+	return append(out, rows...), err
 }
 
 // stateOf reads a state's events.
@@ -253,7 +259,7 @@ func (r *Rooms) stateBefore(ctx context.Context, room id.RoomID, e id.EventID, o
 		return nil, nil, nil, mxerr.New(mxerr.NotFound, "The state at the event is not known")
 	}
 	if state, err = r.stateOf(ctx, at.StateBefore); err == nil {
-		chain, err = r.chain(ctx, state)
+		chain, err = r.chain(ctx, ref, state)
 	}
 	return
 }
@@ -294,7 +300,7 @@ func (r *Rooms) EventAuth(ctx context.Context, room id.RoomID, e id.EventID, ori
 	if err != nil {
 		return nil, err
 	}
-	chain, err := r.chain(ctx, []roomdb.StoredEvent{*at})
+	chain, err := r.chain(ctx, ref, []roomdb.StoredEvent{*at})
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +331,7 @@ func (r *Rooms) Joined(ctx context.Context, ref *Ref, e id.EventID, partial bool
 			return nil, nil, nil, err
 		}
 	}
-	auth, err := r.chain(ctx, append(slices.Clone(told), *at))
+	auth, err := r.chain(ctx, ref, append(slices.Clone(told), *at))
 	if err != nil {
 		return nil, nil, nil, err
 	}

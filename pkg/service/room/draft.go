@@ -250,7 +250,7 @@ func (d *draft) authorise(p *event.Proto) ([]*held, error) {
 		return nil, errLacks
 	}
 	if rule := eventauth.Decide(rules, reduced, &st); rule != eventauth.Allowed {
-		return nil, mxerr.New(mxerr.Forbidden, rule.Reason())
+		return nil, d.refusal(rule)
 	}
 	auth := make([]*held, 0, len(selected))
 	for _, h := range looked[:n] {
@@ -264,6 +264,15 @@ func (d *draft) authorise(p *event.Proto) ([]*held, error) {
 		}
 	}
 	return auth, nil
+}
+
+// refusal says why an event is not allowed. With what no room takes the request is wrong, whoever sends it; of a room that is being made it is
+// the request's state that is refused, for any reason.
+func (d *draft) refusal(rule eventauth.Rule) error {
+	if rule.Malformed() && !d.isNew {
+		return mxerr.New(mxerr.BadJSON, rule.Reason())
+	}
+	return mxerr.New(mxerr.Forbidden, rule.Reason())
 }
 
 // stateBefore gives the snapshot of the state before the next event. It has to be made if the state is not that after any event: in a room

@@ -21,7 +21,7 @@ func (c *SendState) decide(v *view) (plan, error) {
 	case event.TypeMember:
 		return c.member(v, content)
 	case event.TypeCreate:
-		return plan{}, mxerr.New(mxerr.Forbidden, "a room has one create event")
+		return plan{}, mxerr.New(mxerr.InvalidParam, "a room has one create event")
 	case event.TypeEncryption:
 		if algorithm, ok := canonjson.GetString(content, "algorithm"); !ok || algorithm == "" {
 			if old := v.content(event.TypeEncryption, ""); old != nil && c.StateKey == "" {

@@ -101,6 +101,11 @@ func TestHostileMembers(t *testing.T) {
 				"allowed by what nobody has": {e: member(newcomer, "join", func(x *event.Proto) { x.AuthEvents = append(x.AuthEvents, stray.EventID()) }), code: "M_BAD_STATE", statuses: []int{400, 403}},
 				"allowed by nothing":         {e: member(newcomer, "join", func(x *event.Proto) { x.AuthEvents = nil }), code: "M_FORBIDDEN", statuses: []int{403}},
 				"a join as a leave":          {e: good, uri: put("v2/send_leave", good), code: "M_INVALID_PARAM"},
+				"a join as a leave, v1":      {e: good, uri: put("v1/send_leave", good), code: "M_INVALID_PARAM"},
+				"a leave as a join, v1":      {e: member(newcomer, "leave", nil), uri: "join v1", code: "M_INVALID_PARAM"},
+				"another user's join, v1":    {e: member(newcomer, "join", func(x *event.Proto) { x.StateKey = &s.alice.User }), uri: "join v1", code: "M_INVALID_PARAM"},
+				"another user's leave":       {e: member(newcomer, "leave", func(x *event.Proto) { x.StateKey = &s.alice.User }), uri: "leave", code: "M_INVALID_PARAM"},
+				"a message as a leave":       {e: p.Say(t, "let me out"), uri: "leave", code: "M_INVALID_PARAM"},
 				"a join as a knock":          {e: good, uri: put("v1/send_knock", good), code: "M_INVALID_PARAM"},
 				"a knock on an open room":    {e: member(newcomer, "knock", nil), uri: "knock", code: "M_FORBIDDEN", statuses: []int{403}},
 				"the leave of who is not in": {e: member(newcomer, "leave", nil), uri: "leave", code: "M_FORBIDDEN", statuses: []int{403}},
@@ -112,8 +117,8 @@ func TestHostileMembers(t *testing.T) {
 					switch c.uri {
 					case "":
 						c.uri = put("v2/send_join", c.e)
-					case "knock", "leave":
-						c.uri = put(map[string]string{"knock": "v1/send_knock", "leave": "v2/send_leave"}[c.uri], c.e)
+					case "knock", "leave", "join v1":
+						c.uri = put(map[string]string{"knock": "v1/send_knock", "leave": "v2/send_leave", "join v1": "v1/send_join"}[c.uri], c.e)
 					}
 					if c.body == nil {
 						c.body = c.e.JSON()

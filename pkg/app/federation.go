@@ -25,7 +25,7 @@ func buildFederation(s *shared, group *lifecycle.Group) (part, error) {
 	}
 	group.Add("preparation", engine)
 	stager := inbound.NewStager(inbound.StagerOptions{
-		Shards: s.shards, DB: s.fed, Rooms: rooms, Keys: s.keySource, EDUs: sink, Wake: prep.told, Metrics: s.tel.Metrics, Log: s.log,
+		Server: s.base.server, Shards: s.shards, DB: s.fed, Rooms: rooms, Invitations: rooms, Keys: s.keySource, EDUs: sink, Wake: prep.told, Metrics: s.tel.Metrics, Log: s.log,
 	})
 	away, asker := newAbroad(s), s.asker()
 	p := part{

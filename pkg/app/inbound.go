@@ -49,7 +49,7 @@ func (s *shared) keySource(ctx context.Context, requests []signing.Request) sign
 func newAbroad(s *shared) *abroad.Abroad {
 	rooms := s.residents()
 	return abroad.New(abroad.Options{
-		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Rooms: rooms, ThirdParty: rooms, Told: rooms.Told, Users: account.NewReader(s.shards, s.accounts),
+		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Rooms: rooms, ThirdParty: rooms, Told: rooms.Told, Inviters: rooms.Inviters, Users: account.NewReader(s.shards, s.accounts),
 		Writer: s.writerOf(), Remote: s.remote, Keys: s.keySource, DB: s.fed, Cache: s.soft, Now: s.now, Log: s.log,
 	})
 }

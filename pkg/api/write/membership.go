@@ -61,18 +61,23 @@ func (h *Rooms) own(r *http.Request, c *auth.Caller, target id.RoomID, action ro
 			return err
 		}
 	}
+	act := &abroad.Act{
+		User: c.UserID, Room: target, Action: action, Via: via, Reason: reason, Profile: cmd.Profile, Content: extra,
+	}
 	if h.o.Abroad != nil {
 		elsewhere, known, err := h.o.Abroad.Elsewhere(r.Context(), target)
 		if err != nil {
 			return err
 		}
 		if elsewhere && (known || action != room.ActionLeave) {
-			return h.o.Abroad.Do(r.Context(), &abroad.Act{
-				User: c.UserID, Room: target, Action: action, Via: via, Reason: reason, Profile: cmd.Profile, Content: extra,
-			})
+			return h.o.Abroad.Do(r.Context(), act)
 		}
 	}
 	_, err = h.do(r.Context(), cmd)
+	if h.o.Abroad != nil && mxerr.Is(err, mxerr.UnableToGrantJoin) {
+		// The user may come in, but nobody of this server may say so: somebody of another one may.
+		return h.o.Abroad.Do(r.Context(), act)
+	}
 	return err
 }
 

@@ -55,14 +55,16 @@ type Options struct {
 	Users      Users
 	ThirdParty ThirdParty
 	// Told gives the servers whose users are named in what a user was told of a room that is not known here.
-	Told   func(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
-	Writer room.Writer
-	Remote inbound.Remote
-	Keys   inbound.KeySource
-	DB     *feddb.DB
-	Cache  Cache
-	Now    func() time.Time
-	Log    *slog.Logger
+	Told func(ctx context.Context, room id.RoomID, user id.UserID) ([]id.ServerName, error)
+	// Inviters gives servers whose users may invite to a room that this server is in.
+	Inviters func(ctx context.Context, room id.RoomID) ([]id.ServerName, error)
+	Writer   room.Writer
+	Remote   inbound.Remote
+	Keys     inbound.KeySource
+	DB       *feddb.DB
+	Cache    Cache
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Abroad acts in rooms elsewhere.
@@ -121,6 +123,9 @@ func (a *Abroad) candidates(ctx context.Context, act *Act) ([]id.ServerName, err
 	for _, s := range act.Via {
 		add(s)
 	}
+	if err := a.residents(ctx, act.Room, add); err != nil {
+		return nil, err
+	}
 	if membership == event.Invite || membership == event.Knock {
 		told, err := a.o.Told(ctx, act.Room, act.User)
 		if err != nil {
@@ -130,8 +135,35 @@ func (a *Abroad) candidates(ctx context.Context, act *Act) ([]id.ServerName, err
 			add(s)
 		}
 	}
-	add(act.Room.Server()) // none from room version 12 on
+	if len(act.Via) == 0 { // a guess that an id allows before room version 12, and that a client which knows better need not bear
+		add(act.Room.Server())
+	}
 	return list, nil
+}
+
+// residents adds servers of a room that this one is in: those whose users may invite, and others.
+func (a *Abroad) residents(ctx context.Context, r id.RoomID, add func(id.ServerName)) error {
+	here, err := a.o.Rooms.Here(ctx, r)
+	if err != nil || !here {
+		return err
+	}
+	inviters, err := a.o.Inviters(ctx, r)
+	if err != nil {
+		return err
+	}
+	hosts, err := a.o.Rooms.Hosts(ctx, r)
+	if err != nil {
+		return err
+	}
+	for _, s := range inviters {
+		if slices.Contains(hosts, string(s)) {
+			add(s)
+		}
+	}
+	for _, s := range hosts {
+		add(id.ServerName(s))
+	}
+	return nil
 }
 
 // Do has the act done by way of one of the servers that are in the room. The refusal of a server that knows the room is the answer; that a server
@@ -319,11 +351,57 @@ func (a *Abroad) join(ctx context.Context, act *Act, s id.ServerName, rules *roo
 	if err := inbound.Verify(ctx, a.o.Keys, []*event.Event{e})[0]; err != nil {
 		return mxerr.New(mxerr.Forbidden, "the join is not vouched for").WithCause(err)
 	}
-	return a.enter(ctx, act.Room, rules, e, t.State, t.Chain)
+	here, err := a.o.Rooms.Here(ctx, act.Room)
+	if err != nil {
+		return err
+	}
+	if here {
+		return a.joinHere(ctx, act.Room, rules, e, t.State, t.Chain)
+	}
+	return a.enter(ctx, act.Room, rules, e, t.State, t.Chain, true)
 }
 
-// enter verifies the state of a room and has the room's writer take it, with the join.
-func (a *Abroad) enter(ctx context.Context, r id.RoomID, rules *roomver.Rules, e *event.Event, state, chain []json.RawMessage) error {
+// joinHere takes a join that another server vouches for into a room that this one is in: as an event like others if what it follows is
+// known here, and else by the state that the server told.
+func (a *Abroad) joinHere(ctx context.Context, r id.RoomID, rules *roomver.Rules, e *event.Event, state, chain []json.RawMessage) error {
+	done, err := a.o.Writer.Do(ctx, nil, &room.Accept{Room: r, Events: [][]byte{e.JSON()}})
+	if err != nil {
+		return err
+	}
+	v, err := verdict(done)
+	if err != nil {
+		return err
+	}
+	if v.Fate == room.FateMissing {
+		return a.enter(ctx, r, rules, e, state, chain, false)
+	}
+	return taken(v)
+}
+
+// verdict reads what a writer made of one event.
+func verdict(done room.Answer) (room.Verdict, error) {
+	var verdicts []room.Verdict
+	if err := json.Unmarshal(done.Data, &verdicts); err != nil || len(verdicts) != 1 {
+		return room.Verdict{}, fmt.Errorf("read verdict: %w", err)
+	}
+	return verdicts[0], nil
+}
+
+// taken says why a join is not in its room.
+func taken(v room.Verdict) error {
+	switch v.Fate {
+	case room.FateAccepted, room.FateKnown:
+		return nil
+	case room.FateMissing:
+		return mxerr.New(mxerr.BadState, "what allows the join is missing from the state that was given").WithCause(fmt.Errorf("no %v", v.Missing))
+	default:
+		return mxerr.New(mxerr.Forbidden, "the join is not allowed by the room's state: "+v.Reason)
+	}
+}
+
+// enter verifies the state of a room and has the room's writer take it, with the join. anew: the state becomes the room's, in which nobody of
+// this server was.
+func (a *Abroad) enter(ctx context.Context, r id.RoomID, rules *roomver.Rules, e *event.Event, state, chain []json.RawMessage, anew bool) error {
 	all, names := parse(rules, r, state, chain)
 	errs := inbound.Verify(ctx, a.o.Keys, all)
 	kept := make([]*event.Event, 0, len(all))
@@ -354,18 +432,15 @@ func (a *Abroad) enter(ctx context.Context, r id.RoomID, rules *roomver.Rules, e
 	if err := set.Store(ctx, a.o.Writer, r); err != nil {
 		return err
 	}
-	done, err := a.o.Writer.Do(ctx, nil, &room.Enter{Room: r, Set: set.ID, Event: e.JSON(), Join: true})
+	done, err := a.o.Writer.Do(ctx, nil, &room.Enter{Room: r, Set: set.ID, Event: e.JSON(), Join: anew})
 	if err != nil {
 		return err
 	}
-	var verdicts []room.Verdict
-	if err := json.Unmarshal(done.Data, &verdicts); err != nil || len(verdicts) != 1 {
-		return fmt.Errorf("read verdict: %w", err)
+	v, err := verdict(done)
+	if err != nil {
+		return err
 	}
-	if v := verdicts[0]; v.Fate == room.FateMissing {
-		return mxerr.New(mxerr.BadState, "what allows the join is missing from the state that was given").WithCause(fmt.Errorf("no %v", v.Missing))
-	}
-	return nil
+	return taken(v)
 }
 
 // parse reads the events of a state and of its auth chains, each once, and names those of the state.

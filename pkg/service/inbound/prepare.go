@@ -197,6 +197,9 @@ func (w *shardWork) room(ctx, long context.Context, r id.RoomID) error {
 	if !ok || !known {
 		return w.o.DB.DropStaged(ctx, w.shard, seqsOf(staged))
 	}
+	if staged, err = w.rescind(ctx, ref, staged); err != nil || len(staged) == 0 {
+		return err
+	}
 	verdicts, err := w.acceptEach(ctx, r, staged)
 	if err != nil {
 		return err

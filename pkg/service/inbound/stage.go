@@ -43,14 +43,17 @@ type EDUs interface {
 // StagerOptions are what a Stager needs. Wake is called with the shards of rooms for which something was staged, and those of origins; it
 // must not block. Metrics and Log may be nil.
 type StagerOptions struct {
-	Shards  shard.Map
-	DB      *feddb.DB
-	Rooms   Rooms
-	Keys    KeySource
-	EDUs    EDUs
-	Wake    func(shards []shard.ID)
-	Metrics *telemetry.Metrics
-	Log     *slog.Logger
+	Server id.ServerName
+	Shards shard.Map
+	DB     *feddb.DB
+	Rooms  Rooms
+	// Invitations are of users of this server.
+	Invitations Invitations
+	Keys        KeySource
+	EDUs        EDUs
+	Wake        func(shards []shard.ID)
+	Metrics     *telemetry.Metrics
+	Log         *slog.Logger
 }
 
 // Stager takes transactions.
@@ -160,6 +163,12 @@ func (s *Stager) check(ctx context.Context, origin id.ServerName, raw []json.Raw
 				r.rules, r.err = s.o.Rooms.Admits(ctx, roomID, origin)
 			}
 			rooms[name] = r
+		}
+		if mxerr.Is(r.err, mxerr.NotFound) {
+			if e := s.rescission(ctx, origin, id.RoomID(name), canonical); e != nil {
+				events = append(events, e)
+				continue
+			}
 		}
 		if r.err != nil {
 			s.taken.WithLabelValues("refused").Inc()

@@ -111,6 +111,23 @@ func (r *Rooms) Membership(ctx context.Context, room id.RoomID, user id.UserID) 
 	return m.Membership.String(), id.UserID(names[rows[0].Sender]), err
 }
 
+// Inviter tells who invited a user to a room that this server is not in, and the rules of the room's version; nil if nobody did.
+func (r *Rooms) Inviter(ctx context.Context, room id.RoomID, user id.UserID) (id.UserID, *roomver.Rules, error) {
+	membership, sender, err := r.Membership(ctx, room, user)
+	if err != nil || membership != event.Invite {
+		return "", nil, err
+	}
+	version, _, err := r.Version(ctx, room)
+	if err != nil {
+		return "", nil, err
+	}
+	rules, ok := roomver.Get(version)
+	if !ok {
+		return "", nil, fmt.Errorf("room %s: unknown version %q", room, version)
+	}
+	return sender, rules, nil
+}
+
 // acl reads a room's server ACL.
 func (r *Rooms) acl(ctx context.Context, ref roomdb.RoomRef, rules *roomver.Rules) (serveracl.ACL, error) {
 	name := roomdb.StateName{Type: event.TypeServerACL}

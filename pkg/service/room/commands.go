@@ -380,11 +380,13 @@ type BackfillState struct {
 
 // OutOfBand stores a member event of a user of this server in a room whose state is not known here, or not any more: an invitation by another
 // server, a knock on one, and their ends. The room is known. Stripped is what the user is told of the room, a JSON array, or
-// nil. Answers Event; Unchanged if it was there.
+// nil. Rescinds says that it is another server's word that an invitation is taken back: it counts if it names the invitation that the user has
+// as what allows it, and comes from whoever sent that. Answers Event; Unchanged if it was there, or does not count.
 type OutOfBand struct {
 	Room     id.RoomID
 	Event    []byte // PDU
 	Stripped []byte
+	Rescinds bool
 }
 
 // Template asks for the event by which a user of another server would join, leave or knock. Answers Data: the room's version and the

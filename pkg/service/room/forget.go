@@ -16,7 +16,7 @@ func (c *Forget) more() int       { return 0 }
 func (c *Forget) decide(v *view) (plan, error) {
 	membership := v.membership(c.User)
 	if membership == "" { // what is out of band is not in the state
-		membership = ask[roomdb.Membership](v, memberFact{c.User}).String()
+		membership = ask[roomdb.MemberRow](v, memberFact{c.User}).Membership.String()
 	}
 	switch membership {
 	case event.Leave, event.Ban:
@@ -31,12 +31,12 @@ func (c *Forget) decide(v *view) (plan, error) {
 	}, nil
 }
 
-// memberFact asks for a user's membership as it is stored, out of band or not.
+// memberFact asks for a user's membership as it is stored, out of band or not; the answer is zero if there is none.
 type memberFact struct{ user id.UserID }
 
 func (f memberFact) load(ctx context.Context, r *live) (any, error) {
 	m, _, err := r.term.host.DB.Member(ctx, r.nid, string(f.user))
-	return m.Membership, err
+	return m, err
 }
 
 func (c *SetVisibility) room() id.RoomID { return c.Room }

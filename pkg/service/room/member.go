@@ -176,9 +176,25 @@ type joinedFact struct {
 	user id.UserID
 }
 
+// standing answers it. It is known of users of this server, and of others as long as this server is in the room.
+type standing struct{ known, joined bool }
+
 func (f joinedFact) load(ctx context.Context, r *live) (any, error) {
 	h := r.term.host
-	return h.DB.Joined(ctx, h.Shards.Of(string(f.room)), string(f.room), string(f.user))
+	s := h.Shards.Of(string(f.room))
+	joined, err := h.DB.Joined(ctx, s, string(f.room), string(f.user))
+	if err != nil || f.user.Server() == h.Server {
+		return standing{known: true, joined: joined}, err
+	}
+	ref, ok, err := h.DB.Room(ctx, s, string(f.room))
+	if err != nil || !ok {
+		return standing{}, err
+	}
+	here, err := h.DB.LocalMembers(ctx, ref.Nid, roomdb.MembershipJoin, 1)
+	if err != nil || len(here) == 0 {
+		return standing{}, err
+	}
+	return standing{known: true, joined: joined}, nil
 }
 
 // someMemberFact asks for users of this server who are in the room.
@@ -195,18 +211,24 @@ func authoriser(v *view, user id.UserID) (id.UserID, error) {
 	if rule == nil || rule.red.JoinRule != eventauth.JoinRuleRestricted && rule.red.JoinRule != eventauth.JoinRuleKnockRestricted {
 		return "", nil
 	}
-	allowed := false
-	for _, room := range allowedRooms(rule.ev.Content()) {
+	rooms := allowedRooms(rule.ev.Content())
+	var known, allowed bool
+	for _, room := range rooms {
 		// All are asked for at once, so that they are loaded together.
-		allowed = ask[bool](v, joinedFact{room, user}) || allowed
+		s := ask[standing](v, joinedFact{room, user})
+		known, allowed = known || s.known, allowed || s.known && s.joined
 	}
 	if v.lacks() {
 		return "", errLacks
 	}
-	if !allowed {
+	switch {
+	case allowed:
+		return inviter(v)
+	case !known && len(rooms) > 0: // spec: "Restricted rooms": another server may know
+		return "", mxerr.New(mxerr.UnableToAuthoriseJoin, "this server is in none of the rooms whose members may join")
+	default:
 		return "", mxerr.New(mxerr.Forbidden, "you are in none of the rooms whose members may join")
 	}
-	return inviter(v)
 }
 
 // allowedRooms gives the rooms whose members may join.

@@ -36,11 +36,12 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	}
 	p.answer.Event = e.EventID()
 	known := d.event(e.EventID())
-	before := ask[roomdb.Membership](&d.view, memberFact{id.UserID(user)})
+	before := ask[roomdb.MemberRow](&d.view, memberFact{id.UserID(user)})
+	rescinds := !c.Rescinds || d.rescinds(e, before)
 	if d.lacks() {
 		return errLacks
 	}
-	if known != nil && known.Placed {
+	if !rescinds || known != nil && known.Placed {
 		p.answer.Unchanged = true
 		return nil
 	}
@@ -53,7 +54,7 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	row.StateKey, row.Flags, row.Order = &k, roomdb.FlagOutlier, roomdb.Live(len(d.entries))
 	row.StateBefore, row.StateAfter = d.head.snaps.nid(), d.head.snaps.nid()
 	body.StateBefore, body.StateAfter = int64(row.StateBefore), int64(row.StateAfter)
-	body.Membership, body.PrevMembership = e.Membership(), before.String()
+	body.Membership, body.PrevMembership = e.Membership(), before.Membership.String()
 	body.StrippedState = c.Stripped
 	if len(d.head.tips) > 0 {
 		row.Extremities = nidsOfTips(d.head.tips)
@@ -85,6 +86,25 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	d.entries = append(d.entries, logged)
 	d.noteMade(e)
 	return nil
+}
+
+// rescinds tells whether an event takes back the invitation that a user has. Whose power it would take is not known here, so that it is for
+// who sent the invitation alone; and it has to name the invitation, so that none that was taken back before takes back a later one.
+func (d *draft) rescinds(e *event.Event, has roomdb.MemberRow) bool {
+	if has.Membership != roomdb.MembershipInvite || e.Membership() != event.Leave && e.Membership() != event.Ban {
+		return false
+	}
+	sender, known := d.r.term.atoms.get(string(e.Sender()))
+	if !known {
+		d.needs.names = append(d.needs.names, string(e.Sender()))
+		return false
+	}
+	for _, named := range e.AuthEvents() {
+		if invite := d.event(named); invite != nil && invite.Nid == has.Event {
+			return invite.Sender == sender
+		}
+	}
+	return false
 }
 
 func (c *Template) room() id.RoomID { return c.Room }

@@ -2,8 +2,10 @@ package app
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 
@@ -73,13 +75,11 @@ func (n *noticing) rooms(token, kind string) map[string]any {
 	return of
 }
 
-func (n *noticing) onlyRoom(token, kind string) (id string) {
+func (n *noticing) onlyRoom(token, kind string) string {
 	n.t.Helper()
 	rooms := n.rooms(token, kind)
 	require.Len(n.t, rooms, 1)
-	for id = range rooms {
-	}
-	return id
+	return slices.Collect(maps.Keys(rooms))[0]
 }
 
 func roomPath(room, rest string) string {

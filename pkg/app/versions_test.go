@@ -138,7 +138,7 @@ func TestWhatIsAnnouncedIsServed(t *testing.T) {
 	before := time.Now()
 	turn := n.ok(n.alice, "GET", "/_matrix/client/v3/voip/turnServer", "")
 	require.Equal(t, []any{"turn:turn.example.org"}, turn["uris"])
-	require.Equal(t, 86400., turn["ttl"])
+	require.EqualValues(t, 86400, turn["ttl"])
 	until, user, _ := strings.Cut(turn["username"].(string), ":")
 	require.Equal(t, "@alice:example.org", user)
 	at, err := strconv.ParseInt(until, 10, 64)

@@ -344,7 +344,7 @@ func (c Calls) Validate() error {
 func (t TURN) Validate() error {
 	for _, u := range t.URIs {
 		if !strings.HasPrefix(u, "turn:") && !strings.HasPrefix(u, "turns:") {
-			return fmt.Errorf("uris: %q begins with neither turn: nor turns:", u)
+			return fmt.Errorf("uris: %q is not a turn: or turns: address", u)
 		}
 	}
 	switch {

@@ -152,7 +152,11 @@ func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, 
 	if v.since == nil && p.e.Replica != nil {
 		upto := shard.Heads{Incarnation: v.upper.Incarnation, Positions: v.upper.Positions.Clone()}
 		err = p.e.Replica.Read(ctx, upto, func(ctx context.Context) (err error) {
-			body, told, err = v.answer(ctx, v.plan()) // each try has a plan of its own, which an answer adds to
+			if plan == nil { // each try has a plan of its own, which an answer adds to
+				plan = v.plan()
+			}
+			body, told, err = v.answer(ctx, plan)
+			plan = nil
 			return err
 		})
 	} else {

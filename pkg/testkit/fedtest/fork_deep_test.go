@@ -51,7 +51,7 @@ func (b *branch) state(t *testing.T, typ, key, content string) *event.Event {
 // to be found anew with every event, among ever more that contradict each other. All of it comes in, the room goes on and is one again with
 // the next word, and other rooms have gone on meanwhile.
 func TestForksMadeToBeExpensive(t *testing.T) {
-	const deep = 1000 // on each side
+	const deep = 700 // on each side
 	s := newStage(t)
 	shapes := map[string]func(t *testing.T, b *branch, side, n int){
 		"power levels": func(t *testing.T, b *branch, side, n int) {

@@ -9,9 +9,13 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/config"
 	"github.com/heddle-im/heddle/pkg/infra/mail"
+	"github.com/heddle-im/heddle/pkg/infra/outhttp"
 	"github.com/heddle-im/heddle/pkg/infra/soft"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/remote/identity"
 	"github.com/heddle-im/heddle/pkg/remote/oidc"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
 	"github.com/heddle-im/heddle/pkg/service/account/sso"
@@ -40,8 +44,8 @@ func (s *shared) accountConfig() account.Config {
 }
 
 // accountHandlersOf makes the endpoints of accounts: the older ones, and what the configuration adds to them.
-func accountHandlersOf(s *shared, front *account.Front) (*write.Accounts, httpx.Handlers, error) {
-	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front), Services: s.services}
+func accountHandlersOf(s *shared, front *account.Front, desk *contact.Desk) (*write.Accounts, httpx.Handlers, error) {
+	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front), Services: s.services, Contacts: desk}
 	pages := httpx.Handlers{}
 	office, err := s.letters(front)
 	if err != nil {
@@ -67,6 +71,25 @@ func accountHandlersOf(s *shared, front *account.Front) (*write.Accounts, httpx.
 	all := users.Handlers()
 	maps.Copy(all, pages)
 	return users, all, nil
+}
+
+// contacts makes what deals with identity servers.
+func (s *shared) contacts(front *account.Front) (*contact.Desk, error) {
+	c := s.cfg.Identity
+	roots, err := rootsOf(c.CAFile)
+	if err != nil {
+		return nil, &config.Error{Key: "identity.ca_file", Problem: err.Error()}
+	}
+	servers := identity.New(identity.Options{
+		Guard: outhttp.NewGuard(c.AllowNetworks, s.cfg.Federation.DenyNetworks), Roots: roots, UserAgent: "Heddle/" + s.opts.Build.Version,
+		Authorize: s.remote.Authorization,
+	})
+	s.onClose(servers.Close)
+	var trusted []id.ServerName
+	for _, name := range c.Servers {
+		trusted = append(trusted, id.ServerName(name))
+	}
+	return contact.New(contact.Options{Enabled: c.Enabled, Trusted: trusted, Servers: servers, Accounts: front, Log: s.log}), nil
 }
 
 // letters makes what confirms addresses; nil if there is no e-mail.

@@ -78,7 +78,11 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	front := account.NewFront(s.server, s.shards, s.accountConfig(), accountDoer{to: s.to, shards: s.shards, everywhere: s.everywhere}, s.accounts, passwords, s.secret, s.now)
 	front.LimitGuesses(s.limiter)
 	front.Reserve(func(u id.UserID) bool { return s.services.UserReserved(u, nil) })
-	users, handlers, err := accountHandlersOf(s, front)
+	desk, err := s.contacts(front)
+	if err != nil {
+		return part{}, err
+	}
+	users, handlers, err := accountHandlersOf(s, front, desk)
 	if err != nil {
 		return part{}, err
 	}
@@ -88,7 +92,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, write.NewMedia(s.media).Handlers())
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, adminHandlers(s, front, writer))
-	maps.Copy(p.handlers, roomHandlers(s, front, writer, addDelays(s, group, writer)))
+	maps.Copy(p.handlers, roomHandlers(s, front, desk, writer, addDelays(s, group, writer)))
 	return p, nil
 }
 

@@ -9,9 +9,12 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 	"github.com/heddle-im/heddle/pkg/service/delay"
 	"github.com/heddle-im/heddle/pkg/service/directory"
+	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -67,14 +70,21 @@ func addDelays(s *shared, group *lifecycle.Group, writer room.Writer) *delay.Eng
 }
 
 // roomHandlers are the endpoints that change rooms.
-func roomHandlers(s *shared, front *account.Front, writer room.Writer, delays *delay.Engine) httpx.Handlers {
+func roomHandlers(s *shared, front *account.Front, desk *contact.Desk, writer room.Writer, delays *delay.Engine) httpx.Handlers {
 	known, people := directory.New(s.shards, s.rooms), account.NewReader(s.shards, s.accounts)
+	shown := lobby.New(s.shards, s.rooms, nil)
 	return write.NewRooms(write.RoomOptions{
 		Server: s.base.server, Writer: writer, Accounts: front,
 		Profiles: people, Directory: known, Threads: known, Related: known, Upgrades: known, Services: s.services, Asker: s.asker(),
 		Networks: publisher{appservicedb.NewDB(s.db), s.shards},
 		Reported: write.Reported{User: people.Exists, Room: known.Known},
-		Delays:   delays,
-		Limits:   s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,
+		Addressed: write.Addressed{
+			Invitees: desk, MayInvite: known.MayInvite,
+			Summary: func(ctx context.Context, r id.RoomID, u id.UserID) (lobby.Summary, error) {
+				return shown.Summary(ctx, r, u, nil)
+			},
+		},
+		Delays: delays,
+		Limits: s.limiter, Abroad: newAbroad(s), Now: s.now, Random: randomSource(), Log: s.log,
 	}).Handlers()
 }

@@ -109,13 +109,15 @@ var table = []row{
 	{"remote/keyring", layerFleet, []string{"api/auth", "app"}},
 	{"remote/authservice", layerFleet, []string{"app"}},
 	{"remote/oidc", layerFleet, []string{"app"}},
+	{"remote/identity", layerFleet, []string{"service/account/contact", "api/write", "app"}}, // its types are what an invitation by address is made of
 
 	// 5: one package per thing that the server does. Never a sibling, only one's own parent.
 	{"service/room", layerService, append([]string{"service/room/roomrpc", "service/inbound", "service/abroad", "service/policy"}, handlers...)},
 	{"service/room/roomrpc", layerService, handlers},
-	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter", "service/account/sso"}, handlers...)},
+	{"service/account", layerService, append([]string{"service/account/oauth", "service/account/letter", "service/account/sso", "service/account/contact"}, handlers...)},
 	{"service/account/letter", layerService, handlers},
 	{"service/account/sso", layerService, handlers},
+	{"service/account/contact", layerService, handlers}, // what is done at identity servers
 	{"service/account/oauth", layerService, []string{"api/web", "app"}},
 	{"service/profile", layerService, []string{"app"}},   // a consumer of the log: nobody calls it (docs/adr/0001-layout.md)
 	{"service/farewell", layerService, []string{"app"}},  // the same

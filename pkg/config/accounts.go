@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	netmail "net/mail"
+	"net/netip"
 	"net/url"
 	"strings"
 
 	"github.com/heddle-im/heddle/pkg/infra/mail"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
 // Email is how this server writes to people.
@@ -43,6 +45,30 @@ func checkStarts(key string, list []string) error {
 		}
 		if (u.Scheme == "https" || u.Scheme == "http") && u.Host == "" {
 			return fmt.Errorf("%s: %q names no host", key, s)
+		}
+	}
+	return nil
+}
+
+// Identity says which identity servers are dealt with.
+type Identity struct {
+	// Enabled lets identity servers be asked. Each time it is a client that names the server, with a token which its user has there.
+	Enabled bool `koanf:"enabled"`
+	// Servers are the identity servers that may be named: `identity.example.org`, with a port where it has one. Empty: any on the public Internet. This
+	// server then opens a connection, over TLS alone, to whatever host its users name outside of `federation.deny_networks`: name the servers
+	// where they should reach no others.
+	Servers []string `koanf:"servers"`
+	// AllowNetworks are networks in which identity servers may be although `federation.deny_networks` names them.
+	AllowNetworks []netip.Prefix `koanf:"allow_networks"`
+	// CAFile has certificates to trust beside the system's, in PEM.
+	CAFile string `koanf:"ca_file"`
+}
+
+// Validate implements the check of a section.
+func (i Identity) Validate() error {
+	for _, s := range i.Servers {
+		if _, err := id.ParseServerName(s); err != nil {
+			return fmt.Errorf("servers: %q is no host name, with a port where it has one", s)
 		}
 	}
 	return nil

@@ -63,6 +63,9 @@ type Config struct {
 	SSO SSO `koanf:"sso"`
 	// Email is how this server writes to people: to confirm their addresses, and for forgotten passwords. It needs `public_baseurl`.
 	Email Email `koanf:"email"`
+	// Identity is what this server does at identity servers for its users: it binds their addresses there so that others find them, and invites
+	// people by address.
+	Identity Identity `koanf:"identity"`
 	// RateLimits bound what one client may ask for: a user, or an address where nobody is logged in. Each is an allowance such as `10/s
 	// burst 60` (also `/min` and `/h`): so many at once, refilled at that pace; `none` is no limit. Whoever has used it up gets 429
 	// M_LIMIT_EXCEEDED with the time to wait. All workers count together if there is a Redis, and each by itself if there is none.
@@ -457,6 +460,7 @@ func Default(embedded bool) Config {
 		RateLimits: defaultRateLimits(),
 		Sessions:   Sessions{RefreshableAccessTokenLifetime: 5 * time.Minute, LoginTokenLifetime: 2 * time.Minute},
 		Email:      Email{SMTP: mail.Config{}.WithDefaults(), PerAddress: Rate{Count: 10, Per: time.Hour, Burst: 5}},
+		Identity:   Identity{Enabled: true},
 		Federation: Federation{Enabled: true, DenyNetworks: specialNetworks()},
 		Media:      Media{Path: "./data/media", MaxUpload: 100 << 20, MaxRemote: 100 << 20, MaxPixels: 32_000_000, Thumbnails: defaultThumbnails(), URLPreviews: URLPreviews{Lifetime: time.Hour}},
 		Presence:   Presence{Enabled: true},

@@ -27,6 +27,8 @@ type AccountsOptions struct {
 	ResetPage string
 	// Letters confirm addresses; nil: there is no e-mail.
 	Letters Letters
+	// Contacts bind addresses at identity servers.
+	Contacts Contacts
 	// SSO are the outside providers at which people can log in.
 	SSO []sso.Choice
 	// Services are the application services; nil: none.
@@ -87,6 +89,9 @@ func (a *Accounts) Handlers() httpx.Handlers {
 		"requestTokenTo3PIDMSISDN":          noPhones,
 		"getAccount3PIDs":                   a.threepids,
 		"add3PID":                           a.addThreepid,
+		"post3PIDs":                         a.postThreepids,
+		"bind3PID":                          a.bindThreepid,
+		"unbind3pidFromAccount":             a.unbindThreepid,
 		"delete3pidFromAccount":             a.deleteThreepid,
 	}
 	if a.delegated != nil {

@@ -54,8 +54,9 @@ func (a *Accounts) refresh(w http.ResponseWriter, r *http.Request) error {
 
 func (a *Accounts) deactivate(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
-		Auth  *authDict `json:"auth"`
-		Erase bool      `json:"erase"`
+		Auth     *authDict `json:"auth"`
+		Erase    bool      `json:"erase"`
+		IDServer string    `json:"id_server"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
@@ -68,11 +69,15 @@ func (a *Accounts) deactivate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || !ok {
 		return err
 	}
+	// First what is bound: where that is, is forgotten with the account.
+	done, err := a.o.Contacts.UnbindAll(r.Context(), c.UserID, q.IDServer)
+	if err != nil {
+		return err
+	}
 	if err := a.front.Deactivate(r.Context(), c.UserID, q.Erase); err != nil {
 		return err
 	}
-	// Nothing is bound at an identity server by this one, so there is nothing to unbind.
-	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": "success"})
+	return unbound(w, done)
 }
 
 func (a *Accounts) openIDToken(w http.ResponseWriter, r *http.Request) error {

@@ -37,26 +37,6 @@ type initialState struct {
 	Content  jsontext.Value `json:"content"`
 }
 
-// invite3PID is an invitation of somebody who is known by an address, through an identity server.
-type invite3PID struct {
-	IDServer    string `json:"id_server"`
-	AccessToken string `json:"id_access_token"`
-	Medium      string `json:"medium"`
-	Address     string `json:"address"`
-}
-
-// refuse says why such an invitation is not sent: it is malformed, or, since this server asks no identity servers, it cannot be.
-func (i *invite3PID) refuse() error {
-	for _, m := range [...]struct{ name, value string }{
-		{"id_server", i.IDServer}, {"id_access_token", i.AccessToken}, {"medium", i.Medium}, {"address", i.Address},
-	} {
-		if m.value == "" {
-			return mxerr.Newf(mxerr.MissingParam, "The invitation by address has no %s", m.name)
-		}
-	}
-	return mxerr.New(mxerr.ThreepidDenied, "This server does not invite by address")
-}
-
 // createRoom makes a room with its invitations, or nothing: a user who cannot be invited makes the whole request fail before
 // there is a room.
 func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
@@ -66,6 +46,10 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 	}
 	var q createRequest
 	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	unknown, err := h.findInvitees(r.Context(), &q)
+	if err != nil {
 		return err
 	}
 	cmd, err := h.createCommand(r.Context(), c.UserID, &q)
@@ -93,6 +77,7 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h.inviteRemote(r, cmd, made)
+	h.inviteUnknown(r.Context(), cmd.Creator, made, unknown)
 	return httpx.WriteJSON(w, http.StatusOK, roomAnswer{made})
 }
 
@@ -142,9 +127,6 @@ func (h *Rooms) createCommand(ctx context.Context, by id.UserID, q *createReques
 	}
 	if cmd.InitialState, err = initialStates(q.InitialState); err != nil {
 		return nil, err
-	}
-	if len(q.Invite3PID) > 0 {
-		return nil, q.Invite3PID[0].refuse()
 	}
 	cmd.Invite, err = h.invitations(ctx, by, q.Invite)
 	return cmd, err

@@ -106,7 +106,7 @@ func TestCreateRoom(t *testing.T) {
 		"invite by address, short":  bad(`{"invite_3pid":[{"medium":"email"}]}`, "M_MISSING_PARAM"),
 		"invite by address": {
 			"alice", "POST", "/createRoom",
-			`{"invite_3pid":[{"medium":"email","address":"a@b.c","id_server":"is.example","id_access_token":"x"}]}`, 403, "M_THREEPID_DENIED",
+			`{"invite_3pid":[{"medium":"email","address":"a@b.c","id_server":"is.example","id_access_token":"x"}]}`, 400, "M_SERVER_NOT_TRUSTED",
 		},
 		"invite to another server": {"alice", "POST", "/createRoom", `{"invite":["@x:other.example"]}`, 403, "M_FORBIDDEN"},
 	})

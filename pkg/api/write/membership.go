@@ -90,12 +90,14 @@ func (h *Rooms) join(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if len(q.ThirdPartySigned) > 0 && !canonjson.IsNull(q.ThirdPartySigned) {
-		return mxerr.New(mxerr.ThreepidDenied, "This server does not invite by address")
-	}
 	target, via, err := h.target(r)
 	if err != nil {
 		return err
+	}
+	if len(q.ThirdPartySigned) > 0 && !canonjson.IsNull(q.ThirdPartySigned) {
+		if err := h.redeem(r.Context(), c.UserID, target, q.ThirdPartySigned); err != nil {
+			return err
+		}
 	}
 	if err := h.own(r, c, target, room.ActionJoin, q.Reason, via, extra); err != nil {
 		return err
@@ -235,18 +237,25 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 	case q.UserID == nil && q.invite3PID == invite3PID{}:
 		return mxerr.New(mxerr.MissingParam, "The request names no user_id")
 	case q.UserID == nil:
-		return q.refuse()
+		err = h.inviteAddress(r, c, target, &q.invite3PID, q.Reason)
+	default:
+		err = h.inviteUser(r, c, target, *q.UserID, q.Reason)
 	}
-	user, err := h.invitee(*q.UserID)
 	if err != nil {
 		return err
 	}
-	cmd := &room.SetMembership{Room: target, By: origin(c), Target: user, Action: room.ActionInvite, Reason: q.Reason}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// inviteUser invites a user of this server or another.
+func (h *Rooms) inviteUser(r *http.Request, c *auth.Caller, target id.RoomID, name, reason string) error {
+	user, err := h.invitee(name)
+	if err != nil {
+		return err
+	}
+	cmd := &room.SetMembership{Room: target, By: origin(c), Target: user, Action: room.ActionInvite, Reason: reason}
 	if user.Server() != h.o.Server {
-		if err := h.o.Abroad.Invite(r.Context(), cmd); err != nil {
-			return err
-		}
-		return httpx.WriteJSON(w, http.StatusOK, empty)
+		return h.o.Abroad.Invite(r.Context(), cmd)
 	}
 	if err := h.mayInvite(r.Context(), c.UserID, user); err != nil {
 		return err
@@ -255,10 +264,8 @@ func (h *Rooms) invite(w http.ResponseWriter, r *http.Request) error {
 	if cmd.Profile, err = h.profile(r.Context(), user); err != nil {
 		return err
 	}
-	if _, err := h.do(r.Context(), cmd); err != nil {
-		return err
-	}
-	return httpx.WriteJSON(w, http.StatusOK, empty)
+	_, err = h.do(r.Context(), cmd)
+	return err
 }
 
 // other gives the handler of what one user does to another's membership.

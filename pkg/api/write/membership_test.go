@@ -103,7 +103,7 @@ func TestInviteKickBan(t *testing.T) {
 		"invite: by address, short":     {"alice", "POST", at(r, "/invite"), `{"medium":"email"}`, 400, "M_MISSING_PARAM"},
 		"invite: by address": {
 			"alice", "POST", at(r, "/invite"),
-			`{"medium":"email","address":"a@b.c","id_server":"is.example","id_access_token":"x"}`, 403, "M_THREEPID_DENIED",
+			`{"medium":"email","address":"a@b.c","id_server":"is.example","id_access_token":"x"}`, 400, "M_SERVER_NOT_TRUSTED",
 		},
 		"kick: not there":      {"alice", "POST", at(r, "/kick"), user("@dave:heddle.test"), 403, "M_FORBIDDEN"},
 		"kick: banned":         {"alice", "POST", at(r, "/kick"), user(carol), 403, "M_FORBIDDEN"},

@@ -63,9 +63,12 @@ type Abroad interface {
 	Do(ctx context.Context, act *abroad.Act) error
 	Invite(ctx context.Context, invite *room.SetMembership) error
 	Alias(ctx context.Context, alias id.RoomAlias) (id.RoomID, []id.ServerName, error)
+	// Redeem claims the invitation to an address that an identity server has signed over to a user.
+	Redeem(ctx context.Context, room id.RoomID, user id.UserID, signed []byte) error
 }
 
-// RoomOptions are what the handlers of rooms need. Services and Limits may be nil, and so may Abroad: this server is then alone.
+// RoomOptions are what the handlers of rooms need. Services and Limits may be nil, and so may Abroad: this server is then alone. Without Addressed
+// nobody is invited by an address.
 type RoomOptions struct {
 	Server    id.ServerName
 	Writer    room.Writer
@@ -79,12 +82,13 @@ type RoomOptions struct {
 	// Asker asks application services for users and aliases that are not there; nil: nobody is asked.
 	Asker *appservice.Asker
 	// Networks are the rooms that application services list; nil: they cannot.
-	Networks Networks
-	Reported Reported
-	Delays   Delays
-	Limits   RoomLimiter
-	Abroad   Abroad
-	Now      func() time.Time
+	Networks  Networks
+	Reported  Reported
+	Addressed Addressed
+	Delays    Delays
+	Limits    RoomLimiter
+	Abroad    Abroad
+	Now       func() time.Time
 	// Random makes room ids.
 	Random io.Reader
 	// Log may be nil.

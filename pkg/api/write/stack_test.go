@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -57,10 +58,12 @@ func newStackOf(t testing.TB, cfg account.Config, change ...func(*write.RoomOpti
 		Reported: write.Reported{User: account.NewReader(w.Shards, s.accounts).Exists, Room: directory.New(w.Shards, w.Reader).Known},
 		Now:      time.Now, Random: rand.Reader,
 	}
+	desk := contact.New(contact.Options{Accounts: s.front}) // deals with nobody
+	o.Addressed.Invitees = desk
 	for _, f := range change {
 		f(&o)
 	}
-	handlers := write.NewAccounts(write.AccountsOptions{Front: s.front}).Handlers()
+	handlers := write.NewAccounts(write.AccountsOptions{Front: s.front, Contacts: desk}).Handlers()
 	for name, h := range write.NewRooms(o).Handlers() {
 		require.NotContains(t, handlers, name)
 		handlers[name] = h

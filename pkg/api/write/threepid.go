@@ -2,12 +2,15 @@ package write
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 	"github.com/heddle-im/heddle/pkg/service/account/letter"
 )
 
@@ -103,25 +106,119 @@ func (a *Accounts) addThreepid(w http.ResponseWriter, r *http.Request) error {
 	return httpx.WriteJSON(w, http.StatusOK, empty)
 }
 
-// deleteThreepid takes an address from the caller's account. This server binds none at identity servers, so it can unbind none either.
-func (a *Accounts) deleteThreepid(w http.ResponseWriter, r *http.Request) error {
+// Contacts bind addresses at identity servers. It is *contact.Desk.
+type Contacts interface {
+	Bind(ctx context.Context, u id.UserID, at contact.At, c account.Credentials) error
+	Unbind(ctx context.Context, u id.UserID, server, medium, address string) (done bool, err error)
+	UnbindAll(ctx context.Context, u id.UserID, server string) (done bool, err error)
+}
+
+// bindRequest is how a client shows that an address was proven to an identity server.
+type bindRequest struct {
+	account.Credentials
+
+	IDServer    string `json:"id_server"`
+	AccessToken string `json:"id_access_token"`
+}
+
+func (a *Accounts) bind(r *http.Request, q *bindRequest) error {
+	for _, m := range [...]struct{ name, value string }{
+		{"client_secret", q.Secret}, {"id_server", q.IDServer}, {"id_access_token", q.AccessToken}, {"sid", q.Session},
+	} {
+		if m.value == "" {
+			return mxerr.Newf(mxerr.MissingParam, "The request has no %s", m.name)
+		}
+	}
+	return a.o.Contacts.Bind(r.Context(), auth.Must(r.Context()).UserID, contact.At{Server: q.IDServer, Token: q.AccessToken}, q.Credentials)
+}
+
+func (a *Accounts) bindThreepid(w http.ResponseWriter, r *http.Request) error {
+	var q bindRequest
+	if err := httpx.Decode(r, &q); err != nil {
+		return err
+	}
+	if err := a.bind(r, &q); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// postThreepids is how clients of old bind an address. What an identity server says of the proof is told in one word here.
+func (a *Accounts) postThreepids(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
-		Medium  string `json:"medium"`
-		Address string `json:"address"`
+		Creds *bindRequest `json:"three_pid_creds"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
 	}
-	if q.Medium == "" || q.Address == "" {
-		return mxerr.New(mxerr.MissingParam, "The request needs medium and address")
+	if q.Creds == nil {
+		return mxerr.New(mxerr.MissingParam, "The request has no three_pid_creds")
 	}
-	address, err := account.Address(q.Medium, q.Address)
+	err := a.bind(r, q.Creds)
+	if mxerr.Is(err, mxerr.NoValidSession) || mxerr.Is(err, mxerr.SessionNotValidated) || mxerr.Is(err, mxerr.SessionExpired) {
+		err = mxerr.New(mxerr.ThreepidAuthFailed, mxerr.From(err).Message).WithStatus(http.StatusForbidden).WithCause(err)
+	}
 	if err != nil {
 		return err
 	}
-	cmd := account.RemoveThreepid{UserID: string(auth.Must(r.Context()).UserID), Medium: q.Medium, Address: address}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
+}
+
+// unbinding is what clients say of an address that is to go.
+type unbinding struct {
+	IDServer string `json:"id_server"`
+	Medium   string `json:"medium"`
+	Address  string `json:"address"`
+}
+
+func decodeUnbinding(r *http.Request) (q unbinding, err error) {
+	if err := httpx.Decode(r, &q); err != nil {
+		return q, err
+	}
+	if q.Medium == "" || q.Address == "" {
+		return q, mxerr.New(mxerr.MissingParam, "The request needs medium and address")
+	}
+	q.Address, err = account.Address(q.Medium, q.Address)
+	return q, err
+}
+
+// unbound tells a client whether an identity server has let go of what it was asked to.
+func unbound(w http.ResponseWriter, done bool) error {
+	result := "no-support"
+	if done {
+		result = "success"
+	}
+	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": result})
+}
+
+func (a *Accounts) unbindThreepid(w http.ResponseWriter, r *http.Request) error {
+	q, err := decodeUnbinding(r)
+	if err != nil {
+		return err
+	}
+	done, err := a.o.Contacts.Unbind(r.Context(), auth.Must(r.Context()).UserID, q.IDServer, q.Medium, q.Address)
+	if err != nil {
+		return err
+	}
+	return unbound(w, done)
+}
+
+// deleteThreepid takes an address from the caller's account, and has it unbound. That an identity server is away, or will not, does not keep the
+// address with the account.
+func (a *Accounts) deleteThreepid(w http.ResponseWriter, r *http.Request) error {
+	q, err := decodeUnbinding(r)
+	if err != nil {
+		return err
+	}
+	u := auth.Must(r.Context()).UserID
+	cmd := account.RemoveThreepid{UserID: string(u), Medium: q.Medium, Address: q.Address}
 	if _, err := a.front.Do(r.Context(), &cmd); err != nil {
 		return err
 	}
-	return httpx.WriteJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": "no-support"})
+	done, err := a.o.Contacts.Unbind(r.Context(), u, q.IDServer, q.Medium, q.Address)
+	var refused *mxerr.Error
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	return unbound(w, done && err == nil)
 }

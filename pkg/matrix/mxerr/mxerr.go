@@ -31,6 +31,7 @@ const (
 	ConflictingUnsubscription   Code = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION" // unstable
 	ConnectionFailed            Code = "M_CONNECTION_FAILED"
 	ConnectionTimeout           Code = "M_CONNECTION_TIMEOUT"
+	ConsentNotGiven             Code = "M_CONSENT_NOT_GIVEN" // not in the specification; clients know it
 	DestinationRejected         Code = "M_DESTINATION_REJECTED"
 	DuplicateAnnotation         Code = "M_DUPLICATE_ANNOTATION"
 	EmailSendError              Code = "M_EMAIL_SEND_ERROR"
@@ -95,7 +96,7 @@ func (c Code) Status() int {
 	switch c {
 	case Forbidden, GuestAccessForbidden, Exclusive, UserDeactivated, UserSuspended, ThreepidDenied, InviteBlocked,
 		WrongRoomKeysVersion, ResourceLimitExceeded, CannotLeaveServerNoticeRoom, TermsNotSigned, TokenIncorrect,
-		UserLimitExceeded:
+		UserLimitExceeded, ConsentNotGiven:
 		return 403
 	case UnknownToken, MissingToken, Unauthorized, UserLocked:
 		return 401

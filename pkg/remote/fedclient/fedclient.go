@@ -277,7 +277,7 @@ func (c *Client) send(ctx context.Context, to id.ServerName, r Request) (*http.R
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if !r.Unsigned {
-		auth, err := c.authorization(to, r.Method, uri, r.Body)
+		auth, err := c.Authorization(to, r.Method, uri, r.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -286,8 +286,8 @@ func (c *Client) send(ctx context.Context, to id.ServerName, r Request) (*http.R
 	return c.http.Do(req)
 }
 
-// authorization signs a request.
-func (c *Client) authorization(to id.ServerName, method, uri string, body []byte) (string, error) {
+// Authorization signs a request: it gives the value of the header of that name.
+func (c *Client) Authorization(to id.ServerName, method, uri string, body []byte) (string, error) {
 	object, err := RequestObject(c.o.Server, to, method, uri, body)
 	if err != nil {
 		return "", err

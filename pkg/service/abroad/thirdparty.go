@@ -118,6 +118,29 @@ func (a *Abroad) Claim(ctx context.Context, b *Bound) error {
 	return nil
 }
 
+// Redeem claims one invitation for a user of this server who shows what an identity server has signed. Refused with M_BAD_JSON,
+// M_INVALID_PARAM, and as the server of who invited does.
+func (a *Abroad) Redeem(ctx context.Context, r id.RoomID, user id.UserID, signed []byte) error {
+	var s struct {
+		signedPart
+
+		Sender id.UserID `json:"sender"`
+	}
+	if err := json.Unmarshal(signed, &s); err != nil {
+		return mxerr.New(mxerr.BadJSON, "third_party_signed is malformed").WithCause(err)
+	}
+	if _, err := id.ParseUserID(string(s.Sender)); err != nil {
+		return mxerr.New(mxerr.InvalidParam, "third_party_signed names no sender").WithCause(err)
+	}
+	if s.User != user {
+		return mxerr.New(mxerr.InvalidParam, "third_party_signed is for somebody else")
+	}
+	c := &Claim{Type: event.TypeMember, Room: r, Sender: s.Sender, StateKey: user}
+	c.Content.Membership = event.Invite
+	c.Content.Invite.Name, c.Content.Invite.Signed = user.Localpart(), signed // all of it: the sender may be among what was signed
+	return a.claim(ctx, c)
+}
+
 func (a *Abroad) claim(ctx context.Context, c *Claim) error {
 	if _, err := id.ParseRoomID(string(c.Room)); err != nil {
 		return err

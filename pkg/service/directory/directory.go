@@ -136,26 +136,37 @@ func (d *Directory) MayManage(ctx context.Context, room id.RoomID, user id.UserI
 	return d.maySet(ctx, room, user, event.TypeCanonicalAlias)
 }
 
+// MayInvite tells whether a user is joined to a room and has the power to invite others.
+func (d *Directory) MayInvite(ctx context.Context, room id.RoomID, user id.UserID) (bool, error) {
+	st, ok, err := d.powers(ctx, room, user)
+	return ok && st.CanInvite(user), err
+}
+
 // maySet tells whether a user is joined to a room and has the power to send state events of a type.
 func (d *Directory) maySet(ctx context.Context, room id.RoomID, user id.UserID, typ string) (bool, error) {
+	st, ok, err := d.powers(ctx, room, user)
+	return ok && st.CanSend(user, typ, true), err
+}
+
+// powers gives what says who may do what in a room; ok is false if the user is not joined to it.
+func (d *Directory) powers(ctx context.Context, room id.RoomID, user id.UserID) (st eventauth.AuthState, ok bool, err error) {
 	joined, err := d.Joined(ctx, room, user)
 	if err != nil || !joined {
-		return false, err
+		return st, false, err
 	}
 	ref, rules, ok, err := d.room(ctx, room)
 	if err != nil || !ok {
-		return false, err
+		return st, false, err
 	}
 	create, levels := roomdb.StateName{Type: event.TypeCreate}, roomdb.StateName{Type: event.TypePowerLevels}
 	at, err := d.db.CurrentStateAt(ctx, ref.Nid, []roomdb.StateName{create, levels})
 	if err != nil {
-		return false, err
+		return st, false, err
 	}
-	var st eventauth.AuthState
 	for name, e := range at {
 		parsed, err := event.ParseTrusted(rules, e.JSON, id.EventID(e.EventID))
 		if err != nil {
-			return false, fmt.Errorf("read event %s: %w", e.EventID, err)
+			return st, false, fmt.Errorf("read event %s: %w", e.EventID, err)
 		}
 		switch reduced := eventauth.Reduce(parsed); name {
 		case create:
@@ -164,7 +175,7 @@ func (d *Directory) maySet(ctx context.Context, room id.RoomID, user id.UserID, 
 			st.Power = reduced.PowerLevels()
 		}
 	}
-	return st.CanSend(user, typ, true), nil
+	return st, true, nil
 }
 
 // CanonicalAlias gives the content of a room's m.room.canonical_alias; ok is false if it has none.

@@ -2,11 +2,18 @@ package write_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -111,15 +118,12 @@ func TestRefresh(t *testing.T) {
 	t.Run("the first use of the new access token revokes the old pair", func(t *testing.T) {
 		require.True(t, a.good(a2))
 		require.False(t, a.good(a1))
-		a.refresh(r1).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
-		require.True(t, a.good(a2))
 	})
 	t.Run("the use of the new refresh token does too", func(t *testing.T) {
 		third := a.refresh(r2)
 		r3 := third.ok("refresh_token")
 		fourth := a.refresh(r3)
 		require.False(t, a.good(a2))
-		a.refresh(r2).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 		a2, r2 = fourth.ok("access_token"), fourth.ok("refresh_token")
 		require.True(t, a.good(a2))
 	})
@@ -133,6 +137,96 @@ func TestRefresh(t *testing.T) {
 			a.refresh(bad).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 		}
 	})
+}
+
+// A refresh token that was spent is in two hands: the session ends, whoever shows it, and its device stays.
+func TestSpentRefreshTokenEndsTheSession(t *testing.T) {
+	a := newAccounts(t, account.Config{Lifetimes: account.Lifetimes{Refreshable: time.Hour}})
+	a.users("alice")
+	other := a.login(`,"refresh_token":true,"device_id":"OTHER"`)
+	for name, use := range map[string]func(t *testing.T, access, refresh string){
+		"its successor's access token was used": func(t *testing.T, access, _ string) { require.True(t, a.good(access)) },
+		"its successor was exchanged":           func(_ *testing.T, _, refresh string) { a.refresh(refresh).ok("refresh_token") },
+		"long ago": func(t *testing.T, _, refresh string) {
+			for range 5 {
+				in := a.refresh(refresh)
+				require.True(t, a.good(in.ok("access_token")))
+				refresh = in.ok("refresh_token")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := a.login(`,"refresh_token":true,"device_id":"PHONE"`)
+			spent := in.ok("refresh_token")
+			next := a.refresh(spent)
+			use(t, next.ok("access_token"), next.ok("refresh_token"))
+			line := a.stored("PHONE")
+			require.NotZero(t, line)
+			out := a.refresh(spent)
+			out.refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+			require.Equal(t, true, out.body["soft_logout"], "the device is there to be logged in on again")
+			require.False(t, a.good(next.ok("access_token")))
+			require.Zero(t, a.stored("PHONE"))
+			a.refresh(next.ok("refresh_token")).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+			var devices int
+			require.NoError(t, a.DB.Pool.QueryRow(a.Ctx(), `SELECT count(*) FROM device WHERE device_id = 'PHONE'`).Scan(&devices))
+			require.Equal(t, 1, devices)
+		})
+	}
+	require.True(t, a.good(other.ok("access_token")), "another session has nothing to do with it")
+
+	t.Run("what nobody gave out ends nothing", func(t *testing.T) {
+		in := a.login(`,"refresh_token":true,"device_id":"PHONE"`)
+		a.refresh(in.ok("refresh_token")).ok("access_token")
+		// With the line of a good token, and another place in it, but not signed.
+		forged := strings.Split(in.ok("refresh_token"), ".")
+		body, err := base64.RawURLEncoding.DecodeString(forged[1])
+		require.NoError(t, err)
+		body[40+3] = 0 // the number
+		forged[1] = base64.RawURLEncoding.EncodeToString(body)
+		sum := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(forged[0]+"."+forged[1])))
+		a.refresh(forged[0]+"."+forged[1]+"."+base64.RawURLEncoding.EncodeToString(sum)).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+		require.True(t, a.good(in.ok("access_token")))
+	})
+	t.Run("two at once: one of the answers is good, and who has the other asks again", func(t *testing.T) {
+		in := a.login(`,"refresh_token":true,"device_id":"PHONE"`)
+		got := make([]account.LoggedIn, 8)
+		var wg sync.WaitGroup
+		for i := range got {
+			wg.Go(func() {
+				var err error
+				got[i], err = a.front.Refresh(a.Ctx(), in.ok("refresh_token"))
+				assert.NoError(t, err) // nobody is refused
+			})
+		}
+		wg.Wait()
+		good := slices.IndexFunc(got, func(l account.LoggedIn) bool {
+			var n int
+			hash := account.HashToken(l.AccessToken)
+			require.NoError(t, a.DB.Pool.QueryRow(a.Ctx(), `SELECT count(*) FROM access_token WHERE hash = $1`, hash[:]).Scan(&n))
+			return n == 1
+		})
+		require.GreaterOrEqual(t, good, 0)
+		for i, l := range got {
+			if i != good {
+				require.False(t, a.good(l.AccessToken))
+				a.refresh(l.RefreshToken).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN") // and ends nothing
+			}
+		}
+		again := a.refresh(in.ok("refresh_token"))
+		require.True(t, a.good(again.ok("access_token")))
+		require.False(t, a.good(got[good].AccessToken))
+		a.refresh(got[good].RefreshToken).refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+		require.True(t, a.good(again.ok("access_token")), "who lost a race is no thief")
+	})
+}
+
+// stored counts what is stored of a device's tokens.
+func (a *accounts) stored(device string) (n int) {
+	a.T.Helper()
+	require.NoError(a.T, a.DB.Pool.QueryRow(a.Ctx(), `SELECT (SELECT count(*) FROM access_token WHERE device_id = $1) +
+		(SELECT count(*) FROM refresh_token WHERE device_id = $1)`, device).Scan(&n))
+	return n
 }
 
 func TestTokensExpire(t *testing.T) {

@@ -25,6 +25,7 @@ type NewSession struct {
 	// RefreshHash is of the refresh token, if the client asked for one, which ends at RefreshExpires (ms; 0: never).
 	RefreshHash    *[32]byte `json:"refresh_hash,omitempty"`
 	RefreshExpires int64     `json:"refresh_expires,omitempty"`
+	Line           Line      `json:"line,omitzero"`
 	IP             string    `json:"ip,omitempty"`
 	UserAgent      string    `json:"user_agent,omitempty"`
 }
@@ -62,6 +63,9 @@ type Refresh struct {
 	AccessExpires int64    `json:"access_expires,omitempty"`
 	Next          [32]byte `json:"next"`
 	NextExpires   int64    `json:"next_expires,omitempty"`
+	// Line is that of the token that is exchanged, as far as it is known, and NextLine that of the new one.
+	Line     Line `json:"line,omitzero"`
+	NextLine Line `json:"next_line,omitzero"`
 }
 
 // ConfirmRefresh revokes the tokens for which an access token came, now that it has been used.
@@ -245,6 +249,8 @@ type Answer struct {
 	FilterID string `json:"filter_id,omitempty"`
 	// Unchanged says that there was nothing to do.
 	Unchanged bool `json:"unchanged,omitempty"`
+	// Reused says that a refresh token was spent long ago, and that its session has ended for that.
+	Reused bool `json:"reused,omitempty"`
 	// Held says that another has what was claimed.
 	Held bool `json:"held,omitempty"`
 	// Proven is the address that was proven.

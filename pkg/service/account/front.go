@@ -449,7 +449,8 @@ func (f *Front) session(u id.UserID, d NewDevice) (*NewSession, LoggedIn, error)
 		IP: d.IP, UserAgent: clip(d.UserAgent, 256),
 	}
 	if d.Refresh {
-		in.RefreshToken, in.ExpiresIn = newToken(refreshPrefix, u.Localpart()), f.cfg.Lifetimes.Refreshable
+		s.Line = newLine()
+		in.RefreshToken, in.ExpiresIn = f.newRefreshToken(u.Localpart(), s.Line), f.cfg.Lifetimes.Refreshable
 		hash := HashToken(in.RefreshToken)
 		s.RefreshHash, s.RefreshExpires = &hash, f.ends(f.cfg.Lifetimes.Refresh)
 	}

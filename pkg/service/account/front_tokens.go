@@ -21,21 +21,27 @@ func (f *Front) ends(lasts time.Duration) int64 {
 	return f.now().Add(lasts).UnixMilli()
 }
 
-// Refresh exchanges a refresh token (spec: "Refreshing access tokens"). Refused with M_UNKNOWN_TOKEN.
+// Refresh exchanges a refresh token (spec: "Refreshing access tokens"). Refused with M_UNKNOWN_TOKEN. One that was exchanged before, and whose
+// successor has been used, ends the session.
 func (f *Front) Refresh(ctx context.Context, token string) (LoggedIn, error) {
 	localpart, err := localpartOf(refreshPrefix, token)
 	if err != nil {
 		return LoggedIn{}, mxerr.New(mxerr.UnknownToken, "Unrecognised refresh token").With("soft_logout", false).WithCause(err)
 	}
 	u := id.UserID("@" + localpart + ":" + string(f.server))
+	line := f.lineOf(localpart, token)
+	next := line.next()
 	in := LoggedIn{
-		UserID: string(u), AccessToken: newToken(accessPrefix, localpart), RefreshToken: newToken(refreshPrefix, localpart),
+		UserID: string(u), AccessToken: newToken(accessPrefix, localpart), RefreshToken: f.newRefreshToken(localpart, next),
 		ExpiresIn: f.cfg.Lifetimes.Refreshable,
 	}
 	a, err := f.do.Do(ctx, newKey(), &Refresh{
 		UserID: in.UserID, Hash: HashToken(token), Access: HashToken(in.AccessToken), AccessExpires: f.ends(in.ExpiresIn),
-		Next: HashToken(in.RefreshToken), NextExpires: f.ends(f.cfg.Lifetimes.Refresh),
+		Next: HashToken(in.RefreshToken), NextExpires: f.ends(f.cfg.Lifetimes.Refresh), Line: line, NextLine: next,
 	})
+	if err == nil && a.Reused {
+		err = errUnknownRefresh()
+	}
 	if err != nil {
 		return LoggedIn{}, err
 	}

@@ -3,6 +3,7 @@ package account
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -24,7 +25,9 @@ func (h *Host) refresh(ctx context.Context, s shard.ID, r *Refresh) (change, err
 	switch {
 	case err != nil:
 		return change{}, err
-	case !ok || t.UserID != r.UserID || (t.Expires != 0 && t.Expires <= now):
+	case !ok:
+		return h.spent(ctx, s, r)
+	case t.UserID != r.UserID || (t.Expires != 0 && t.Expires <= now):
 		return change{}, errUnknownRefresh()
 	}
 	a, ok, err := h.db.Account(ctx, s, r.UserID)
@@ -63,9 +66,39 @@ func (h *Host) refresh(ctx context.Context, s shard.ID, r *Refresh) (change, err
 		&accountdb.AccessToken{Hash: r.Access, UserID: r.UserID, DeviceID: t.DeviceID, Expires: r.AccessExpires, Created: now},
 		&accountdb.RefreshToken{
 			Hash: r.Next, UserID: r.UserID, DeviceID: t.DeviceID, Access: r.Access, Parent: t.Hash[:], Expires: r.NextExpires, Created: now,
+			Line: r.NextLine.ID, N: r.NextLine.N,
 		})
 	c.answer.DeviceID = t.DeviceID
 	return c, nil
+}
+
+// spent looks at a refresh token that is not good. Whoever shows one whose successor has been used already has it from somewhere else than the
+// client to which this server gave it, or it is the client itself and somebody else has used the successor: nobody can tell, so the session ends
+// (RFC 9700, 4.14.2). The device stays, with its keys, for the user to log in again on it. A token that only lost the race of two refreshes at
+// once is of the same place in its line as the one that won, and says nothing of the kind.
+func (h *Host) spent(ctx context.Context, s shard.ID, r *Refresh) (change, error) {
+	if r.Line.ID == nil {
+		return change{}, errUnknownRefresh()
+	}
+	good, err := h.db.RefreshLine(ctx, s, r.UserID, r.Line.ID)
+	if err != nil {
+		return change{}, err
+	}
+	if !slices.ContainsFunc(good, func(t accountdb.RefreshToken) bool { return t.N > r.Line.N }) ||
+		slices.ContainsFunc(good, func(t accountdb.RefreshToken) bool { return t.N <= r.Line.N }) {
+		return change{}, errUnknownRefresh()
+	}
+	c := change{answer: Answer{Reused: true}}
+	var void [][]byte
+	for i := range good {
+		t := &good[i]
+		void = append(void, t.Access[:])
+		c.rows = append(c.rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: t.Hash},
+			&accountdb.AccessTokenGone{UserID: r.UserID, Hash: t.Access})
+	}
+	e, err := sessionEntry(r.UserID, entry.SessionUpdated, nil, void)
+	c.entries = append(c.entries, e)
+	return c, err
 }
 
 // confirmRefresh revokes the pair for which the pair of an access token came.

@@ -61,6 +61,7 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 	if n.RefreshHash != nil {
 		c.rows = append(c.rows, &accountdb.RefreshToken{
 			Hash: *n.RefreshHash, UserID: userID, DeviceID: n.DeviceID, Access: n.TokenHash, Expires: n.RefreshExpires, Created: now,
+			Line: n.Line.ID, N: n.Line.N,
 		})
 	}
 	c.entries = append(c.entries, e)

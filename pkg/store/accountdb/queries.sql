@@ -51,11 +51,16 @@ WHERE shard = $1 AND user_id = $2 AND room_id = ANY(sqlc.arg(rooms)::text[]) ORD
 SELECT json FROM filter WHERE shard = $1 AND user_id = $2 AND filter_id = $3;
 
 -- name: GetRefreshToken :one
-SELECT hash, user_id, device_id, access_hash, parent, expires, created FROM refresh_token WHERE shard = $1 AND hash = $2;
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n FROM refresh_token WHERE shard = $1 AND hash = $2;
 
 -- name: ListRefreshTokens :many
-SELECT hash, user_id, device_id, access_hash, parent, expires, created
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n
 FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3;
+
+-- name: ListRefreshLine :many
+-- The tokens of a line that are good: one, or for a while more.
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n
+FROM refresh_token WHERE shard = $1 AND user_id = $2 AND line = $3;
 
 -- name: GetLoginToken :one
 SELECT user_id, expires FROM login_token WHERE shard = $1 AND hash = $2;

@@ -252,7 +252,7 @@ func (q *Queries) GetProof(ctx context.Context, arg GetProofParams) (GetProofRow
 }
 
 const getRefreshToken = `-- name: GetRefreshToken :one
-SELECT hash, user_id, device_id, access_hash, parent, expires, created FROM refresh_token WHERE shard = $1 AND hash = $2
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n FROM refresh_token WHERE shard = $1 AND hash = $2
 `
 
 type GetRefreshTokenParams struct {
@@ -268,6 +268,8 @@ type GetRefreshTokenRow struct {
 	Parent     []byte
 	Expires    *int64
 	Created    int64
+	Line       []byte
+	N          *int32
 }
 
 func (q *Queries) GetRefreshToken(ctx context.Context, arg GetRefreshTokenParams) (GetRefreshTokenRow, error) {
@@ -281,6 +283,8 @@ func (q *Queries) GetRefreshToken(ctx context.Context, arg GetRefreshTokenParams
 		&i.Parent,
 		&i.Expires,
 		&i.Created,
+		&i.Line,
+		&i.N,
 	)
 	return i, err
 }
@@ -844,8 +848,62 @@ func (q *Queries) ListPushersOf(ctx context.Context, arg ListPushersOfParams) ([
 	return items, nil
 }
 
+const listRefreshLine = `-- name: ListRefreshLine :many
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n
+FROM refresh_token WHERE shard = $1 AND user_id = $2 AND line = $3
+`
+
+type ListRefreshLineParams struct {
+	Shard  int16
+	UserID string
+	Line   []byte
+}
+
+type ListRefreshLineRow struct {
+	Hash       []byte
+	UserID     string
+	DeviceID   string
+	AccessHash []byte
+	Parent     []byte
+	Expires    *int64
+	Created    int64
+	Line       []byte
+	N          *int32
+}
+
+// The tokens of a line that are good: one, or for a while more.
+func (q *Queries) ListRefreshLine(ctx context.Context, arg ListRefreshLineParams) ([]ListRefreshLineRow, error) {
+	rows, err := q.db.Query(ctx, listRefreshLine, arg.Shard, arg.UserID, arg.Line)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListRefreshLineRow
+	for rows.Next() {
+		var i ListRefreshLineRow
+		if err := rows.Scan(
+			&i.Hash,
+			&i.UserID,
+			&i.DeviceID,
+			&i.AccessHash,
+			&i.Parent,
+			&i.Expires,
+			&i.Created,
+			&i.Line,
+			&i.N,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listRefreshTokens = `-- name: ListRefreshTokens :many
-SELECT hash, user_id, device_id, access_hash, parent, expires, created
+SELECT hash, user_id, device_id, access_hash, parent, expires, created, line, n
 FROM refresh_token WHERE shard = $1 AND user_id = $2 AND device_id = $3
 `
 
@@ -863,6 +921,8 @@ type ListRefreshTokensRow struct {
 	Parent     []byte
 	Expires    *int64
 	Created    int64
+	Line       []byte
+	N          *int32
 }
 
 func (q *Queries) ListRefreshTokens(ctx context.Context, arg ListRefreshTokensParams) ([]ListRefreshTokensRow, error) {
@@ -882,6 +942,8 @@ func (q *Queries) ListRefreshTokens(ctx context.Context, arg ListRefreshTokensPa
 			&i.Parent,
 			&i.Expires,
 			&i.Created,
+			&i.Line,
+			&i.N,
 		); err != nil {
 			return nil, err
 		}

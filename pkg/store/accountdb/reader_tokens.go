@@ -13,7 +13,7 @@ func (r *Reader) RefreshTokenByHash(ctx context.Context, s shard.ID, hash [32]by
 	if ok, err = found("refresh token", err); !ok {
 		return t, false, err
 	}
-	return refreshToken(g.Hash, g.UserID, g.DeviceID, g.AccessHash, g.Parent, g.Expires, g.Created), true, nil
+	return refreshToken(ListRefreshTokensRow(g)), true, nil
 }
 
 // RefreshTokens reads a device's refresh tokens: one, or for a while more.
@@ -24,17 +24,33 @@ func (r *Reader) RefreshTokens(ctx context.Context, s shard.ID, userID, deviceID
 	}
 	out := make([]RefreshToken, len(rows))
 	for i, g := range rows {
-		out[i] = refreshToken(g.Hash, g.UserID, g.DeviceID, g.AccessHash, g.Parent, g.Expires, g.Created)
+		out[i] = refreshToken(g)
 	}
 	return out, nil
 }
 
-func refreshToken(hash []byte, user, device string, access, parent []byte, expires *int64, created int64) RefreshToken {
-	t := RefreshToken{UserID: user, DeviceID: device, Parent: parent, Created: created}
-	copy(t.Hash[:], hash)
-	copy(t.Access[:], access)
-	if expires != nil {
-		t.Expires = *expires
+// RefreshLine reads the tokens of a line that are good.
+func (r *Reader) RefreshLine(ctx context.Context, s shard.ID, userID string, line []byte) ([]RefreshToken, error) {
+	rows, err := r.q.ListRefreshLine(ctx, ListRefreshLineParams{Shard: int16(s), UserID: userID, Line: line})
+	if err != nil {
+		return nil, fmt.Errorf("read a line of refresh tokens: %w", err)
+	}
+	out := make([]RefreshToken, len(rows))
+	for i, g := range rows {
+		out[i] = refreshToken(ListRefreshTokensRow(g))
+	}
+	return out, nil
+}
+
+func refreshToken(g ListRefreshTokensRow) RefreshToken {
+	t := RefreshToken{UserID: g.UserID, DeviceID: g.DeviceID, Parent: g.Parent, Created: g.Created, Line: g.Line}
+	copy(t.Hash[:], g.Hash)
+	copy(t.Access[:], g.AccessHash)
+	if g.Expires != nil {
+		t.Expires = *g.Expires
+	}
+	if g.N != nil {
+		t.N = *g.N
 	}
 	return t
 }

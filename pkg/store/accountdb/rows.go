@@ -134,6 +134,9 @@ type RefreshToken struct {
 	Parent  []byte
 	Expires int64 // ms; 0: never
 	Created int64 // ms
+	// Line is the line of tokens that it is of, nil for none, and N which one.
+	Line []byte
+	N    int32
 }
 
 // Cost implements entry.Row.

@@ -81,9 +81,10 @@ SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@filter_id::
 ON CONFLICT (shard, user_id, filter_id) DO NOTHING;
 
 -- name: UpsertRefreshTokens :exec
-INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created)
+INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created, line, n)
 SELECT unnest(@shard::smallint[]), unnest(@hash::bytea[]), unnest(@user_id::text[]), unnest(@device_id::text[]),
-       unnest(@access_hash::bytea[]), unnest(@parent::bytea[]), unnest(@expires::bigint[]), unnest(@created::bigint[])
+       unnest(@access_hash::bytea[]), unnest(@parent::bytea[]), unnest(@expires::bigint[]), unnest(@created::bigint[]),
+       unnest(@line::bytea[]), unnest(@n::integer[])
 ON CONFLICT (shard, hash) DO UPDATE SET parent = excluded.parent;
 
 -- name: DeleteDeviceRefreshTokens :exec

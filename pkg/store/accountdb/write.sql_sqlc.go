@@ -949,9 +949,10 @@ func (q *Queries) UpsertPushers(ctx context.Context, arg UpsertPushersParams) er
 }
 
 const upsertRefreshTokens = `-- name: UpsertRefreshTokens :exec
-INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created)
+INSERT INTO refresh_token (shard, hash, user_id, device_id, access_hash, parent, expires, created, line, n)
 SELECT unnest($1::smallint[]), unnest($2::bytea[]), unnest($3::text[]), unnest($4::text[]),
-       unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::bigint[]), unnest($8::bigint[])
+       unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::bigint[]), unnest($8::bigint[]),
+       unnest($9::bytea[]), unnest($10::integer[])
 ON CONFLICT (shard, hash) DO UPDATE SET parent = excluded.parent
 `
 
@@ -964,6 +965,8 @@ type UpsertRefreshTokensParams struct {
 	Parent     [][]byte
 	Expires    []int64
 	Created    []int64
+	Line       [][]byte
+	N          []int32
 }
 
 func (q *Queries) UpsertRefreshTokens(ctx context.Context, arg UpsertRefreshTokensParams) error {
@@ -976,6 +979,8 @@ func (q *Queries) UpsertRefreshTokens(ctx context.Context, arg UpsertRefreshToke
 		arg.Parent,
 		arg.Expires,
 		arg.Created,
+		arg.Line,
+		arg.N,
 	)
 	return err
 }

@@ -24,7 +24,9 @@ func QueueRefreshTokens(b *pgx.Batch, rows []entry.Placed[*RefreshToken]) {
 			}
 			return &p.Row.Expires
 		}),
-		entry.Column(rows, func(p placed) int64 { return p.Row.Created }))
+		entry.Column(rows, func(p placed) int64 { return p.Row.Created }),
+		entry.Column(rows, func(p placed) []byte { return p.Row.Line }),
+		entry.Column(rows, func(p placed) int32 { return p.Row.N }))
 }
 
 // QueueRefreshTokensGone removes refresh tokens.

@@ -170,9 +170,14 @@ func TestOwnOAuth(t *testing.T) {
 	status, _, location := b.visit("/_matrix/oauth2/authorize", url.Values{"request": {request}, "do": {"deny"}})
 	require.Equal(t, 303, status)
 	require.Equal(t, "access_denied", b.answer(location).Get("error"))
-	status, _, location = b.visit("/_matrix/oauth2/authorize", url.Values{"request": {request}, "do": {"login"}, "username": {"Alice"}, "password": {"correct horse"}})
-	require.Equal(t, 303, status)
-	code := b.answer(location).Get("code")
+	enter := func() string {
+		_, page, _ := b.visit(authorizeURL(client, challenge, deviceScope("PHONE12345")), nil)
+		form := url.Values{"request": {b.hidden(page)}, "do": {"login"}, "username": {"Alice"}, "password": {"correct horse"}}
+		status, _, location := b.visit("/_matrix/oauth2/authorize", form)
+		require.Equal(t, 303, status)
+		return b.answer(location).Get("code")
+	}
+	code := enter()
 	opaque(t, code)
 
 	exchange := func(change ...string) (int, map[string]any) {
@@ -234,9 +239,23 @@ func TestOwnOAuth(t *testing.T) {
 	require.Equal(t, 200, status, lost)
 	status, _ = whoami(next["access_token"].(string))
 	require.Equal(t, 200, status)
-	status, _ = refresh(tokens["refresh_token"].(string), client)
+	status, latest := refresh(next["refresh_token"].(string), client)
+	require.Equal(t, 200, status, latest)
+	status, _ = whoami(latest["access_token"].(string))
+	require.Equal(t, 200, status)
+	status, out = refresh(tokens["refresh_token"].(string), client)
 	require.Equal(t, 400, status, "once the new one is used, the old one is gone")
+	require.Equal(t, "invalid_grant", out["error"])
+	status, _ = whoami(latest["access_token"].(string))
+	require.Equal(t, 401, status, "and whoever shows it ends the session: it is in two hands")
+	status, _ = refresh(latest["refresh_token"].(string), client)
+	require.Equal(t, 400, status)
 
+	code = enter()
+	status, next = exchange()
+	require.Equal(t, 200, status, next)
+	status, _ = whoami(next["access_token"].(string))
+	require.Equal(t, 200, status)
 	status, _ = b.ask("/_matrix/oauth2/revoke", url.Values{"token": {next["refresh_token"].(string)}})
 	require.Equal(t, 200, status)
 	status, _ = whoami(next["access_token"].(string))

@@ -52,8 +52,9 @@ type e2eeRemote struct{ client *fedclient.Client }
 const (
 	userKeysPath  = "/_matrix/federation/v1/user/keys/"
 	userKeysLimit = 16 << 20
-	// userKeysTimeout is how long a client waits for another server's keys; its failure is part of the answer.
-	userKeysTimeout = 10 * time.Second
+	// userKeysTimeout is how long one server is asked for keys: a little less than clients wait at most (e2ee.MaxWait), so that one that says
+	// nothing is known for it, and left alone for a while.
+	userKeysTimeout = 9 * time.Second
 )
 
 // QueryKeys implements e2ee.Remote.

@@ -41,6 +41,7 @@ func (e *E2EE) Handlers() httpx.Handlers {
 func (e *E2EE) query(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
 		Devices map[string][]string `json:"device_keys"`
+		Timeout *int64              `json:"timeout"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
@@ -48,7 +49,11 @@ func (e *E2EE) query(w http.ResponseWriter, r *http.Request) error {
 	if q.Devices == nil {
 		return mxerr.New(mxerr.MissingParam, "The request has no device_keys")
 	}
-	keys, err := e.keys.Query(r.Context(), auth.Must(r.Context()).UserID, q.Devices)
+	wait, err := e2ee.Wait(q.Timeout)
+	if err != nil {
+		return err
+	}
+	keys, err := e.keys.QueryWithin(r.Context(), auth.Must(r.Context()).UserID, q.Devices, wait)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,8 @@ func (e *E2EE) uploadKeys(w http.ResponseWriter, r *http.Request) error {
 
 func (e *E2EE) claimKeys(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
-		Keys map[string]map[string]string `json:"one_time_keys"`
+		Keys    map[string]map[string]string `json:"one_time_keys"`
+		Timeout *int64                       `json:"timeout"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
@@ -79,7 +80,11 @@ func (e *E2EE) claimKeys(w http.ResponseWriter, r *http.Request) error {
 	if q.Keys == nil {
 		return mxerr.New(mxerr.MissingParam, "The request has no one_time_keys")
 	}
-	a, err := e.front.Claim(r.Context(), q.Keys)
+	wait, err := e2ee.Wait(q.Timeout)
+	if err != nil {
+		return err
+	}
+	a, err := e.front.ClaimWithin(r.Context(), q.Keys, wait)
 	if err != nil {
 		return err
 	}

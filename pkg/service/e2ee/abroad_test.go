@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -74,6 +76,47 @@ func TestOtherServersAreAsked(t *testing.T) {
 	got, err := b.front.ClaimFor(b.Ctx(), map[string]map[string]string{string(alice): {"A": "signed_curve25519"}, "@bob:far.test": {"D": "alg"}})
 	require.NoError(t, err)
 	require.Len(t, got, 1)
+}
+
+// How long other servers are waited for is the client's choice, within bounds; one that says nothing has failed then, and the others' answers are there.
+func TestWaitingForOtherServers(t *testing.T) {
+	ms := func(n int64) *int64 { return &n }
+	for _, c := range []struct {
+		ms   *int64
+		want time.Duration
+	}{{nil, e2ee.MaxWait}, {ms(0), 0}, {ms(1), time.Millisecond}, {ms(9_999), 9_999 * time.Millisecond}, {ms(10_001), e2ee.MaxWait}, {ms(math.MaxInt64), e2ee.MaxWait}} {
+		got, err := e2ee.Wait(c.ms)
+		require.NoError(t, err)
+		require.Equal(t, c.want, got)
+	}
+	_, err := e2ee.Wait(ms(-1))
+	require.True(t, mxerr.Is(err, mxerr.InvalidParam))
+
+	b := newBench(t)
+	alice := b.user("alice", "A")
+	b.upload(alice, "A", &e2ee.Upload{Device: deviceKeys(t, alice, "A"), OneTime: oneTime(0, 1)})
+	b.front.Remote, b.reader.Remote = silent{}, silent{}
+	k, err := b.reader.QueryWithin(b.Ctx(), alice, map[string][]string{string(alice): nil, "@x:silent.test": nil, "@y:silent.too.test": nil}, time.Millisecond)
+	require.NoError(t, err)
+	require.Len(t, k.Failures, 2)
+	require.Contains(t, k.Devices, string(alice))
+	c, err := b.front.ClaimWithin(b.Ctx(), map[string]map[string]string{string(alice): {"A": "signed_curve25519"}, "@x:silent.test": {"D": "alg"}}, time.Millisecond)
+	require.NoError(t, err)
+	require.Len(t, c.Failures, 1)
+	require.Contains(t, c.Keys, string(alice))
+}
+
+// silent never answers.
+type silent struct{}
+
+func (silent) QueryKeys(ctx context.Context, _ id.ServerName, _ map[string][]string) (e2ee.RemoteKeys, error) {
+	<-ctx.Done()
+	return e2ee.RemoteKeys{}, ctx.Err()
+}
+
+func (silent) ClaimKeys(ctx context.Context, _ id.ServerName, _ map[string]map[string]string) (map[string]map[string]map[string]json.RawMessage, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 func TestTakeFromOtherServers(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -117,8 +118,14 @@ func (c *Claimed) add(user, device, key string, json1 json.RawMessage) {
 	c.Keys[user][device][key] = json1
 }
 
-// Claim hands out a key of each device that is named, with its algorithm.
+// Claim is [Front.ClaimWithin] with the most patience.
 func (f *Front) Claim(ctx context.Context, wanted map[string]map[string]string) (*Claimed, error) {
+	return f.ClaimWithin(ctx, wanted, MaxWait)
+}
+
+// ClaimWithin hands out a key of each device that is named, with its algorithm. Other servers are waited for so long; who has not answered
+// then has failed.
+func (f *Front) ClaimWithin(ctx context.Context, wanted map[string]map[string]string, wait time.Duration) (*Claimed, error) {
 	out := &Claimed{Keys: make(map[string]map[string]map[string]json.RawMessage), Failures: make(map[string]any)}
 	local := make(map[shard.ID]*Claim)
 	away := make(map[id.ServerName]map[string]map[string]string)
@@ -166,9 +173,11 @@ func (f *Front) Claim(ctx context.Context, wanted map[string]map[string]string) 
 			return nil
 		})
 	}
+	asked, done := asking(gctx, wait)
+	defer done()
 	for server, q := range away {
 		g.Go(func() error {
-			keys, err := f.claimAway(gctx, server, q)
+			keys, err := f.claimAway(asked, server, q)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

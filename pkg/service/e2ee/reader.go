@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -53,9 +54,14 @@ func newKeys() *Keys {
 	}, UserSigning: make(map[string]json.RawMessage), Failures: make(map[string]any)}
 }
 
-// Query gives the keys of users as one of them is shown them: for each user the devices named, all if none is. An empty viewer is
-// another server.
+// Query is [Reader.QueryWithin] with the most patience.
 func (r *Reader) Query(ctx context.Context, viewer id.UserID, q map[string][]string) (*Keys, error) {
+	return r.QueryWithin(ctx, viewer, q, MaxWait)
+}
+
+// QueryWithin gives the keys of users as one of them is shown them: for each user the devices named, all if none is. An empty viewer is
+// another server. Other servers are waited for so long; who has not answered then has failed.
+func (r *Reader) QueryWithin(ctx context.Context, viewer id.UserID, q map[string][]string, wait time.Duration) (*Keys, error) {
 	out := newKeys()
 	var local []string
 	away := make(map[id.ServerName]map[string][]string)
@@ -84,14 +90,16 @@ func (r *Reader) Query(ctx context.Context, viewer id.UserID, q map[string][]str
 		return out, nil
 	}
 	var mu sync.Mutex // guards out
-	g, gctx := errgroup.WithContext(ctx)
+	asked, done := asking(ctx, wait)
+	defer done()
+	var g errgroup.Group
 	g.SetLimit(inFlight)
 	for server, users := range away {
 		g.Go(func() error {
 			err := errNoFederation()
 			var keys RemoteKeys
 			if r.Remote != nil {
-				keys, err = r.Remote.QueryKeys(gctx, server, users)
+				keys, err = r.Remote.QueryKeys(asked, server, users)
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
+	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
@@ -44,7 +45,7 @@ type waiting struct{ Room, Sender, Token, Address, Name, RoomName string }
 
 const identityBase = "/_matrix/identity/v2"
 
-func newRegistry(t *testing.T, ca *fedtest.Authority, homes ...*fedtest.Homeserver) *registry {
+func newRegistry(t *testing.T, ca *certtest.Authority, homes ...*fedtest.Homeserver) *registry {
 	t.Helper()
 	r := &registry{
 		Remote: fedtest.NewRemote(t, ca), t: t, homes: map[string]*fedtest.Homeserver{}, bound: map[string]string{}, waiting: map[string][]waiting{},
@@ -247,7 +248,7 @@ func (r *registry) invitation(address string) map[string]any {
 }
 
 // knowing makes homeservers that may ask identity servers on this machine.
-func knowing(t *testing.T, ca *fedtest.Authority, host string) *fedtest.Homeserver {
+func knowing(t *testing.T, ca *certtest.Authority, host string) *fedtest.Homeserver {
 	t.Helper()
 	h := fedtest.NewHomeserver(t, ca, host)
 	h.Config.Identity.CAFile, h.Config.Identity.AllowNetworks = ca.File, h.Config.Federation.AllowNetworks
@@ -262,7 +263,7 @@ func stateOf(t *testing.T, u *fedtest.User, room, typ, key string) map[string]an
 
 // The whole way: invited by an address that is nobody's, bound, and let in by what the identity server signed.
 func TestInviteByAddress(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one, two := knowing(t, ca, "127.0.0.1"), knowing(t, ca, "localhost")
 	r := newRegistry(t, ca, one, two)
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
@@ -349,7 +350,7 @@ func TestInviteByAddress(t *testing.T) {
 
 // What is bound can be unbound: one by one, with the address, and with the account.
 func TestUnbinding(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one := knowing(t, ca, "127.0.0.1")
 	r := newRegistry(t, ca, one)
 	alice := one.NewUser(t, "alice")
@@ -400,7 +401,7 @@ func TestUnbinding(t *testing.T) {
 
 // What is refused, by whom, and what a client is told of it. Nothing of it may sound as if the client's own session were over.
 func TestIdentityServersThatRefuse(t *testing.T) {
-	ca := fedtest.NewAuthority(t)
+	ca := certtest.NewAuthority(t)
 	one := knowing(t, ca, "127.0.0.1")
 	r := newRegistry(t, ca, one)
 	alice := one.NewUser(t, "alice")

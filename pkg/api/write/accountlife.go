@@ -2,6 +2,7 @@ package write
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -65,7 +66,7 @@ func (a *Accounts) deactivate(w http.ResponseWriter, r *http.Request) error {
 	if c == nil || c.UserID == "" {
 		return mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
-	ok, err := a.confirm(w, r, q.Auth, deactivate)
+	ok, err := a.confirm(w, r, q.Auth, deactivate, strconv.FormatBool(q.Erase))
 	if err != nil || !ok {
 		return err
 	}

@@ -117,6 +117,12 @@ func (e *E2EE) uploadCrossSigning(w http.ResponseWriter, r *http.Request) error 
 	return httpx.WriteJSON(w, http.StatusOK, empty)
 }
 
+// digestOf stands for a secret of a request.
+func digestOf(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return string(sum[:])
+}
+
 // digest stands for a value of a request, however it was written.
 func digest(v json.RawMessage) string {
 	j := jsontext.Value(append([]byte(nil), v...))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/auth"
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -71,6 +72,8 @@ type interactive struct {
 	bind   []byte
 	// user is who is logged in, "" for nobody: a stage that was passed on a page must have been passed by this user.
 	user id.UserID
+	// name is the user name of a registration: the first that is said in a session counts.
+	name string
 	// pass does a stage, or refuses with an *mxerr.Error.
 	pass func(d *authDict, s *account.UIASession) error
 }
@@ -79,6 +82,7 @@ type interactive struct {
 func (a *Accounts) run(ctx context.Context, w http.ResponseWriter, d *authDict, u interactive) (*account.UIASession, error) {
 	uia := a.front.UIA()
 	s := uia.Begin(u.bind)
+	s.Name = u.name
 	if d == nil {
 		return nil, a.challenge(w, s, &u, nil)
 	}
@@ -88,6 +92,9 @@ func (a *Accounts) run(ctx context.Context, w http.ResponseWriter, d *authDict, 
 			return nil, mxerr.New(mxerr.Unknown, "Unknown or expired authentication session").WithStatus(http.StatusBadRequest).
 				WithCause(err)
 		}
+	}
+	if s.Name == "" {
+		s.Name = u.name
 	}
 	if d.Session != "" && (d.Type == "" || d.Type == sso.Stage) {
 		if err := a.passed(ctx, s, &u); err != nil {
@@ -161,6 +168,36 @@ type registerRequest struct {
 	InhibitLogin bool      `json:"inhibit_login"`
 	Refresh      bool      `json:"refresh_token"`
 	Type         string    `json:"type"`
+	GuestToken   string    `json:"guest_access_token"`
+}
+
+// begun gives the user name that a registration began with. A later request of the same session may leave it out, and cannot name another: what
+// was shown for one account makes no other.
+func (a *Accounts) begun(q *registerRequest) (string, error) {
+	if q.Auth == nil || q.Auth.Session == "" {
+		return q.Username, nil
+	}
+	s, err := a.front.UIA().Look(q.Auth.Session)
+	switch {
+	case err != nil, s.Name == "": // whether it is a session at all is said where it is resumed
+		return q.Username, nil
+	case q.Username != "" && !strings.EqualFold(q.Username, s.Name):
+		return "", mxerr.New(mxerr.InvalidParam, "The authentication session was begun for another user name")
+	}
+	return s.Name, nil
+}
+
+// mayBe refuses a user name that cannot become that of the account, before the client walks through the stages.
+func (a *Accounts) mayBe(ctx context.Context, q *registerRequest) error {
+	switch {
+	case q.GuestToken != "" && q.Username == "":
+		return mxerr.New(mxerr.MissingParam, "A guest who becomes a user has the username of the guest")
+	case q.GuestToken != "":
+		return a.front.Guest(ctx, q.GuestToken, q.Username)
+	case q.Username != "":
+		return a.front.Available(ctx, q.Username)
+	}
+	return nil
 }
 
 func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
@@ -190,16 +227,16 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	case !cfg.Enabled:
 		return mxerr.New(mxerr.Forbidden, "Registration has been disabled")
 	}
-	if q.Username != "" {
-		// Said at once, before the client walks through the stages.
-		if err := a.front.Available(r.Context(), q.Username); err != nil {
-			return err
-		}
+	if q.Username, err = a.begun(&q); err != nil {
+		return err
+	}
+	if err := a.mayBe(r.Context(), &q); err != nil {
+		return err
 	}
 	flows, params := registrationFlows(&cfg)
 	s, err := a.run(r.Context(), w, q.Auth, interactive{
 		flows: flows, params: params,
-		bind: account.UIABind("register"),
+		bind: account.UIABind("register", digestOf(q.GuestToken)), name: q.Username,
 		pass: func(d *authDict, s *account.UIASession) error {
 			switch d.Type {
 			case stageEmail:
@@ -225,7 +262,7 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 	d.Refresh = q.Refresh
 	in, err := a.front.Register(r.Context(), account.NewUser{
 		Localpart: q.Username, Password: q.Password, InhibitLogin: q.InhibitLogin, Token: s.Note, Device: d, Address: s.Address,
-		Consents: cfg.Consents(),
+		Consents: cfg.Consents(), Guest: q.GuestToken,
 	})
 	if err != nil {
 		return err

@@ -42,6 +42,8 @@ type Register struct {
 	Address  *Proven   `json:"address,omitempty"`
 	External *External `json:"external,omitempty"`
 	Consents []Consent `json:"consents,omitempty"`
+	// Guest is the hash of the access token of a guest whose account becomes this one. Refused with M_FORBIDDEN if it is not of such a guest.
+	Guest *[32]byte `json:"guest,omitempty"`
 }
 
 // Login makes a session of an existing account. The password has been verified. If NewPasswordHash is set, the stored hash

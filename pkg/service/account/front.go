@@ -124,6 +124,8 @@ type NewUser struct {
 	External *External
 	// Consents are the policies that the user agreed to.
 	Consents []Consent
+	// Guest is the access token of a guest who becomes this user, who has the name already; empty: nobody has it.
+	Guest string
 }
 
 // CheckLocalpart refuses a user name that may not be registered. Capitals are taken for small letters: user ids are made of
@@ -169,6 +171,19 @@ func (f *Front) Available(ctx context.Context, localpart string) error {
 	return nil
 }
 
+// Guest refuses a token that is not of a guest with a name, with M_FORBIDDEN.
+func (f *Front) Guest(ctx context.Context, token, localpart string) error {
+	u, err := f.CheckLocalpart(localpart)
+	if err != nil {
+		return err
+	}
+	x, ok, err := f.db.SessionByToken(ctx, f.shards.OfUser(string(u)), HashToken(token))
+	if err != nil {
+		return err
+	}
+	return guest(&x, ok, string(u), f.now().UnixMilli())
+}
+
 // Register makes an account and, unless inhibited, a session of it.
 func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	if n.Localpart == "" {
@@ -186,6 +201,10 @@ func (f *Front) Register(ctx context.Context, n NewUser) (LoggedIn, error) {
 	cmd := Register{UserID: string(u), Kind: n.Kind, Admin: n.Admin, DisplayName: n.DisplayName, External: n.External, Consents: n.Consents}
 	if cmd.DisplayName == "" {
 		cmd.DisplayName = u.Localpart()
+	}
+	if n.Guest != "" {
+		hash := HashToken(n.Guest)
+		cmd.Guest = &hash
 	}
 	if n.Password != "" {
 		if cmd.PasswordHash, err = f.hash(ctx, n.Password); err != nil {
@@ -237,7 +256,7 @@ func (f *Front) counted(ctx context.Context, token string, cmd *Register) error 
 		}
 	}
 	_, err := f.do.Do(ctx, newKey(), cmd)
-	if token != "" && mxerr.Is(err, mxerr.UserInUse) {
+	if token != "" && (mxerr.Is(err, mxerr.UserInUse) || mxerr.Is(err, mxerr.Forbidden)) {
 		if _, back := f.do.Do(ctx, newKey(), &UseRegistrationToken{Token: token, Return: true}); back != nil {
 			err = errors.Join(err, back)
 		}

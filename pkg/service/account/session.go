@@ -84,6 +84,9 @@ func (c *change) listChanged(userID string, body *entry.DeviceListBody) error {
 }
 
 func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, error) {
+	if r.Guest != nil {
+		return h.upgradeGuest(ctx, s, r)
+	}
 	var c change
 	if exists, err := h.db.AccountExists(ctx, s, r.UserID); err != nil {
 		return c, err
@@ -103,6 +106,17 @@ func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, e
 	}
 	c.entries = append(c.entries, e)
 	c.rows = append(c.rows, &accountdb.Profile{UserID: r.UserID, Field: "displayname", Value: name})
+	h.comesWith(&c, r)
+	if r.Session != nil {
+		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, true); err != nil {
+			return change{}, err
+		}
+	}
+	return c, nil
+}
+
+// comesWith adds the rows of what comes with an account.
+func (h *Host) comesWith(c *change, r *Register) {
 	if r.Address != nil {
 		c.rows = append(c.rows, h.threepid(r.UserID, r.Address))
 	}
@@ -114,8 +128,44 @@ func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, e
 	for _, a := range r.Consents {
 		c.rows = append(c.rows, &accountdb.Consent{UserID: r.UserID, Policy: a.Policy, Version: a.Version, At: h.now().UnixMilli()})
 	}
+}
+
+// guest refuses a token that is not of a guest of this name who is there.
+func guest(x *accountdb.Session, ok bool, user string, nowMs int64) error {
+	if !ok || x.UserID != user || x.Kind != accountdb.KindGuest || x.Deactivated || x.Locked || (x.Expires != 0 && x.Expires <= nowMs) {
+		return mxerr.New(mxerr.Forbidden, "The guest_access_token is not of a guest with this user name")
+	}
+	return nil
+}
+
+// upgradeGuest makes a guest's account a user's (spec: "Guest Access"). It stays in its rooms and keeps its profile. The tokens from before, which nobody
+// had to prove anything for, end; so do the devices, but for one that the new session goes on with.
+func (h *Host) upgradeGuest(ctx context.Context, s shard.ID, r *Register) (change, error) {
+	x, ok, err := h.db.SessionByToken(ctx, s, *r.Guest)
+	if err == nil {
+		err = guest(&x, ok, r.UserID, h.now().UnixMilli())
+	}
+	if err != nil {
+		return change{}, err
+	}
+	a, _, err := h.db.Account(ctx, s, r.UserID)
+	if err != nil {
+		return change{}, err
+	}
+	ending := &Logout{UserID: r.UserID, All: true}
 	if r.Session != nil {
-		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, true); err != nil {
+		ending.Except = r.Session.DeviceID
+	}
+	c, err := h.logout(ctx, s, ending)
+	if err != nil {
+		return change{}, err
+	}
+	c.answer = Answer{}
+	a.PasswordHash, a.Kind, a.Admin = r.PasswordHash, r.Kind, r.Admin
+	c.rows = append(c.rows, &a)
+	h.comesWith(&c, r)
+	if r.Session != nil {
+		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, false); err != nil {
 			return change{}, err
 		}
 	}

@@ -42,6 +42,8 @@ type UIASession struct {
 	Completed []string `json:"c,omitempty"`
 	Nonce     []byte   `json:"n"`
 	Expires   int64    `json:"e"` // ms
+	// Name is the user name that a registration began with.
+	Name string `json:"u,omitempty"`
 	// Note is the registration token that was shown.
 	Note string `json:"t,omitempty"`
 	// Address is how an address was proven: the session, and the client's secret, which the client knows anyhow.

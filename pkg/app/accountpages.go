@@ -63,14 +63,31 @@ func accountHandlersOf(s *shared, front *account.Front, desk *contact.Desk) (*wr
 		o.Letters = office
 		maps.Copy(pages, web.NewLetters(s.base.server, office).Handlers())
 	}
+	var outside *web.SSO
+	back := ""
 	if logins := s.logins(front); logins != nil {
-		o.SSO = logins.Providers()
-		maps.Copy(pages, web.NewSSO(s.base.server, logins, front, s.baseURL()).Handlers())
+		o.SSO, back = logins.Providers(), s.baseURL()
+		outside = web.NewSSO(s.base.server, logins, front, back)
+		maps.Copy(pages, outside.Handlers())
+	}
+	if o.Delegated == nil {
+		maps.Copy(pages, web.NewStages(s.base.server, front, outside).Handlers())
+		maps.Copy(pages, web.NewLoginPage(s.base.server, front, back).Handlers())
 	}
 	users := write.NewAccounts(o)
 	all := users.Handlers()
 	maps.Copy(all, pages)
 	return users, all, nil
+}
+
+// agreements has the endpoints of a map refuse users who have not agreed to the terms, and adds the page where they do, if that is configured.
+func (s *shared) agreements(front *account.Front, all httpx.Handlers) {
+	if !s.cfg.Registration.EnforceTerms {
+		return
+	}
+	a := account.NewAgreements(front, s.baseURL(), s.budget, s.tel.Metrics)
+	write.Consenting(a, all)
+	maps.Copy(all, web.NewConsent(s.base.server, a, front).Handlers())
 }
 
 // contacts makes what deals with identity servers.

@@ -93,6 +93,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	maps.Copy(p.handlers, write.NewE2EE(e2eeFront(s), users).Handlers())
 	maps.Copy(p.handlers, adminHandlers(s, front, writer))
 	maps.Copy(p.handlers, roomHandlers(s, front, desk, writer, addDelays(s, group, writer)))
+	s.agreements(front, p.handlers)
 	return p, nil
 }
 

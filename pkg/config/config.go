@@ -130,6 +130,9 @@ type Registration struct {
 	RequireEmail bool `koanf:"require_email"`
 	// Terms are documents that people must agree to.
 	Terms []Policy `koanf:"terms"`
+	// EnforceTerms has people agree who have an account already, and again when a version changes: until then they can read, and neither write nor join.
+	// Their apps are told where to agree, on a page of this server (`/_matrix/consent`). It needs `public_baseurl`.
+	EnforceTerms bool `koanf:"enforce_terms"`
 	// Guests lets anybody make guest accounts, which can look at rooms that are open to guests and do little else.
 	Guests bool `koanf:"guests"`
 }
@@ -519,6 +522,9 @@ func (c Config) Validate() error {
 	}
 	if c.Registration.RequireEmail && c.Email.SMTP.Host == "" {
 		return errors.New("registration.require_email: needs email.smtp.host")
+	}
+	if c.Registration.EnforceTerms && (c.PublicBaseurl == "" || len(c.Registration.Terms) == 0) {
+		return errors.New("registration.enforce_terms: needs registration.terms, and public_baseurl, where people find the page")
 	}
 	if c.OAuth.Provide && c.PublicBaseurl == "" {
 		return errors.New("oauth.provide: needs public_baseurl, where clients find the pages")

@@ -29,6 +29,8 @@ func accountRows() []Row {
 		row("oauthAuthorize", "GET POST", exact("/_matrix/oauth2/authorize"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
 		row("oauthLink", "GET POST", exact("/_matrix/oauth2/link"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
 		row("oauthAccount", "GET POST", exact("/_matrix/oauth2/account"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
+		row("consent", "GET POST", exact("/_matrix/consent"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
+		row("loginFallback", "GET POST", exact("/_matrix/static/client/login", "/_matrix/static/client/login/"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
 		row("emailConfirm", "GET POST", exact("/_matrix/email/confirm"), Master, ByNone, AuthNone, RateLogin, BodySmall, Normal),
 		row("getTokenOwner", "GET", v3("/account/whoami"), Synchrotron, ByUser, AuthGuest, RateRead, BodyNone, Normal),
 		row("getDevices", "GET", v3("/devices"), Synchrotron, ByUser, AuthGuest, RateRead, BodyNone, Normal),

@@ -104,7 +104,7 @@ func TestTableCoversTheSpecification(t *testing.T) {
 		"sendDelayedEvent", "getDelayedEvents", "updateDelayedEvent", "actOnDelayedEvent",
 		"getDehydratedDevice", "putDehydratedDevice", "deleteDehydratedDevice", "getDehydratedDeviceEvents",
 		"deleteAccountData", "deleteAccountDataPerRoom", "getRtcTransports", "getAuthIssuer",
-		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount", "emailConfirm",
+		"oauthRegister", "oauthToken", "oauthRevoke", "oauthDevice", "oauthAuthorize", "oauthLink", "oauthAccount", "emailConfirm", "consent", "loginFallback",
 		"ssoCallback", "ssoContinue", "authFallback",
 		"createRendezvous", "useRendezvous", "createRendezvousJSON", "useRendezvousJSON",
 		"federation.sendJoinV1", "federation.sendLeaveV1", "federation.getRoomComplexity", "federation.getExtremities",

@@ -118,13 +118,17 @@ func (a *Accounts) run(ctx context.Context, w http.ResponseWriter, d *authDict, 
 	return s, nil
 }
 
-// passed completes the stage that was passed on a page, if one was, by whose session it is.
+// passed completes the stage that was passed on a page, if one was, by whose session it is: nobody's, where an account is made.
 func (a *Accounts) passed(ctx context.Context, s *account.UIASession, u *interactive) error {
-	stage, who, err := a.front.PassedStage(ctx, s)
-	if err == nil && stage != "" && u.user != "" && who == string(u.user) {
-		s.Complete(stage)
+	p, err := a.front.PassedStage(ctx, s)
+	if err != nil || p.Stage == "" || p.User != u.user {
+		return err
 	}
-	return err
+	s.Complete(p.Stage)
+	if p.Note != "" {
+		s.Note = p.Note
+	}
+	return nil
 }
 
 // challenge answers 401 with the flows, and why a stage was refused if one was.

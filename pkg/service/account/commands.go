@@ -278,7 +278,7 @@ func all() []Command {
 		&Deactivate{}, &SetStanding{}, &ChangePushRule{}, &SetPusher{}, &FollowRoom{}, &Report{},
 		&PutDevice{}, &SyncDevices{}, &Reactivate{}, &AllowReset{}, &SubscribeThread{},
 		&BeginValidation{}, &ConfirmValidation{}, &TakeValidation{}, &UndoValidation{}, &Claim{}, &PassStage{},
-		&AddThreepid{}, &RemoveThreepid{}, &NoteBind{}, &LinkExternal{},
+		&AddThreepid{}, &RemoveThreepid{}, &NoteBind{}, &LinkExternal{}, &Agree{},
 	}
 }
 

@@ -205,6 +205,8 @@ func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, err
 		return h.removeThreepid(c)
 	case *NoteBind:
 		return h.noteBind(ctx, s, c)
+	case *Agree:
+		return h.agree(ctx, s, c)
 	case *LinkExternal:
 		return h.linkExternal(ctx, s, c)
 	case *UseRegistrationToken:

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -74,7 +75,15 @@ type PassStage struct {
 	Session string `json:"session"`
 	Stage   string `json:"stage"`
 	UserID  string `json:"user_id,omitempty"`
+	Note    string `json:"note,omitempty"`
 	Expires int64  `json:"expires"` // ms
+}
+
+// Passed is a stage that was passed on a page: by whom, if that was asked, and with which registration token, if that was.
+type Passed struct {
+	Stage string
+	User  id.UserID
+	Note  string
 }
 
 func (c *BeginValidation) shardKey() (string, bool)   { return c.Session, false }
@@ -124,6 +133,7 @@ type claimBody struct {
 type stageBody struct {
 	Stage string `json:"s"`
 	User  string `json:"u,omitempty"`
+	Note  string `json:"n,omitempty"`
 }
 
 // proofHash is what is stored of what a proof is known by. Sessions hold 256 bits that nobody can guess.
@@ -222,7 +232,7 @@ func (h *Host) claim(ctx context.Context, s shard.ID, c *Claim) (change, error) 
 }
 
 func (h *Host) passStage(p *PassStage) (change, error) {
-	return h.putProof(accountdb.ProofStage, p.Session, &stageBody{p.Stage, p.UserID}, p.Expires)
+	return h.putProof(accountdb.ProofStage, p.Session, &stageBody{p.Stage, p.UserID, p.Note}, p.Expires)
 }
 
 // Proven is an address of which somebody has proven that letters to it are read.
@@ -278,19 +288,19 @@ func (f *Front) TakeProven(ctx context.Context, c Credentials, p Purpose) (Prove
 	return *a.Proven, nil
 }
 
-// PassedStage tells who passed which stage of an authentication session on a page; "" for none.
-func (f *Front) PassedStage(ctx context.Context, s *UIASession) (stage, user string, err error) {
+// PassedStage tells which stage of an authentication session was passed on a page last; nothing for none.
+func (f *Front) PassedStage(ctx context.Context, s *UIASession) (Passed, error) {
 	var b stageBody
 	key := s.key()
 	_, ok, err := proofOf(ctx, f.db, f.shards.Of(key), accountdb.ProofStage, key, f.now().UnixMilli(), &b)
 	if err != nil || !ok {
-		return "", "", err
+		return Passed{}, err
 	}
-	return b.Stage, b.User, nil
+	return Passed{Stage: b.Stage, User: id.UserID(b.User), Note: b.Note}, nil
 }
 
-// PassStage notes that a user has passed a stage of an authentication session on a page.
-func (f *Front) PassStage(ctx context.Context, s *UIASession, stage, user string) error {
-	_, err := f.do.Do(ctx, newKey(), &PassStage{Session: s.key(), Stage: stage, UserID: user, Expires: s.Expires})
+// PassStage notes that a stage of an authentication session was passed on a page.
+func (f *Front) PassStage(ctx context.Context, s *UIASession, p Passed) error {
+	_, err := f.do.Do(ctx, newKey(), &PassStage{Session: s.key(), Stage: p.Stage, UserID: string(p.User), Note: p.Note, Expires: s.Expires})
 	return err
 }

@@ -241,7 +241,7 @@ func (l *Logins) stage(ctx context.Context, a *attempt, u id.UserID, known bool)
 	if err != nil {
 		return Step{}, mxerr.New(mxerr.Forbidden, "This took too long; begin again in the app").WithCause(err)
 	}
-	return Step{Done: true, State: a.State}, l.o.Front.PassStage(ctx, s, Stage, string(u))
+	return Step{Done: true, State: a.State}, l.o.Front.PassStage(ctx, s, account.Passed{Stage: Stage, User: u})
 }
 
 // welcome finds or makes the account of somebody who comes for the first time, as far as nothing has to be asked.

@@ -1,0 +1,130 @@
+package web
+
+import (
+	"net/http"
+	"slices"
+
+	g "maragu.dev/gomponents"
+	h "maragu.dev/gomponents/html"
+
+	"github.com/heddle-im/heddle/pkg/api/httpx"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/sso"
+)
+
+// The stages of an authentication that have a page here, beside that of logins at providers.
+const (
+	stageDummy    = "m.login.dummy"
+	stagePassword = "m.login.password"
+	stageToken    = "m.login.registration_token"
+	stageTerms    = "m.login.terms"
+)
+
+// Stages are the pages on which people pass stages of an authentication that their app does not know (spec: "Fallback").
+type Stages struct {
+	*shower
+	front *account.Front
+	sso   *SSO // nil: there are no providers
+}
+
+// NewStages makes the handlers. s may be nil.
+func NewStages(server id.ServerName, front *account.Front, s *SSO) *Stages {
+	return &Stages{newShower(server), front, s}
+}
+
+// Handlers gives the handlers by the names of their rows.
+func (s *Stages) Handlers() httpx.Handlers { return httpx.Handlers{"authFallback": s.fallback} }
+
+func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
+	stage := httpx.Var(r, "stage")
+	if stage == sso.Stage && s.sso != nil {
+		return s.sso.fallback(w, r)
+	}
+	if !slices.Contains([]string{stageDummy, stagePassword, stageToken, stageTerms}, stage) {
+		return s.failed(w, r, mxerr.New(mxerr.NotFound, "There is no page for this"))
+	}
+	if r.Method == http.MethodGet {
+		p, err := httpx.Query(r)
+		session := ""
+		if err == nil {
+			session, err = p.Required("session")
+		}
+		if err == nil {
+			_, err = s.look(session)
+		}
+		if err != nil {
+			return s.failed(w, r, err)
+		}
+		return s.ask(w, r, http.StatusOK, stage, session, "")
+	}
+	v, err := form(r)
+	if err != nil {
+		return s.failed(w, r, err)
+	}
+	session := v.Get("session")
+	u, err := s.look(session)
+	if err != nil {
+		return s.failed(w, r, err)
+	}
+	passed := account.Passed{Stage: stage}
+	switch stage {
+	case stagePassword:
+		passed.User, err = s.front.Authenticate(r.Context(), v.Get("username"), v.Get("password"))
+	case stageTerms:
+		if v.Get("agree") != "yes" {
+			err = mxerr.New(mxerr.TermsNotSigned, "To go on you must agree")
+		}
+	case stageToken:
+		var ok bool
+		if ok, err = s.front.TokenValid(r.Context(), v.Get("token")); err == nil && !ok {
+			err = mxerr.New(mxerr.Forbidden, "This token lets nobody register")
+		}
+		passed.Note = v.Get("token")
+	}
+	if err != nil {
+		status, why := reason(err)
+		if status >= http.StatusInternalServerError {
+			return err
+		}
+		return s.ask(w, r, status, stage, session, why)
+	}
+	if err := s.front.PassStage(r.Context(), u, passed); err != nil {
+		return s.failed(w, r, err)
+	}
+	return s.showDone(w)
+}
+
+func (s *Stages) look(session string) (*account.UIASession, error) {
+	u, err := s.front.UIA().Look(session)
+	if err != nil {
+		return nil, mxerr.New(mxerr.InvalidParam, "Unknown or expired authentication session").WithCause(err)
+	}
+	return u, nil
+}
+
+func (s *Stages) ask(w http.ResponseWriter, r *http.Request, status int, stage, session, problem string) error {
+	p := page{Title: "Confirm", Path: r.URL.Path, Session: session, Problem: problem, Action: stage}
+	if stage == stageTerms {
+		cfg := s.front.Config()
+		p.Terms = documents(&cfg)
+	}
+	return s.show(w, status, passPage, p)
+}
+
+// passPage asks for what a stage wants.
+func passPage(p *page) g.Node {
+	said := "An app asks you to confirm something that you have begun there. Go on only if you have just begun that yourself."
+	return frame(p,
+		h.P(g.Text(said)),
+		h.Form(
+			h.Method("post"), h.Action(p.Path), hidden("session", p.Session),
+			g.If(p.Action == stagePassword, credentials(p)),
+			g.If(p.Action == stageToken, h.Label(g.Text("Registration token"),
+				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
+			terms(p.Terms),
+			h.Button(g.Text("Go on")),
+		),
+	)
+}

@@ -45,7 +45,7 @@ func (s *shared) accountConfig() account.Config {
 
 // accountHandlersOf makes the endpoints of accounts: the older ones, and what the configuration adds to them.
 func accountHandlersOf(s *shared, front *account.Front, desk *contact.Desk) (*write.Accounts, httpx.Handlers, error) {
-	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front), Services: s.services, Contacts: desk}
+	o := write.AccountsOptions{Front: front, Delegated: s.delegated(front, desk), Services: s.services, Contacts: desk}
 	pages := httpx.Handlers{}
 	office, err := s.letters(front)
 	if err != nil {
@@ -54,7 +54,7 @@ func accountHandlersOf(s *shared, front *account.Front, desk *contact.Desk) (*wr
 	if s.cfg.OAuth.Provide {
 		provider := oauth.NewProvider(oauth.Options{Secret: s.secret, Accounts: front, Soft: s.soft, BaseURL: s.baseURL(), Now: s.now})
 		h := web.New(web.Options{
-			Server: s.base.server, Provider: provider, Front: front, Accounts: account.NewReader(s.shards, s.accounts), Letters: office,
+			Server: s.base.server, Provider: provider, Front: front, Accounts: account.NewReader(s.shards, s.accounts), Letters: office, Contacts: desk,
 		})
 		o.ResetPage = provider.AccountURL(oauth.ActionReset)
 		maps.Copy(pages, h.Handlers())

@@ -7,6 +7,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/remote/authservice"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 )
 
 // openAuthService has tokens asked about at the outside service that the configuration names, if it does.
@@ -40,12 +41,12 @@ func (i introspector) Introspect(ctx context.Context, token string) (account.Int
 }
 
 // delegated gives the handlers for accounts that an outside service keeps; nil if they are our own.
-func (s *shared) delegated(front *account.Front) *write.Delegated {
+func (s *shared) delegated(front *account.Front, desk *contact.Desk) *write.Delegated {
 	if s.authService == nil {
 		return nil
 	}
 	return write.NewDelegated(write.DelegatedOptions{
-		Secret: s.cfg.OAuth.Secret, Front: front, Profiles: account.NewReader(s.shards, s.accounts),
+		Secret: s.cfg.OAuth.Secret, Front: front, Contacts: desk, Profiles: account.NewReader(s.shards, s.accounts),
 		Metadata: func(ctx context.Context) (write.AuthMetadata, error) {
 			m, err := s.authService.Metadata(ctx)
 			return write.AuthMetadata{JSON: m.JSON, Issuer: m.Issuer, AccountManagementURI: m.AccountManagementURI}, err

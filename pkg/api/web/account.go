@@ -79,7 +79,7 @@ func (h *Handlers) manage(w http.ResponseWriter, r *http.Request) error {
 		if v.Get("ticket") != "" { // this takes the password itself
 			return h.login(w, http.StatusOK, v, "")
 		}
-		if err = h.o.Front.Deactivate(r.Context(), u, false); err == nil {
+		if _, err = h.o.Contacts.Deactivate(r.Context(), u, "", false); err == nil {
 			return h.show(w, http.StatusOK, messagePage, page{Title: "Your account", Said: "The account is deactivated."})
 		}
 	}

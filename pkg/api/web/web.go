@@ -18,6 +18,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/contact"
 	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
 )
@@ -31,6 +32,8 @@ type Options struct {
 	Accounts *account.Reader
 	// Letters confirm the addresses of new accounts; nil: there is no e-mail.
 	Letters *letter.Office
+	// Contacts unbind the addresses of an account that ends.
+	Contacts *contact.Desk
 }
 
 // Handlers answers the endpoints of OAuth 2.0 and the pages beside them.

@@ -70,12 +70,8 @@ func (a *Accounts) deactivate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || !ok {
 		return err
 	}
-	// First what is bound: where that is, is forgotten with the account.
-	done, err := a.o.Contacts.UnbindAll(r.Context(), c.UserID, q.IDServer)
+	done, err := a.o.Contacts.Deactivate(r.Context(), c.UserID, q.IDServer, q.Erase)
 	if err != nil {
-		return err
-	}
-	if err := a.front.Deactivate(r.Context(), c.UserID, q.Erase); err != nil {
 		return err
 	}
 	return unbound(w, done)

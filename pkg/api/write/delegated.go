@@ -29,6 +29,7 @@ type DelegatedOptions struct {
 	// Secret is what the service shows when it calls.
 	Secret   string
 	Front    *account.Front
+	Contacts Contacts
 	Profiles *account.Reader
 	Metadata func(ctx context.Context) (AuthMetadata, error)
 }
@@ -278,7 +279,10 @@ func (d *Delegated) setField(ctx context.Context, u id.UserID, field string, val
 }
 
 func (d *Delegated) deleteUser(w http.ResponseWriter, r *http.Request, u id.UserID, q *provisioned) error {
-	return d.do(w, r, &account.Deactivate{UserID: string(u), Erase: q.Erase})
+	if _, err := d.o.Contacts.Deactivate(r.Context(), u, "", q.Erase); err != nil {
+		return err
+	}
+	return httpx.WriteJSON(w, http.StatusOK, empty)
 }
 
 func (d *Delegated) reactivate(w http.ResponseWriter, r *http.Request, u id.UserID, _ *provisioned) error {

@@ -110,7 +110,8 @@ func (a *Accounts) addThreepid(w http.ResponseWriter, r *http.Request) error {
 type Contacts interface {
 	Bind(ctx context.Context, u id.UserID, at contact.At, c account.Credentials) error
 	Unbind(ctx context.Context, u id.UserID, server, medium, address string) (done bool, err error)
-	UnbindAll(ctx context.Context, u id.UserID, server string) (done bool, err error)
+	// Deactivate ends an account, after its addresses were unbound.
+	Deactivate(ctx context.Context, u id.UserID, server string, erase bool) (unbound bool, err error)
 }
 
 // bindRequest is how a client shows that an address was proven to an identity server.

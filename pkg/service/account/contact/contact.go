@@ -33,6 +33,7 @@ type Servers interface {
 // Accounts keeps where addresses are bound. It is *account.Front.
 type Accounts interface {
 	Binds(ctx context.Context, u id.UserID) ([]account.Bind, error)
+	Deactivate(ctx context.Context, u id.UserID, erase bool) error
 	Do(ctx context.Context, cmd account.Command) (account.Answer, error)
 }
 
@@ -153,9 +154,16 @@ func (d *Desk) Unbind(ctx context.Context, u id.UserID, server, medium, address 
 	return done, nil
 }
 
-// UnbindAll unbinds all addresses of a user who goes: at a server, or "" wherever they are bound. It tells whether they all were. It does not
-// fail for an identity server's sake: an account can be closed though one is away.
-func (d *Desk) UnbindAll(ctx context.Context, u id.UserID, server string) (bool, error) {
+// Deactivate ends a user's account, after its addresses were unbound: at a server, or "" wherever they are bound, for that is forgotten with the
+// account. It tells whether they all were. It does not fail for an identity server's sake.
+func (d *Desk) Deactivate(ctx context.Context, u id.UserID, server string, erase bool) (unbound bool, err error) {
+	if unbound, err = d.unbindAll(ctx, u, server); err != nil {
+		return false, err
+	}
+	return unbound, d.o.Accounts.Deactivate(ctx, u, erase)
+}
+
+func (d *Desk) unbindAll(ctx context.Context, u id.UserID, server string) (bool, error) {
 	where, err := d.where(ctx, u, server, func(*account.Bind) bool { return true })
 	if err != nil {
 		return false, err

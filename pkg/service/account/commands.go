@@ -263,9 +263,13 @@ type Answer struct {
 
 // Revokes tells whether a command takes access away from whoever holds it: what it revoked is to be good nowhere once it is answered.
 func Revokes(cmd Command) bool {
-	switch cmd.(type) {
+	switch c := cmd.(type) {
 	case *Logout, *Deactivate:
 		return true
+	case *SetPassword:
+		return c.LogoutOthers
+	case *Register:
+		return c.Guest != nil
 	}
 	return false
 }

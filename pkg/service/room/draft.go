@@ -108,6 +108,9 @@ func (d *draft) add(w *want) error {
 		return err
 	}
 	prev, rest := d.prev()
+	if len(rest) > 0 {
+		return d.addApart(w, e, auth, prev)
+	}
 	row, body := d.rowOf(d.r.term.nid(), e)
 	row.Order = roomdb.Live(len(d.entries))
 	row.Prev, row.SenderDevice, row.TxnID = nidsOfTips(prev), string(w.device), w.txn
@@ -137,10 +140,7 @@ func (d *draft) add(w *want) error {
 	d.entries = append(d.entries, logged)
 	d.noteMade(e)
 	d.takePart(row)
-	d.head.tips = append([]tip{d.r.tipOf(row.Nid, e, d.head.snaps)}, rest...)
-	if len(rest) > 0 {
-		row.Extremities = nidsOfTips(d.head.tips)
-	}
+	d.head.tips = []tip{d.r.tipOf(row.Nid, e, d.head.snaps)}
 	return nil
 }
 
@@ -235,10 +235,22 @@ func (d *draft) authorise(p *event.Proto) ([]*held, error) {
 	if err != nil {
 		return nil, buildError(err)
 	}
+	at := func(k eventauth.TypeKey) *held { return d.at(k.Type, k.StateKey) }
+	if prev, rest := d.prev(); len(rest) > 0 {
+		if err := d.allowed(reduced); err != nil {
+			return nil, err
+		}
+		a, nodes := d.named(prev)
+		before, err := a.stateOf(nodes)
+		if err != nil {
+			return nil, err
+		}
+		at = func(k eventauth.TypeKey) *held { return a.in(before, k) }
+	}
 	var looked [eventauth.MaxAuthEvents + 1]*held
 	n := 0
 	st, selected := eventauth.Select(rules, reduced, func(k eventauth.TypeKey) *eventauth.Reduced {
-		h := d.at(k.Type, k.StateKey)
+		h := at(k)
 		if h == nil {
 			return nil
 		}

@@ -325,6 +325,7 @@ func takesJSON(row *route.Row, method string) bool {
 		"logout": "", "logout_all": "", "forgetRoom": "", "deleteRoomAlias": "", "deleteRoomTag": "", "deleteProfileField": "",
 		"deletePushRule": "", "adminSharedSecretRegister GET": "", "postReceipt": "",
 		"oauthToken": "a form", "oauthRevoke": "a form", "oauthDevice": "a form", "oauthAuthorize": "a form", "oauthLink": "a form", "oauthAccount": "a form",
+		"authFallback": "a form", "loginFallback": "a form", "consent": "a form",
 		"createRendezvous": "plain text", "useRendezvous": "plain text",
 	}
 	_, no := without[row.Name]

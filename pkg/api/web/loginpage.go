@@ -62,8 +62,8 @@ func (l *LoginPage) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		status, why := reason(err)
-		if status >= http.StatusInternalServerError {
-			return err
+		if status >= http.StatusInternalServerError || !wantsPage(r) {
+			return l.refused(w, err)
 		}
 		p.Token, p.Problem = "", why // a token is good once
 		return l.ask(w, status, p)

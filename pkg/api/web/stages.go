@@ -85,8 +85,8 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		status, why := reason(err)
-		if status >= http.StatusInternalServerError {
-			return err
+		if status >= http.StatusInternalServerError || !wantsPage(r) {
+			return s.refused(w, err)
 		}
 		return s.ask(w, r, status, stage, session, why)
 	}

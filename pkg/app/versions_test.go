@@ -28,6 +28,9 @@ func gates() map[string][]string {
 		"v1.14": {"POST /v3/users/@x:example.org/report"},
 		"v1.15": {"GET /v1/room_summary/!x:example.org", "GET /v1/auth_metadata"},
 		"v1.16": {"PUT /v3/profile/@x:example.org/m.tz", "GET /v3/sync?use_state_after=true&timeout=0"},
+		"v1.17": {"PUT /v3/devices/X"},
+		"v1.18": {"GET /v1/admin/lock/@x:example.org", "PUT /v1/admin/suspend/@x:example.org"},
+		"v1.19": {"GET /v1/mutual_rooms?user_id=@x:example.org"},
 	}
 }
 

@@ -182,8 +182,11 @@ func (a *Accounts) begun(q *registerRequest) (string, error) {
 		return q.Username, nil
 	}
 	s, err := a.front.UIA().Look(q.Auth.Session)
+	if err != nil {
+		return q.Username, nil //nolint:nilerr // whether it is a session at all is said where it is resumed
+	}
 	switch {
-	case err != nil, s.Name == "": // whether it is a session at all is said where it is resumed
+	case s.Name == "":
 		return q.Username, nil
 	case q.Username != "" && !strings.EqualFold(q.Username, s.Name):
 		return "", mxerr.New(mxerr.InvalidParam, "The authentication session was begun for another user name")

@@ -1,5 +1,10 @@
 // Package filter holds the filters of the client-server API ("Filtering"): parsed strictly, and applied to events.
 //
+// Of the limits of a sync's filter, that of room.timeline alone leaves anything out: a timeline that is cut says so, and has a token by which
+// the rest is found. State, account data, receipts, typing and presence are told once, when they change, and have neither; what a limit
+// left out of them a client would never hear of. The other limits are checked, therefore, and mean no more than that a client expects few.
+// A limit of 0 is taken although the specification wants more than that, for clients ask in this way for no timeline at all.
+//
 // A filter is immutable once parsed and safe for concurrent use. The package is pure: bytes in, values or errors out. It may be
 // imported by every package above layer 1.
 package filter
@@ -61,7 +66,7 @@ type RoomFilter struct {
 
 // EventFilter chooses events by type and sender.
 type EventFilter struct {
-	// Limit is the most events wanted; nil means that the filter does not say.
+	// Limit is the most events wanted; nil means that the filter does not say. What is told once only is not cut by it (see the package).
 	Limit      *int     `json:"limit,omitzero"`
 	Types      []string `json:"types,omitzero"`
 	NotTypes   []string `json:"not_types,omitzero"`
@@ -231,7 +236,7 @@ func (e *RoomEventFilter) PassEvent(roomID, typ, sender string, content []byte) 
 		return false
 	}
 	if e.ContainsURL != nil {
-		if _, has := canonjson.GetString(content, "url"); has != *e.ContainsURL {
+		if _, has := canonjson.Get(content, "url"); has != *e.ContainsURL { // of whatever kind it is: the key is what is asked for
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package filter_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -41,6 +42,22 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	for _, at := range []string{
+		`{"presence":%s}`, `{"account_data":%s}`, `{"room":{"account_data":%s}}`, `{"room":{"ephemeral":%s}}`, `{"room":{"state":%s}}`,
+		`{"room":{"timeline":%s}}`,
+	} {
+		for limit, good := range map[string]bool{`0`: true, `1`: true, `100000`: true, `-1`: false, `1.5`: false, `"1"`: false} {
+			_, err := filter.Parse(fmt.Appendf(nil, at, `{"limit":`+limit+`}`))
+			if good {
+				require.NoError(t, err, "%s: %s", at, limit)
+			} else {
+				require.ErrorIs(t, err, filter.ErrInvalid, "%s: %s", at, limit)
+			}
+		}
+	}
+}
+
 // An empty list of wanted things wants nothing; an absent one wants all.
 func TestEmptyListsWantNothing(t *testing.T) {
 	f, err := filter.Parse([]byte(`{"presence":{"types":[]},"room":{"rooms":[]}}`))
@@ -59,6 +76,10 @@ func TestPassEvent(t *testing.T) {
 		{`{"contains_url":false}`, `{"body":"x"}`, true},
 		{`{"contains_url":true}`, `{"url":"mxc://a/b"}`, true},
 		{`{"contains_url":true}`, `{"body":"x"}`, false},
+		{`{"contains_url":true}`, `{"url":null}`, true},
+		{`{"contains_url":true}`, `{"url":{"mxc":"mxc://a/b"}}`, true},
+		{`{"contains_url":false}`, `{"url":7}`, false},
+		{`{"contains_url":true}`, `{"info":{"url":"mxc://a/b"}}`, false},
 		{`{"rooms":["!other:b"]}`, `{}`, false},
 		{`{"org.matrix.msc3874.rel_types":["m.thread"]}`, `{"m.relates_to":{"rel_type":"m.thread"}}`, true},
 		{`{"org.matrix.msc3874.rel_types":["m.thread"]}`, `{"m.relates_to":{"rel_type":"m.replace"}}`, false},

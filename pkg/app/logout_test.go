@@ -10,8 +10,8 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 )
 
-// Whoever logged out is unknown to every worker from then on, whichever remembered the token: by logging out, by another device, or as an
-// account that is no more.
+// Whoever logged out is unknown to every worker from then on, whichever remembered the token: by logging out, by another device, by another
+// login of the same device, or as an account that is no more.
 func TestLoggedOutEverywhere(t *testing.T) {
 	f := newFleet(t)
 	m := f.start(t, Master, "m")
@@ -33,6 +33,8 @@ func TestLoggedOutEverywhere(t *testing.T) {
 		keeper := a["access_token"].(string)
 		for _, way := range []struct{ path, body, by string }{
 			{"/logout", `{}`, "gone"},
+			{"/login", `{"type":"m.login.password","device_id":"GONE","password":"correct horse",
+				"identifier":{"type":"m.id.user","user":"` + name + `"}}`, "nobody"},
 			{"/delete_devices", `{"devices":["GONE"],` + self + `}`, "keeper"},
 			{"/logout/all", `{}`, "gone"},
 			{"/account/deactivate", `{` + self + `}`, "gone"},

@@ -251,6 +251,8 @@ type Answer struct {
 	FilterID string `json:"filter_id,omitempty"`
 	// Unchanged says that there was nothing to do.
 	Unchanged bool `json:"unchanged,omitempty"`
+	// Revoked says that tokens were good for a device and are no more.
+	Revoked bool `json:"revoked,omitempty"`
 	// Reused says that a refresh token was spent long ago, and that its session has ended for that.
 	Reused bool `json:"reused,omitempty"`
 	// Held says that another has what was claimed.
@@ -261,8 +263,13 @@ type Answer struct {
 	NextLink string `json:"next_link,omitempty"`
 }
 
-// Revokes tells whether a command takes access away from whoever holds it: what it revoked is to be good nowhere once it is answered.
-func Revokes(cmd Command) bool {
+// Revokes tells whether a command that was answered with a took access away from whoever held it: what it revoked is to be good nowhere once
+// it is answered. A refresh is none of these, nor is the use of what it gave: how long the older access token stays good is the server's to say
+// (spec: POST /refresh), and the older refresh token is looked for where the log is written, which needs to wait for nobody.
+func Revokes(cmd Command, a *Answer) bool {
+	if a.Unchanged {
+		return false
+	}
 	switch c := cmd.(type) {
 	case *Logout, *Deactivate:
 		return true
@@ -271,7 +278,7 @@ func Revokes(cmd Command) bool {
 	case *Register:
 		return c.Guest != nil
 	}
-	return false
+	return a.Revoked
 }
 
 // all gives an empty command of each kind.

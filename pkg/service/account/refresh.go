@@ -88,7 +88,7 @@ func (h *Host) spent(ctx context.Context, s shard.ID, r *Refresh) (change, error
 		slices.ContainsFunc(good, func(t accountdb.RefreshToken) bool { return t.N <= r.Line.N }) {
 		return change{}, errUnknownRefresh()
 	}
-	c := change{answer: Answer{Reused: true}}
+	c := change{answer: Answer{Reused: true, Revoked: true}}
 	var void [][]byte
 	for i := range good {
 		t := &good[i]

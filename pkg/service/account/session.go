@@ -65,7 +65,7 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 		})
 	}
 	c.entries = append(c.entries, e)
-	c.answer.DeviceID = n.DeviceID
+	c.answer.DeviceID, c.answer.Revoked = n.DeviceID, len(void) > 0
 	if kind == entry.SessionAdded {
 		return c.listChanged(userID, &entry.DeviceListBody{Changed: []string{n.DeviceID}})
 	}

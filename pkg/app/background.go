@@ -70,7 +70,7 @@ func newBackground(s *shared, writer room.Writer) *lease.Engine {
 		{searchdb.PeopleConsumer, wordindex.NewPeople(words, s.shards), wordindex.PeopleFilter, wordindex.Every},
 	}
 	b.janitor = janitor.New(janitor.Config{}, janitor.Options{
-		Store: s.logs, EDUs: senderdb.NewDB(s.db), Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
+		Store: s.logs, EDUs: senderdb.NewDB(s.db), Staging: s.fed, Shards: s.shards.Count(), Metrics: s.tel.Metrics, Log: s.log,
 	})
 	return lease.NewEngine(s.leases, s.renewer, lease.Config{
 		Roles:  []lease.Role{{Name: string(config.RoleBackground), Slots: 1, Address: s.address, Owner: b}},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/service/janitor"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/feddb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
 	"github.com/heddle-im/heddle/pkg/store/senderdb"
 	"github.com/heddle-im/heddle/pkg/testkit/pgtest"
@@ -110,4 +111,26 @@ func TestWhatWaitsForServersIsBounded(t *testing.T) {
 	require.Equal(t, 26, count(t, db, "fed_edu"), "not each round")
 	require.NoError(t, j.Round(t.Context(), role))
 	require.Equal(t, 25, count(t, db, "fed_edu"))
+}
+
+// What other servers sent is forgotten when nobody asks for it or takes it any more, in pieces, and not before.
+func TestWhatServersSentIsForgotten(t *testing.T) {
+	db, log, role := house(t)
+	for _, q := range []string{
+		`INSERT INTO fed_txn (shard, origin, txn_id, at) SELECT i % 3, 'one.test', i::text, now() - i * interval '1 hour' + interval '1 minute' FROM generate_series(1, 20) i`,
+		`INSERT INTO staged_set (set_id, at) SELECT convert_to(i::text, 'UTF8'), now() - i * interval '1 hour' + interval '1 minute' FROM generate_series(1, 20) i`,
+		`INSERT INTO staged_event (set_id, seq, state, event_id, json) SELECT set_id, n, true, '', '' FROM staged_set, generate_series(0, 3) n`,
+	} {
+		_, err := db.Pool.Exec(t.Context(), q)
+		require.NoError(t, err)
+	}
+	cfg := small()
+	cfg.KeepTxns, cfg.KeepSets, cfg.SetPiece = 12*time.Hour, 5*time.Hour, 2
+	j := janitor.New(cfg, janitor.Options{Store: log, Staging: feddb.NewDB(db.DB), Shards: shards})
+	for range 2 {
+		require.NoError(t, j.Round(t.Context(), role))
+		require.Equal(t, 12, count(t, db, "fed_txn"))
+		require.Equal(t, 5, count(t, db, "staged_set"))
+		require.Equal(t, 5*4, count(t, db, "staged_event"))
+	}
 }

@@ -17,7 +17,8 @@ INSERT INTO fed_txn (shard, origin, txn_id) VALUES ($1, $2, $3) ON CONFLICT DO N
 SELECT EXISTS (SELECT FROM fed_txn WHERE shard = $1 AND origin = $2 AND txn_id = $3);
 
 -- name: SweepTxns :execrows
-DELETE FROM fed_txn WHERE at < now() - make_interval(days => @days::int);
+DELETE FROM fed_txn WHERE ctid = ANY (ARRAY(
+    SELECT t.ctid FROM fed_txn t WHERE t.at < now() - make_interval(secs => @age_seconds::float8) LIMIT @most::integer));
 
 -- name: StagePDUs :exec
 INSERT INTO staged_pdu (shard, room_id, event_id, origin, json)
@@ -80,8 +81,13 @@ SELECT seq, state, event_id, json FROM staged_event WHERE set_id = $1 AND seq >=
 WITH e AS (DELETE FROM staged_event WHERE set_id = ANY(@set_ids::bytea[]))
 DELETE FROM staged_set WHERE set_id = ANY(@set_ids::bytea[]);
 
--- name: OldSets :many
-SELECT set_id FROM staged_set WHERE at < now() - make_interval(hours => @hours::int) LIMIT 100;
+-- name: SweepSets :one
+WITH s AS (
+    DELETE FROM staged_set WHERE set_id = ANY (ARRAY(
+        SELECT o.set_id FROM staged_set o WHERE o.at < now() - make_interval(secs => @age_seconds::float8) LIMIT @most::integer))
+    RETURNING set_id
+), e AS (DELETE FROM staged_event USING s WHERE staged_event.set_id = s.set_id)
+SELECT count(*) FROM s;
 
 -- name: HostsOf :many
 SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1)::text AS host FROM member

@@ -396,30 +396,6 @@ func (q *Queries) ListStagedEvents(ctx context.Context, arg ListStagedEventsPara
 	return items, nil
 }
 
-const oldSets = `-- name: OldSets :many
-SELECT set_id FROM staged_set WHERE at < now() - make_interval(hours => $1::int) LIMIT 100
-`
-
-func (q *Queries) OldSets(ctx context.Context, hours int32) ([][]byte, error) {
-	rows, err := q.db.Query(ctx, oldSets, hours)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items [][]byte
-	for rows.Next() {
-		var set_id []byte
-		if err := rows.Scan(&set_id); err != nil {
-			return nil, err
-		}
-		items = append(items, set_id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const parkStaged = `-- name: ParkStaged :exec
 UPDATE staged_pdu SET due = now() + make_interval(secs => $1::float8) WHERE shard = $2 AND seq = ANY($3::bigint[])
 `
@@ -585,12 +561,39 @@ func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]S
 	return items, nil
 }
 
-const sweepTxns = `-- name: SweepTxns :execrows
-DELETE FROM fed_txn WHERE at < now() - make_interval(days => $1::int)
+const sweepSets = `-- name: SweepSets :one
+WITH s AS (
+    DELETE FROM staged_set WHERE set_id = ANY (ARRAY(
+        SELECT o.set_id FROM staged_set o WHERE o.at < now() - make_interval(secs => $1::float8) LIMIT $2::integer))
+    RETURNING set_id
+), e AS (DELETE FROM staged_event USING s WHERE staged_event.set_id = s.set_id)
+SELECT count(*) FROM s
 `
 
-func (q *Queries) SweepTxns(ctx context.Context, days int32) (int64, error) {
-	result, err := q.db.Exec(ctx, sweepTxns, days)
+type SweepSetsParams struct {
+	AgeSeconds float64
+	Most       int32
+}
+
+func (q *Queries) SweepSets(ctx context.Context, arg SweepSetsParams) (int64, error) {
+	row := q.db.QueryRow(ctx, sweepSets, arg.AgeSeconds, arg.Most)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const sweepTxns = `-- name: SweepTxns :execrows
+DELETE FROM fed_txn WHERE ctid = ANY (ARRAY(
+    SELECT t.ctid FROM fed_txn t WHERE t.at < now() - make_interval(secs => $1::float8) LIMIT $2::integer))
+`
+
+type SweepTxnsParams struct {
+	AgeSeconds float64
+	Most       int32
+}
+
+func (q *Queries) SweepTxns(ctx context.Context, arg SweepTxnsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, sweepTxns, arg.AgeSeconds, arg.Most)
 	if err != nil {
 		return 0, err
 	}

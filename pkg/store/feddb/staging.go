@@ -162,9 +162,9 @@ func (d *DB) DropStagedEDUs(ctx context.Context, s shard.ID, seqs []int64) error
 	return nil
 }
 
-// SweepTxns forgets transactions that are days old: nobody sends them again.
-func (d *DB) SweepTxns(ctx context.Context, days int) (int64, error) {
-	n, err := d.q.SweepTxns(ctx, int32(days))
+// SweepTxns forgets no more than most transactions that were staged longer ago than age: nobody sends them again.
+func (d *DB) SweepTxns(ctx context.Context, age time.Duration, most int) (int64, error) {
+	n, err := d.q.SweepTxns(ctx, SweepTxnsParams{AgeSeconds: age.Seconds(), Most: int32(most)})
 	if err != nil {
 		return 0, fmt.Errorf("sweep transactions: %w", err)
 	}
@@ -232,16 +232,13 @@ func (d *DB) DropSet(ctx context.Context, sets ...[]byte) error {
 	return nil
 }
 
-// SweepSets deletes sets that nobody took for hours.
-func (d *DB) SweepSets(ctx context.Context, hours int) error {
-	sets, err := d.q.OldSets(ctx, int32(hours))
-	if err == nil && len(sets) > 0 {
-		err = d.q.DropSet(ctx, sets)
-	}
+// SweepSets deletes no more than most sets that nobody took for longer than age: who staged them was killed before they were taken.
+func (d *DB) SweepSets(ctx context.Context, age time.Duration, most int) (int64, error) {
+	n, err := d.q.SweepSets(ctx, SweepSetsParams{AgeSeconds: age.Seconds(), Most: int32(most)})
 	if err != nil {
-		return fmt.Errorf("sweep staged events: %w", err)
+		return 0, fmt.Errorf("sweep staged events: %w", err)
 	}
-	return nil
+	return n, nil
 }
 
 // StagedGone deletes staged events of the proposal's shard, with what was made of them.

@@ -32,6 +32,7 @@ func TestBadInput(t *testing.T) {
 	f.cfg.RateLimits.Enabled = false
 	f.cfg.PublicBaseurl, f.cfg.OAuth.Provide = "https://matrix.example.org", true
 	f.cfg.Log.Level = "error"
+	f.cfg.Appservices = []string{bridge(t, "walk", "null", "")}
 	w := &badInput{fleet: f, worker: f.start(t, AllInOne, "one"), fields: fieldNames(t)}
 	f.owns(t, "one")
 	w.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
@@ -292,6 +293,11 @@ func (w *badInput) want(method, path, authorization string, body []byte, length 
 
 func (w *badInput) endpoint(row *route.Row, method string) {
 	w.refusing(func() { w.tokens(row, method) })
+	if row.Auth == route.AuthAppservice {
+		user := w.token
+		w.token = "as-walk"
+		defer func() { w.token = user }()
+	}
 	w.refusing(func() { w.sizes(row, method) })
 	switch row.Auth {
 	case route.AuthFederation:
@@ -368,7 +374,7 @@ func (w *badInput) tokens(row *route.Row, method string) {
 		w.want(method, path, h, []byte("{}"), 2, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN")
 	}
 	w.want(method, path+"?access_token=%00%ff", "", []byte("{}"), 2, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
-	if row.Auth == route.AuthAdmin {
+	if row.Auth == route.AuthAdmin || row.Auth == route.AuthAppservice {
 		w.want(method, path, bearer(w.token), []byte("{}"), 2, http.StatusForbidden, "M_FORBIDDEN")
 	}
 }

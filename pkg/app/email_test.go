@@ -182,7 +182,10 @@ func TestRegisterWithEmailAndTerms(t *testing.T) {
 	require.Equal(t, "1.2", version)
 
 	// The proof is used up, and the address is taken. Who asks is told nothing of that; who reads the letter is.
-	m.refused(http.StatusUnauthorized, "M_THREEPID_AUTH_FAILED", "POST", "/register", "", `{"username":"bob","password":"secret-1",`+emailStage(session, sid, "s3cret")+`}`)
+	const bob = `"username":"bob","password":"secret-1",`
+	m.refused(http.StatusBadRequest, "M_INVALID_PARAM", "POST", "/register", "", `{`+bob+emailStage(session, sid, "s3cret")+`}`) // begun for alice
+	_, out = m.do("POST", "/register", "", `{`+strings.TrimSuffix(bob, ",")+`}`)
+	m.refused(http.StatusUnauthorized, "M_THREEPID_AUTH_FAILED", "POST", "/register", "", `{`+bob+emailStage(out["session"].(string), sid, "s3cret")+`}`)
 	m.letter("/register", "alice@example.org", "again", "1", "", true)
 	require.Contains(t, m.post.Last("alice@example.org").Subject, "already")
 	require.NotRegexp(t, linkInLetter, m.post.Last("alice@example.org").Text)

@@ -1389,6 +1389,7 @@ type RoomOutOfBand struct {
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Event         []byte                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	Stripped      []byte                 `protobuf:"bytes,3,opt,name=stripped,proto3" json:"stripped,omitempty"`
+	Rescinds      bool                   `protobuf:"varint,4,opt,name=rescinds,proto3" json:"rescinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1442,6 +1443,13 @@ func (x *RoomOutOfBand) GetStripped() []byte {
 		return x.Stripped
 	}
 	return nil
+}
+
+func (x *RoomOutOfBand) GetRescinds() bool {
+	if x != nil {
+		return x.Rescinds
+	}
+	return false
 }
 
 type RoomTemplate struct {
@@ -1986,11 +1994,12 @@ const file_room_proto_rawDesc = "" +
 	"\x05event\x18\x03 \x01(\fR\x05event\x12\x12\n" +
 	"\x04join\x18\x04 \x01(\bR\x04join\x12\x16\n" +
 	"\x06staged\x18\x05 \x01(\x03R\x06staged\x12\x14\n" +
-	"\x05asked\x18\x06 \x01(\bR\x05asked\"U\n" +
+	"\x05asked\x18\x06 \x01(\bR\x05asked\"q\n" +
 	"\rRoomOutOfBand\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\fR\x05event\x12\x1a\n" +
-	"\bstripped\x18\x03 \x01(\fR\bstripped\"N\n" +
+	"\bstripped\x18\x03 \x01(\fR\bstripped\x12\x1a\n" +
+	"\brescinds\x18\x04 \x01(\bR\brescinds\"N\n" +
 	"\fRoomTemplate\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +

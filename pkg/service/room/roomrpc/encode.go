@@ -56,7 +56,7 @@ func encode(cmd room.Command) (proto.Message, error) {
 		}
 		return m, nil
 	case *room.OutOfBand:
-		return &wire.RoomOutOfBand{Room: string(c.Room), Event: c.Event, Stripped: c.Stripped}, nil
+		return &wire.RoomOutOfBand{Room: string(c.Room), Event: c.Event, Stripped: c.Stripped, Rescinds: c.Rescinds}, nil
 	case *room.Template:
 		return &wire.RoomTemplate{Room: string(c.Room), User: string(c.User), Action: string(c.Action)}, nil
 	case *room.InviteDraft:
@@ -167,7 +167,7 @@ func decoders() map[string]func([]byte) (room.Command, error) {
 			return c
 		}),
 		(*room.OutOfBand)(nil).Method(): decoder(func(m *wire.RoomOutOfBand) room.Command {
-			return &room.OutOfBand{Room: id.RoomID(m.Room), Event: m.Event, Stripped: m.Stripped}
+			return &room.OutOfBand{Room: id.RoomID(m.Room), Event: m.Event, Stripped: m.Stripped, Rescinds: m.Rescinds}
 		}),
 		(*room.Template)(nil).Method(): decoder(func(m *wire.RoomTemplate) room.Command {
 			return &room.Template{Room: id.RoomID(m.Room), User: id.UserID(m.User), Action: room.Action(m.Action)}

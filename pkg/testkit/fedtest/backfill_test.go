@@ -251,6 +251,7 @@ func TestGapInTheTimeline(t *testing.T) {
 				require.Equal(t, string(last.EventID()), timeline.Events[0].ID)
 			}
 			after := s.alice.Say(t, room, "after the gap")
+			s.alice.Sees(t, room, after)
 			timeline, _, _ := syncRoom(t, s.alice, room, since)
 			require.True(t, timeline.Limited)
 			require.Len(t, timeline.Events, 2)

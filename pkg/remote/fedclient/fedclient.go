@@ -172,7 +172,8 @@ func Path(prefix string, segments ...string) string {
 	return b.String()
 }
 
-// Do asks, and gives the answer's body.
+// Do asks, and gives the answer's body. What type the answer says that it is of is not looked at: servers have to say JSON, and some that do not
+// answer well all the same, while what is no JSON, or is not signed, is refused by whoever reads it, whatever it is called.
 func (c *Client) Do(ctx context.Context, to id.ServerName, r Request) ([]byte, error) {
 	if r.Timeout == 0 {
 		r.Timeout = defaultTimeout

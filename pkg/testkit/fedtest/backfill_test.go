@@ -296,10 +296,11 @@ func TestLiesAboutThePast(t *testing.T) {
 		r.Says(back, encoded(t, map[string]any{"origin": r.Name, "origin_server_ts": 1, "pdus": pdus}))
 	}
 	for name, lie := range map[string]func(t *testing.T, p *fedtest.Place, chain []*event.Event){
-		"nothing":  func(t *testing.T, _ *fedtest.Place, _ []*event.Event) { says(t) },
-		"no JSON":  func(*testing.T, *fedtest.Place, []*event.Event) { r.Says(back, "<html>") },
-		"numbers":  func(*testing.T, *fedtest.Place, []*event.Event) { r.Says(back, `{"pdus":[1,null,"x",[],{}]}`) },
-		"an error": func(*testing.T, *fedtest.Place, []*event.Event) { r.Handle(back, nil) },
+		"nothing":                    func(t *testing.T, _ *fedtest.Place, _ []*event.Event) { says(t) },
+		"no JSON":                    func(*testing.T, *fedtest.Place, []*event.Event) { r.Says(back, "<html>") },
+		"no JSON, though it says so": func(*testing.T, *fedtest.Place, []*event.Event) { r.Handle(back, pretends) },
+		"numbers":                    func(*testing.T, *fedtest.Place, []*event.Event) { r.Says(back, `{"pdus":[1,null,"x",[],{}]}`) },
+		"an error":                   func(*testing.T, *fedtest.Place, []*event.Event) { r.Handle(back, nil) },
 		"endless": func(*testing.T, *fedtest.Place, []*event.Event) {
 			r.Handle(back, func(w http.ResponseWriter, _ *http.Request) {
 				for {

@@ -61,10 +61,11 @@ func TestLiesAboutWhatIsMissing(t *testing.T) {
 	}
 	r := s.remote
 	for name, lie := range map[string]func(t *testing.T, p *fedtest.Place, hidden *event.Event){
-		"nothing":       func(*testing.T, *fedtest.Place, *event.Event) {},
-		"no JSON":       func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "<html>") },
-		"empty objects": func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "{}") },
-		"lists":         func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "[[[]]]") },
+		"nothing":                    func(*testing.T, *fedtest.Place, *event.Event) {},
+		"no JSON":                    func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "<html>") },
+		"no JSON, though it says so": func(*testing.T, *fedtest.Place, *event.Event) { r.Handle("/_matrix/federation/", pretends) },
+		"empty objects":              func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "{}") },
+		"lists":                      func(*testing.T, *fedtest.Place, *event.Event) { r.Says("/_matrix/federation/", "[[[]]]") },
 		"invalid UTF-8": func(*testing.T, *fedtest.Place, *event.Event) {
 			r.Says("/_matrix/federation/", "{\"events\":[\"\xff\"]}")
 		},

@@ -80,6 +80,7 @@ func TestHostileTemplates(t *testing.T) {
 			} {
 				refused(name, func() { s.remote.Says(path, body) })
 			}
+			refused("no JSON, though it says so", func() { s.remote.Handle(path, pretends) })
 			refused("endless", func() { s.remote.Handle(path, endless) })
 			refused("a redirect elsewhere", func() {
 				s.remote.Handle(path, func(w http.ResponseWriter, q *http.Request) {
@@ -150,8 +151,9 @@ func TestHostileStateOfAJoinedRoom(t *testing.T) {
 			},
 		}
 		raw := map[string]http.HandlerFunc{
-			"endless": endless,
-			"no JSON": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+			"endless":                    endless,
+			"no JSON":                    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+			"no JSON, though it says so": pretends,
 			"refused": func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusForbidden)
 				_, _ = io.WriteString(w, `{"errcode":"M_FORBIDDEN","error":"changed my mind"}`)

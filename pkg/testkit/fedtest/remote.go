@@ -41,6 +41,7 @@ type Remote struct {
 	handlers map[string]http.HandlerFunc
 	asked    []string
 	serial   int
+	label    *string // what answers say that they are, nil for what is usual
 }
 
 // NewRemote makes a Remote on this machine.
@@ -84,6 +85,13 @@ func (r *Remote) Says(prefix, body string) {
 	r.Handle(prefix, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 }
 
+// Label has every answer say that it is of a type, or say nothing if there is none.
+func (r *Remote) Label(contentType string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.label = &contentType
+}
+
 func (r *Remote) serve(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
 	r.asked = append(r.asked, q.URL.Path)
@@ -94,6 +102,13 @@ func (r *Remote) serve(w http.ResponseWriter, q *http.Request) {
 		}
 	}
 	f := r.handlers[best]
+	switch {
+	case r.label == nil:
+	case *r.label == "":
+		w.Header()["Content-Type"] = nil // or it would be guessed
+	default:
+		w.Header().Set("Content-Type", *r.label)
+	}
 	r.mu.Unlock()
 	if f == nil {
 		w.WriteHeader(http.StatusNotFound)

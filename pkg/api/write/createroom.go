@@ -2,7 +2,6 @@ package write
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 
@@ -65,9 +64,6 @@ func (h *Rooms) createRoom(w http.ResponseWriter, r *http.Request) error {
 		h.ask(r.Context(), c, cmd.Invite[i].User)
 	}
 	cmd.Creator = origin(c)
-	if cmd.Profile, err = h.profile(r.Context(), c.UserID); err != nil {
-		return err
-	}
 	made, err := room.Create(r.Context(), h.o.Writer, h.o.Server, h.o.Now(), h.o.Random, cmd)
 	if mxerr.Is(err, mxerr.Forbidden) {
 		// Nobody is forbidden to make a room: it is the state that was asked for which does not let its own creator go on.
@@ -128,8 +124,19 @@ func (h *Rooms) createCommand(ctx context.Context, by id.UserID, q *createReques
 	if cmd.InitialState, err = initialStates(q.InitialState); err != nil {
 		return nil, err
 	}
-	cmd.Invite, err = h.invitations(ctx, by, q.Invite)
-	return cmd, err
+	users, err := h.toInvite(q.Invite)
+	if err != nil {
+		return nil, err
+	}
+	shown, err := h.o.Profiles.ShownOf(ctx, append([]id.UserID{by}, users...)...)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Profile = room.Profile(shown[by])
+	for _, u := range users {
+		cmd.Invite = append(cmd.Invite, room.Invitation{User: u, Profile: room.Profile(shown[u])})
+	}
+	return cmd, h.mayInvite(ctx, by, users...)
 }
 
 // optionalObject gives an object, or nil if there is none.
@@ -160,29 +167,22 @@ func initialStates(list []initialState) ([]room.StateEvent, error) {
 // maxInvites bounds the invitations of one request; the writer has the same bound.
 const maxInvites = 100
 
-// invitations gives each user once, with the profile.
-func (h *Rooms) invitations(ctx context.Context, by id.UserID, users []string) ([]room.Invitation, error) {
-	if len(users) > maxInvites {
+// toInvite gives each user who is to be invited once.
+func (h *Rooms) toInvite(names []string) ([]id.UserID, error) {
+	if len(names) > maxInvites {
 		return nil, mxerr.Newf(mxerr.InvalidParam, "At most %d users can be invited at once", maxInvites)
 	}
-	out := make([]room.Invitation, 0, len(users))
-	seen := make(map[id.UserID]bool, len(users))
-	for _, s := range users {
+	users := make([]id.UserID, 0, len(names))
+	for _, s := range names {
 		user, err := h.invitee(s)
 		if err != nil {
 			return nil, err
 		}
-		if seen[user] {
-			continue
+		if !slices.Contains(users, user) { // there are few
+			users = append(users, user)
 		}
-		seen[user] = true
-		p, err := h.profile(ctx, user)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, room.Invitation{User: user, Profile: p})
 	}
-	return out, h.mayInvite(ctx, by, slices.Collect(maps.Keys(seen))...)
+	return users, nil
 }
 
 // invitee reads a user who is to be invited. An invitation to another server needs that server's signature, for which it must be

@@ -2,10 +2,16 @@ package write_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/stretchr/testify/require"
+
+	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
 const (
@@ -133,4 +139,40 @@ func TestCreateRoom(t *testing.T) {
 		s.Exec(`UPDATE account SET suspended = true WHERE user_id = $1`, carol)
 		s.call("carol", "POST", "/createRoom", `{}`).refused(403, "M_USER_SUSPENDED")
 	})
+}
+
+// However many are invited, their profiles are read at once, with the profile of the user who makes the room.
+func TestCreateRoomReadsProfilesAtOnce(t *testing.T) {
+	const invited = 20
+	s := newStack(t)
+	names := make([]string, invited)
+	quoted := make([]string, invited)
+	for i := range names {
+		names[i] = fmt.Sprint("u", i)
+		quoted[i] = `"@` + names[i] + `:heddle.test"`
+	}
+	s.users(append(names, "alice")...)
+	s.call("alice", "PUT", "/profile/"+alice+"/displayname", `{"displayname":"Alice"}`).ok("")
+	s.call("u7", "PUT", "/profile/@u7:heddle.test/avatar_url", `{"avatar_url":"mxc://heddle.test/seven"}`).ok("")
+	create := func(invite []string) int64 {
+		body := `{"preset":"private_chat","invite":[` + strings.Join(invite, ",") + `]}`
+		ctx, tally := pg.WithTally(t.Context())
+		r := httptest.NewRequest(http.MethodPost, "/_matrix/client/v3/createRoom", strings.NewReader(body)).WithContext(ctx)
+		r.Header.Set("Authorization", "Bearer "+s.tokens["alice"])
+		w := httptest.NewRecorder()
+		s.router.ServeHTTP(w, r)
+		require.Equal(t, http.StatusOK, w.Code, "%s", w.Body)
+		if len(invite) == invited {
+			var a struct {
+				RoomID id.RoomID `json:"room_id"`
+			}
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &a))
+			require.Equal(t, "Alice", s.state(a.RoomID, "m.room.member", alice)["displayname"])
+			require.Equal(t, map[string]any{"membership": "invite", "displayname": "u7", "avatar_url": "mxc://heddle.test/seven"},
+				s.state(a.RoomID, "m.room.member", "@u7:heddle.test"))
+		}
+		return tally.Count()
+	}
+	create(quoted) // the names are known from here on
+	require.Equal(t, create(quoted[:1]), create(quoted))
 }

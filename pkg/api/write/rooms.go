@@ -23,7 +23,7 @@ import (
 // Profiles tells what is shown of a user of this server in rooms, and whose invitations the user takes; of others it may know nothing. It
 // is *account.Reader.
 type Profiles interface {
-	Shown(ctx context.Context, user id.UserID) (displayName, avatarURL string, err error)
+	ShownOf(ctx context.Context, users ...id.UserID) (map[id.UserID]account.Shown, error)
 	// Invitations gives whose invitations users take; nothing of those who take all.
 	Invitations(ctx context.Context, users ...id.UserID) (map[id.UserID]invitation.Rules, error)
 }
@@ -153,8 +153,8 @@ func (h *Rooms) do(ctx context.Context, cmd room.Command) (room.Answer, error) {
 }
 
 func (h *Rooms) profile(ctx context.Context, user id.UserID) (room.Profile, error) {
-	name, avatar, err := h.o.Profiles.Shown(ctx, user)
-	return room.Profile{DisplayName: name, AvatarURL: avatar}, err
+	shown, err := h.o.Profiles.ShownOf(ctx, user)
+	return room.Profile(shown[user]), err
 }
 
 // mayInvite refuses to invite users of this server who do not take the inviting user's invitations.

@@ -46,23 +46,56 @@ func (r *Reader) Profile(ctx context.Context, u id.UserID) (map[string][]byte, e
 	return r.db.Profile(ctx, r.of(u), string(u))
 }
 
+// The fields of a profile that are shown in rooms.
+const (
+	fieldDisplayName = "displayname"
+	fieldAvatarURL   = "avatar_url"
+)
+
+// Shown is what is shown of a user in rooms.
+type Shown struct{ DisplayName, AvatarURL string }
+
 // Shown gives what is shown of a user in rooms: the display name and the avatar. Of users of other servers nothing is known.
 func (r *Reader) Shown(ctx context.Context, u id.UserID) (displayName, avatarURL string, err error) {
-	if !r.shards.Local(string(u)) {
-		return "", "", nil
+	all, err := r.ShownOf(ctx, u)
+	return all[u].DisplayName, all[u].AvatarURL, err
+}
+
+// ShownOf gives the same of many users; nothing of those of whom nothing is shown.
+func (r *Reader) ShownOf(ctx context.Context, users ...id.UserID) (map[id.UserID]Shown, error) {
+	shards, names := r.here(users)
+	if len(names) == 0 {
+		return nil, nil
 	}
-	fields, err := r.Profile(ctx, u)
+	rows, err := r.db.ProfileFields(ctx, shards, names, fieldDisplayName, fieldAvatarURL)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	text := func(field string) string {
-		var s string
-		if json.Unmarshal(fields[field], &s) != nil {
-			return "" // null, or absent
+	out := make(map[id.UserID]Shown, len(names))
+	for _, row := range rows {
+		var text string
+		if json.Unmarshal(row.Value, &text) != nil {
+			continue // no string: it is not shown
 		}
-		return s
+		s := out[id.UserID(row.UserID)]
+		if row.Field == fieldDisplayName {
+			s.DisplayName = text
+		} else {
+			s.AvatarURL = text
+		}
+		out[id.UserID(row.UserID)] = s
 	}
-	return text("displayname"), text("avatar_url"), nil
+	return out, nil
+}
+
+// here gives those of some users who are of this server, and their shards.
+func (r *Reader) here(users []id.UserID) (shards []shard.ID, names []string) {
+	for _, u := range users {
+		if r.shards.Local(string(u)) {
+			shards, names = append(shards, r.of(u)), append(names, string(u))
+		}
+	}
+	return shards, names
 }
 
 // AccountData gives account data of one type as JSON, of a room or global (room empty).
@@ -72,13 +105,7 @@ func (r *Reader) AccountData(ctx context.Context, u id.UserID, room, typ string)
 
 // Invitations gives whose invitations users of this server take; nothing of those who take all.
 func (r *Reader) Invitations(ctx context.Context, users ...id.UserID) (map[id.UserID]invitation.Rules, error) {
-	var shards []shard.ID
-	var names []string
-	for _, u := range users {
-		if r.shards.Local(string(u)) {
-			shards, names = append(shards, r.of(u)), append(names, string(u))
-		}
-	}
+	shards, names := r.here(users)
 	if len(names) == 0 {
 		return nil, nil
 	}

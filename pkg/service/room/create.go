@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
@@ -11,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/matrix/relation"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -25,6 +27,10 @@ func (t *term) create(ctx context.Context, key []byte, c *CreateRoom) (work, err
 	}
 	p, err := c.decide(rules)
 	if err != nil {
+		return work{}, err
+	}
+	// Each event would ask for its own names once those before it are there.
+	if err := t.atoms.load(ctx, t.host.DB, t.shard, p.names()); err != nil {
 		return work{}, err
 	}
 	for loads := 0; loads <= maxLoads; loads++ {
@@ -92,6 +98,22 @@ func (t *term) tryCreate(ctx context.Context, key []byte, c *CreateRoom, rules *
 		return r.finish(ctx, w.ticket, d, a, nil)
 	}
 	return w, nil, nil
+}
+
+// names gives the names that the events of a plan have, each once.
+func (p *plan) names() []string {
+	names := make(map[string]bool, 2*len(p.events))
+	for i := range p.events {
+		w := &p.events[i]
+		names[w.typ], names[string(w.sender)] = true, true
+		if w.key != nil {
+			names[*w.key] = true
+		}
+		if rel, ok := relation.Parse(w.content); ok && rel.Parent != "" {
+			names[rel.Type] = true
+		}
+	}
+	return slices.Collect(maps.Keys(names))
 }
 
 // decide gives the room's first events, in the order of the specification.

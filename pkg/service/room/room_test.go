@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 
@@ -69,6 +70,20 @@ func currentState(t *testing.T, w *roomtest.World, r id.RoomID) map[roomdb.State
 		state[roomdb.StateName{Type: p.Type, StateKey: *p.StateKey}] = string(p.Content)
 	}
 	return state
+}
+
+// A new room may hold any number of names that nobody has used before.
+func TestCreateRoomOfManyNames(t *testing.T) {
+	w := roomtest.New(t)
+	c := room.CreateRoom{Creator: by(alice)}
+	for i := range 100 {
+		c.Invite = append(c.Invite, room.Invitation{User: roomtest.User(fmt.Sprint("stranger", i))})
+		c.InitialState = append(c.InitialState, room.StateEvent{
+			Type: fmt.Sprint("com.example.type", i), StateKey: fmt.Sprint("key", i),
+			Content: fmt.Appendf(nil, `{"m.relates_to":{"rel_type":"com.example.rel%d","event_id":"$x"}}`, i),
+		})
+	}
+	w.Create(c)
 }
 
 func TestCreateRoomInEveryVersion(t *testing.T) {

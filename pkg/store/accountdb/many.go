@@ -24,6 +24,15 @@ func (r *Reader) DataOf(ctx context.Context, shards []shard.ID, users []string, 
 	return rows, nil
 }
 
+// ProfileFields reads some fields of the profiles of many users, whose shards are given in their order.
+func (r *Reader) ProfileFields(ctx context.Context, shards []shard.ID, users []string, fields ...string) ([]ListProfileFieldsRow, error) {
+	rows, err := r.q.ListProfileFields(ctx, ListProfileFieldsParams{Shards: shardNumbers(shards), Users: users, Fields: fields})
+	if err != nil {
+		return nil, fmt.Errorf("read profiles: %w", err)
+	}
+	return rows, nil
+}
+
 // OfKind gives those of many users whose accounts are of a kind and not deactivated. Their shards are given in their order.
 func (r *Reader) OfKind(ctx context.Context, shards []shard.ID, users []string, k Kind) ([]string, error) {
 	out, err := r.q.ListOfKind(ctx, ListOfKindParams{Shards: shardNumbers(shards), Users: users, Kind: int16(k)})

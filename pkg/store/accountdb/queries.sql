@@ -79,6 +79,12 @@ SELECT a.user_id, a.type, a.content
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
 JOIN account_data a ON a.shard = u.shard AND a.user_id = u.user_id AND a.room_id = '' AND a.type = ANY(@types::text[]);
 
+-- name: ListProfileFields :many
+-- Some fields of the profiles of many users.
+SELECT p.user_id, p.field, p.value
+FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
+JOIN profile p ON p.shard = u.shard AND p.user_id = u.user_id AND p.field = ANY(@fields::text[]);
+
 -- name: ListOfKind :many
 -- Those of some users whose accounts are of a kind.
 SELECT a.user_id

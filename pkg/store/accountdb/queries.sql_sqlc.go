@@ -684,6 +684,45 @@ func (q *Queries) ListOfKind(ctx context.Context, arg ListOfKindParams) ([]strin
 	return items, nil
 }
 
+const listProfileFields = `-- name: ListProfileFields :many
+SELECT p.user_id, p.field, p.value
+FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
+JOIN profile p ON p.shard = u.shard AND p.user_id = u.user_id AND p.field = ANY($3::text[])
+`
+
+type ListProfileFieldsParams struct {
+	Shards []int16
+	Users  []string
+	Fields []string
+}
+
+type ListProfileFieldsRow struct {
+	UserID string
+	Field  string
+	Value  []byte
+}
+
+// Some fields of the profiles of many users.
+func (q *Queries) ListProfileFields(ctx context.Context, arg ListProfileFieldsParams) ([]ListProfileFieldsRow, error) {
+	rows, err := q.db.Query(ctx, listProfileFields, arg.Shards, arg.Users, arg.Fields)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListProfileFieldsRow
+	for rows.Next() {
+		var i ListProfileFieldsRow
+		if err := rows.Scan(&i.UserID, &i.Field, &i.Value); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listPusherOwners = `-- name: ListPusherOwners :many
 SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2
 `

@@ -278,6 +278,8 @@ func (h *Rooms) other(action room.Action) httpx.Handler {
 		var q struct {
 			UserID *string `json:"user_id"`
 			Reason string  `json:"reason"`
+			// RedactEvents asks for the user's events to be redacted with the kick or ban (MSC4293). It is for those who show them to do.
+			RedactEvents bool `json:"org.matrix.msc4293.redact_events"`
 		}
 		if err := httpx.Decode(r, &q); err != nil {
 			return err
@@ -293,9 +295,11 @@ func (h *Rooms) other(action room.Action) httpx.Handler {
 		if err != nil {
 			return err
 		}
-		if _, err := h.do(r.Context(), &room.SetMembership{
-			Room: target, By: origin(c), Target: user, Action: action, Reason: q.Reason,
-		}); err != nil {
+		cmd := &room.SetMembership{Room: target, By: origin(c), Target: user, Action: action, Reason: q.Reason}
+		if q.RedactEvents && action != room.ActionUnban {
+			cmd.Content = []byte(`{"org.matrix.msc4293.redact_events":true}`)
+		}
+		if _, err := h.do(r.Context(), cmd); err != nil {
 			return err
 		}
 		return httpx.WriteJSON(w, http.StatusOK, empty)

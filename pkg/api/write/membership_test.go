@@ -131,6 +131,28 @@ func TestInviteKickBan(t *testing.T) {
 	require.Equal(t, "leave", membership(carol))
 }
 
+// Whoever kicks or bans can ask for the user's events to be redacted with it, and the room is told so.
+func TestKickAndBanAskForRedaction(t *testing.T) {
+	const asked = "org.matrix.msc4293.redact_events"
+	s := newStack(t)
+	s.users("alice", "bob")
+	r := s.create("alice", `{"preset":"public_chat"}`)
+	do := func(verb, value string) map[string]any {
+		s.call("alice", "POST", at(r, verb), `{"user_id":"`+bob+`","reason":"spam","`+asked+`":`+value+`}`).ok("")
+		return s.state(r, "m.room.member", bob)
+	}
+	s.call("bob", "POST", at(r, "/join"), ``).ok("room_id")
+	require.Equal(t, map[string]any{"membership": "leave", "reason": "spam", asked: true}, do("/kick", "true"))
+	s.call("bob", "POST", at(r, "/join"), ``).ok("room_id")
+	require.Equal(t, map[string]any{"membership": "leave", "reason": "spam"}, do("/kick", "false"))
+	require.Equal(t, map[string]any{"membership": "ban", "reason": "spam"}, do("/ban", "false"))
+	require.Equal(t, map[string]any{"membership": "ban", "reason": "spam", asked: true}, do("/ban", "true")) // on second thoughts
+	require.Equal(t, map[string]any{"membership": "leave", "reason": "spam"}, do("/unban", "true"))
+	s.refuse(t, map[string]refusal{
+		"a word": {"alice", "POST", at(r, "/ban"), `{"user_id":"` + bob + `","` + asked + `":"yes"}`, 400, "M_BAD_JSON"},
+	})
+}
+
 func TestLeaveAndForget(t *testing.T) {
 	s := newStack(t)
 	s.users("alice", "bob", "carol")

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/abroad"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/appservice"
@@ -187,18 +188,21 @@ func (a askingAbroad) Invited(
 	ctx context.Context, origin id.ServerName, room id.RoomID, event id.EventID, version string, pdu, stripped []byte,
 ) ([]byte, error) {
 	signed, err := a.Abroad.Invited(ctx, origin, room, event, version, pdu, stripped)
-	if err != nil || a.asker == nil {
+	if !mxerr.Is(err, mxerr.NotFound) {
 		return signed, err
 	}
 	var e struct {
 		User id.UserID `json:"state_key"`
 	}
-	if json.Unmarshal(pdu, &e) == nil {
-		ctx, cancel := context.WithTimeout(ctx, askedForInvited)
-		defer cancel()
-		a.asker.Missing(ctx, e.User)
+	if json.Unmarshal(pdu, &e) != nil {
+		return nil, err
 	}
-	return signed, nil
+	asked, cancel := context.WithTimeout(ctx, askedForInvited)
+	defer cancel()
+	if !a.asker.Missing(asked, e.User) {
+		return nil, err
+	}
+	return a.Abroad.Invited(ctx, origin, room, event, version, pdu, stripped)
 }
 
 // askingProfiles asks for users who are not there, on behalf of other servers.

@@ -62,14 +62,17 @@ func (a *Asker) User(ctx context.Context, u id.UserID) (bool, error) {
 	return a.exists(ctx, func(s *Service) bool { return u != s.Sender && s.ActsFor(u) }, "/users/"+url.PathEscape(string(u)))
 }
 
-// Missing is User for a user of whom it is not known whether there is one; what an application service does not say does not matter.
-func (a *Asker) Missing(ctx context.Context, u id.UserID) {
+// Missing is User for a user of whom it is not known whether there is one; what an application service does not say does not matter. It tells
+// whether the user was missing and is there now.
+func (a *Asker) Missing(ctx context.Context, u id.UserID) (made bool) {
 	if a == nil || a.services.OfUser(u) == nil {
-		return
+		return false
 	}
-	if there, err := a.users.Exists(ctx, u); err == nil && !there {
-		_, _ = a.User(ctx, u)
+	if there, err := a.users.Exists(ctx, u); err != nil || there {
+		return false
 	}
+	made, _ = a.User(ctx, u)
+	return made
 }
 
 // Alias asks for an alias of this server that is not there, if it is in somebody's namespace. It tells whether to look again.

@@ -151,7 +151,7 @@ func TestCreateRoomReadsProfilesAtOnce(t *testing.T) {
 		names[i] = fmt.Sprint("u", i)
 		quoted[i] = `"@` + names[i] + `:heddle.test"`
 	}
-	s.users(append(names, "alice")...)
+	s.users(append([]string{"alice"}, names...)...)
 	s.call("alice", "PUT", "/profile/"+alice+"/displayname", `{"displayname":"Alice"}`).ok("")
 	s.call("u7", "PUT", "/profile/@u7:heddle.test/avatar_url", `{"avatar_url":"mxc://heddle.test/seven"}`).ok("")
 	create := func(invite []string) int64 {

@@ -57,6 +57,7 @@ func BenchmarkLively(b *testing.B) {
 		var n atomic.Int64
 		var load sync.WaitGroup
 		answered() // what came until now
+		costs := startCosts(b, f, lasting-time.Second)
 		before, begun := spent(p.PID(), true), time.Now()
 		for range senders {
 			load.Go(func() {
@@ -92,6 +93,7 @@ func BenchmarkLively(b *testing.B) {
 		syncs, delays := answered()
 		require.NotEmpty(b, delays)
 		slices.Sort(delays)
+		costs.report(b, len(delays)) // for each arrival
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(float64(n.Load())/took.Seconds(), "events/s")
 		b.ReportMetric(float64(len(delays))/float64(n.Load()*ofRoom), "arrived")

@@ -141,6 +141,35 @@ func TestATransactionIsStagedOnceByMany(t *testing.T) {
 	require.Equal(t, 1, count(t, db, "staged_edu"))
 }
 
+// Who brings events that another brings at the same time in the opposite order is not told of it.
+func TestTheSameEventsInOppositeOrder(t *testing.T) {
+	t.Parallel()
+	d, db := open(t)
+	const other = `INSERT INTO staged_pdu (shard, room_id, event_id, origin, json) VALUES ($1, '!a', $2, 'two.test', '') ON CONFLICT DO NOTHING`
+	tx, err := db.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	_, err = tx.Exec(t.Context(), `SET LOCAL deadlock_timeout = '1min'`) // it is not this one that gives way
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), other, around, "$2")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Stage(t.Context(), home, "one.test", "1", pdus("!a", "$1", "$2"), nil)
+		done <- err
+	}()
+	for waiting := 0; waiting == 0; {
+		require.NoError(t, db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND database =
+			(SELECT oid FROM pg_database WHERE datname = current_database()) OR NOT granted AND locktype = 'transactionid'`).Scan(&waiting))
+	}
+	_, err = tx.Exec(t.Context(), other, around, "$1")
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.Equal(t, 2, count(t, db, "staged_pdu"))
+	require.Equal(t, 1, count(t, db, "fed_txn"))
+}
+
 // An event that is staged already keeps its place, its text and what is known of it, whoever brings it again; in another room it is another.
 func TestAnEventIsStagedOnce(t *testing.T) {
 	t.Parallel()

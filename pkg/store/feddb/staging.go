@@ -45,7 +45,9 @@ func (d *DB) TxnTaken(ctx context.Context, s shard.ID, origin, txn string) (bool
 // Stage stores a transaction of another server, all or nothing, and tells whether it was new. s is the origin's shard. Events
 // that are staged already are left alone.
 func (d *DB) Stage(ctx context.Context, s shard.ID, origin, txn string, pdus []StagedPDU, edus []StagedEDU) (fresh bool, err error) {
-	err = pg.InTx(ctx, d.db.Primary, func(tx pgx.Tx) error {
+	// Two servers that bring the same events in another order wait for each other: one of them does it again.
+	err = pg.InTxRetry(ctx, d.db.Primary, pgx.TxOptions{}, 3, func(tx pgx.Tx) error {
+		fresh = false
 		q := New(tx)
 		n, err := q.InsertTxn(ctx, InsertTxnParams{Shard: int16(s), Origin: origin, TxnID: txn})
 		if err != nil || n == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
@@ -21,7 +20,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/directory"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/service/lobby"
-	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/appservicedb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -72,29 +70,7 @@ const backSubject = "appservice.back"
 
 // tellServices has the sender to application services hear what is not in the log.
 func (s *shared) tellServices(out *appservice.Sender) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	hear := func(subject string, f func(data []byte)) error {
-		sub, err := s.bus.Subscribe(ctx, subject, func(in *bus.Incoming) { f(in.Data) })
-		if err != nil {
-			return fmt.Errorf("subscribe to %s: %w", subject, err)
-		}
-		s.onClose(sub.Stop)
-		return nil
-	}
-	return errors.Join(
-		hear(backSubject, func(data []byte) { out.Kick(string(data)) }),
-		hear(entry.EphemeralSubjects, func(data []byte) {
-			if t, err := entry.DecodeTyping(data); err == nil {
-				out.HearTyping(t)
-			}
-		}),
-		hear(entry.PresenceSubject, func(data []byte) {
-			if b, err := entry.DecodePresence(data); err == nil && s.cfg.Presence.Enabled {
-				out.HearPresence(b)
-			}
-		}),
-	)
+	return errors.Join(s.subscribe(backSubject, func(data []byte) { out.Kick(string(data)) }), s.subscribeEphemeral(out))
 }
 
 // asker asks application services what only they know.

@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"sync"
-	"time"
 
 	"github.com/heddle-im/heddle/pkg/fleet/lease"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
@@ -71,17 +69,14 @@ func newPreparation(s *shared, edus inbound.EDUs) (*preparation, *lease.Engine, 
 		Server: s.base.server, Shards: s.shards, DB: s.fed, Rooms: s.rooms, Writer: s.writerOf(), Remote: s.remote, Keys: s.keySource,
 		EDUs: edus, Log: s.log,
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	sub, err := s.bus.Subscribe(ctx, stagedSubject, func(in *bus.Incoming) {
-		for _, b := range in.Data {
+	err := s.subscribe(stagedSubject, func(data []byte) {
+		for _, b := range data {
 			p.wake(shard.ID(b))
 		}
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("subscribe to %s: %w", stagedSubject, err)
+		return nil, nil, err
 	}
-	s.onClose(sub.Stop)
 	return p, lease.NewEngine(s.leases, s.renewer, lease.Config{
 		Roles:  []lease.Role{{Name: rolePreparation, Slots: s.shards.Count(), Address: s.address, Owner: p}},
 		Logger: s.log,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"sync"
-	"time"
 
 	"github.com/heddle-im/heddle/pkg/api/write"
 	"github.com/heddle-im/heddle/pkg/config"
@@ -279,19 +278,13 @@ const leaseSubject = "fleet.lease"
 
 func newLeaseHint(b *base) (*leaseHint, error) {
 	h := &leaseHint{bus: b.bus, told: make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	sub, err := b.bus.Subscribe(ctx, leaseSubject, func(*bus.Incoming) {
+	err := b.subscribe(leaseSubject, func([]byte) {
 		select {
 		case h.told <- struct{}{}:
 		default:
 		}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to %s: %w", leaseSubject, err)
-	}
-	b.onClose(sub.Stop)
-	return h, nil
+	return h, err
 }
 
 // Tell implements lease.Hint.

@@ -65,13 +65,9 @@ func (s *shared) openMedia(group *lifecycle.Group) error {
 		Tell:   func(uri string) { _ = s.bus.Publish(bus.Message{Subject: mediaSubject, Data: []byte(uri)}) }, // who does not hear it looks
 		Random: func() string { return strings.ToLower(rand.Text()) }, Now: s.now, Metrics: s.tel.Metrics, Log: s.log,
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	sub, err := s.bus.Subscribe(ctx, mediaSubject, func(in *bus.Incoming) { s.media.Hear(string(in.Data)) })
-	if err != nil {
+	if err := s.subscribe(mediaSubject, func(data []byte) { s.media.Hear(string(data)) }); err != nil {
 		return err
 	}
-	s.onClose(sub.Stop)
 	group.Add("media", s.media)
 	return nil
 }

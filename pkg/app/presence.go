@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
-	"time"
 
 	"github.com/heddle-im/heddle/pkg/api/read"
 	"github.com/heddle-im/heddle/pkg/infra/bus"
@@ -30,14 +28,7 @@ func announcePresence(s *shared, group *lifecycle.Group, who *presence.Hub, engi
 		return s.bus.Publish(bus.Message{Subject: entry.PresenceSubject, Data: data})
 	})
 	group.Add("presence", a)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	sub, err := s.bus.Subscribe(ctx, entry.PresenceSubject, func(in *bus.Incoming) { a.Hear(in.Data) })
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", entry.PresenceSubject, err)
-	}
-	s.onClose(sub.Stop)
-	return nil
+	return s.subscribe(entry.PresenceSubject, a.Hear)
 }
 
 // joinedRooms reads the rooms that a user of this server is in.

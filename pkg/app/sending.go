@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/config"
@@ -56,32 +55,13 @@ const heardSubject = "federation.heard"
 
 // tellSender has the sender hear what is not in the log.
 func (s *shared) tellSender(out *sender.Sender) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	hear := func(subject string, f func(data []byte)) error {
-		sub, err := s.bus.Subscribe(ctx, subject, func(in *bus.Incoming) { f(in.Data) })
-		if err != nil {
-			return fmt.Errorf("subscribe to %s: %w", subject, err)
-		}
-		s.onClose(sub.Stop)
-		return nil
-	}
 	return errors.Join(
-		hear(heardSubject, func(data []byte) {
+		s.subscribe(heardSubject, func(data []byte) {
 			server := id.ServerName(data)
 			s.remote.HeardElsewhere(server)
 			out.Heard(server)
 		}),
-		hear(entry.EphemeralSubjects, func(data []byte) {
-			if t, err := entry.DecodeTyping(data); err == nil {
-				out.HearTyping(t)
-			}
-		}),
-		hear(entry.PresenceSubject, func(data []byte) {
-			if b, err := entry.DecodePresence(data); err == nil && s.cfg.Presence.Enabled {
-				out.HearPresence(b)
-			}
-		}),
+		s.subscribeEphemeral(out),
 	)
 }
 

@@ -2,12 +2,9 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"maps"
-	"time"
 
 	"github.com/heddle-im/heddle/pkg/api/read"
-	"github.com/heddle-im/heddle/pkg/infra/bus"
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/route"
@@ -87,21 +84,14 @@ func (s *shared) calls() read.Calls {
 
 // hearTyping has the engine hear what is not in the log.
 func hearTyping(s *shared, engine *msync.Engine) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	sub, err := s.bus.Subscribe(ctx, entry.EphemeralSubjects, func(in *bus.Incoming) {
-		t, err := entry.DecodeTyping(in.Data)
+	return s.subscribe(entry.EphemeralSubjects, func(data []byte) {
+		t, err := entry.DecodeTyping(data)
 		if err != nil {
 			s.log.Warn("typing was not understood", "error", err)
 			return
 		}
 		engine.HearTyping(t)
 	})
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", entry.EphemeralSubjects, err)
-	}
-	s.onClose(sub.Stop)
-	return nil
 }
 
 // syncLog is the log as sync asks for it.

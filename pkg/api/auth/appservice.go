@@ -6,7 +6,6 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
-	"github.com/heddle-im/heddle/pkg/route"
 	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
@@ -30,8 +29,8 @@ func (g *Gate) recognise(r *http.Request, c *Caller) {
 	}
 }
 
-// act finds out whom an application service acts as (spec: "Identity assertion").
-func (g *Gate) act(r *http.Request, row *route.Row, c *Caller) error {
+// act finds out whom an application service acts as (spec: "Identity assertion"), and whether that account is locked.
+func (g *Gate) act(r *http.Request, c *Caller) (locked bool, err error) {
 	c.Kind = account.KindAppservice
 	q := r.URL.Query()
 	user, device := id.UserID(q.Get("user_id")), q.Get(paramDevice)
@@ -41,29 +40,20 @@ func (g *Gate) act(r *http.Request, row *route.Row, c *Caller) error {
 	if user == "" {
 		user = c.Service.Sender
 	} else if !c.Service.ActsFor(user) {
-		return mxerr.New(mxerr.Forbidden, "The application service cannot act as this user")
+		return false, mxerr.New(mxerr.Forbidden, "The application service cannot act as this user")
 	}
 	c.UserID, c.DeviceID = user, id.DeviceID(device)
 	c.Unlimited = !c.Service.RateLimited || user == c.Service.Sender
 	s, err := g.assume.Assume(r.Context(), string(user), device)
 	switch {
 	case errors.Is(err, account.ErrNoAccount) && user != c.Service.Sender:
-		return mxerr.New(mxerr.Forbidden, "The application service has not registered this user")
+		return false, mxerr.New(mxerr.Forbidden, "The application service has not registered this user")
 	case errors.Is(err, account.ErrNoAccount) && device != "":
-		return mxerr.New(mxerr.UnknownDevice, "The user has no such device")
+		return false, mxerr.New(mxerr.UnknownDevice, "The user has no such device")
 	case errors.Is(err, account.ErrNoAccount): // a sender need not be registered
 	case err != nil:
-		return err
+		return false, err
 	}
 	c.Admin, c.Suspended = s.Admin, s.Suspended
-	switch {
-	case s.Locked:
-		return mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
-	case row.Auth == route.AuthAdmin && !s.Admin:
-		return mxerr.New(mxerr.Forbidden, "You are not a server administrator")
-	}
-	if g.seen != nil {
-		g.seen.Note(c.UserID, c.DeviceID, c.Addr, r.UserAgent())
-	}
-	return nil
+	return s.Locked, nil
 }

@@ -154,7 +154,11 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		hash := account.HashToken(token)
 		if s := g.services.ByToken(hash); s != nil {
 			c.Service, c.TokenHash = s, hash
-			return c, g.act(r, row, c)
+			locked, err := g.act(r, c)
+			if err != nil {
+				return nil, err
+			}
+			return g.admit(r, row, c, locked)
 		}
 	}
 	s, hash, err := g.sessions.Session(r.Context(), token)
@@ -167,15 +171,19 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 	}
 	c.UserID, c.DeviceID, c.TokenHash = id.UserID(s.UserID), id.DeviceID(s.DeviceID), hash
 	c.Kind, c.Admin, c.Suspended = s.Kind, s.Admin, s.Suspended
+	return g.admit(r, row, c, s.Locked && row.Name != "logout" && row.Name != "logout_all") // which stays possible (spec: "Account locking")
+}
+
+// admit refuses a known caller who may not ask this, and notes that the others have been seen.
+func (g *Gate) admit(r *http.Request, row *route.Row, c *Caller, locked bool) (*Caller, error) {
 	switch {
-	case s.Locked && row.Name != "logout" && row.Name != "logout_all":
-		// Logging out stays possible (spec: "Account locking").
+	case locked:
 		return nil, mxerr.New(mxerr.UserLocked, "This account has been locked").With("soft_logout", true)
-	case need == route.AuthAdmin && !s.Admin:
+	case row.Auth == route.AuthAdmin && !c.Admin:
 		return nil, mxerr.New(mxerr.Forbidden, "You are not a server administrator")
-	case need == route.AuthAppservice:
+	case row.Auth == route.AuthAppservice && c.Service == nil:
 		return nil, mxerr.New(mxerr.Forbidden, "This is for application services only")
-	case need == route.AuthUser && s.Kind == account.KindGuest:
+	case row.Auth == route.AuthUser && c.Kind == account.KindGuest:
 		return nil, mxerr.New(mxerr.GuestAccessForbidden, "Guests may not do that")
 	}
 	if g.seen != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
-	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
@@ -30,10 +29,15 @@ func (h *Host) agree(ctx context.Context, s shard.ID, a *Agree) (change, error) 
 		return change{}, err
 	}
 	var c change
-	for _, x := range a.Consents {
-		c.rows = append(c.rows, entry.Row(&accountdb.Consent{UserID: a.UserID, Policy: x.Policy, Version: x.Version, At: h.now().UnixMilli()}))
-	}
+	h.consents(&c, a.UserID, a.Consents)
 	return c, nil
+}
+
+// consents adds the rows of policies that a user agrees to now.
+func (h *Host) consents(c *change, user string, list []Consent) {
+	for _, x := range list {
+		c.rows = append(c.rows, &accountdb.Consent{UserID: user, Policy: x.Policy, Version: x.Version, At: h.now().UnixMilli()})
+	}
 }
 
 // ConsentPath is where people agree, below the base URL.

@@ -125,9 +125,7 @@ func (h *Host) comesWith(c *change, r *Register) {
 			UserID: r.UserID, Provider: r.External.Provider, Subject: r.External.Subject, Created: h.now().UnixMilli(),
 		})
 	}
-	for _, a := range r.Consents {
-		c.rows = append(c.rows, &accountdb.Consent{UserID: r.UserID, Policy: a.Policy, Version: a.Version, At: h.now().UnixMilli()})
-	}
+	h.consents(c, r.UserID, r.Consents)
 }
 
 // guest refuses a token that is not of a guest of this name who is there.

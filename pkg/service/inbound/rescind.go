@@ -25,11 +25,13 @@ type Invitations interface {
 
 // rescinded gives the user of a server whose invitation an event may take back, by its form; "" if it cannot.
 func rescinded(pdu []byte, server id.ServerName) id.UserID {
-	typ, _ := canonjson.GetString(pdu, "type")
+	if typ, _ := canonjson.GetString(pdu, "type"); typ != event.TypeMember { // nearly all that is staged: nothing more of it is looked at
+		return ""
+	}
 	key, _ := canonjson.GetString(pdu, "state_key")
 	sender, _ := canonjson.GetString(pdu, "sender")
 	user := id.UserID(key)
-	if typ != event.TypeMember || user.Server() != server || id.UserID(sender).Server() == server {
+	if user.Server() != server || id.UserID(sender).Server() == server {
 		return ""
 	}
 	content, _ := canonjson.Get(pdu, "content")

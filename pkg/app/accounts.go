@@ -40,7 +40,7 @@ func (d accountDoer) Do(ctx context.Context, key []byte, cmd account.Command) (a
 	if err := json.Unmarshal(b, &a); err != nil {
 		return a, fmt.Errorf("decode the answer to %s: %w", cmd.Method(), err)
 	}
-	if d.everywhere != nil && account.Revokes(cmd, &a) {
+	if d.everywhere != nil && account.Everywhere(cmd, &a) {
 		d.everywhere.Await(ctx, account.ShardOf(d.shards, cmd))
 	}
 	return a, nil

@@ -62,3 +62,38 @@ func TestLoggedOutEverywhere(t *testing.T) {
 		}
 	}
 }
+
+// An account that an administrator locks is locked on every worker from then on, and when it is let go it is let go everywhere.
+func TestLockedEverywhere(t *testing.T) {
+	f := newFleet(t)
+	m := f.start(t, Master, "m")
+	f.owns(t, "m")
+	_, err := CreateUser(t.Context(), f.cfg, NewUser{Localpart: "root", Password: "correct horse", Admin: true})
+	require.NoError(t, err)
+	f.hears = func(b follow.Batch) { // they are slow to hear of it
+		if len(b.Entries) > 0 {
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // that is what is tested
+		}
+	}
+	workers := []*worker{f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2")}
+	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers)+1 }, patient, 20*time.Millisecond)
+	const client = "/_matrix/client"
+	user := m.registers(t, "user")
+	root := m.asked(t, 200, "", "POST", client+"/v3/login", "",
+		`{"type":"m.login.password","identifier":{"type":"m.id.user","user":"root"},"password":"correct horse"}`)["access_token"].(string)
+	for range 2 {
+		for _, locked := range []bool{true, false} {
+			for _, w := range workers { // who is to remember it
+				w.call(t, "GET", client+"/v3/sync", user, "")
+			}
+			m.asked(t, 200, "", "PUT", client+"/v1/admin/lock/@user:example.org", root, fmt.Sprintf(`{"locked":%v}`, locked))
+			for _, w := range workers {
+				if locked {
+					w.asked(t, 401, "M_USER_LOCKED", "GET", client+"/v3/sync", user, "")
+				} else {
+					w.asked(t, 200, "", "GET", client+"/v3/sync", user, "")
+				}
+			}
+		}
+	}
+}

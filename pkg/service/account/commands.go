@@ -263,15 +263,15 @@ type Answer struct {
 	NextLink string `json:"next_link,omitempty"`
 }
 
-// Revokes tells whether a command that was answered with a took access away from whoever held it: what it revoked is to be good nowhere once
-// it is answered. A refresh is none of these, nor is the use of what it gave: how long the older access token stays good is the server's to say
+// Everywhere tells whether what was done by a command that was answered with a is to hold on every worker once it is answered: it took access
+// away from whoever held it, or locked or suspended an account, or let it go again. A refresh is none of these, nor is the use of what it gave: how long the older access token stays good is the server's to say
 // (spec: POST /refresh), and the older refresh token is looked for where the log is written, which needs to wait for nobody.
-func Revokes(cmd Command, a *Answer) bool {
+func Everywhere(cmd Command, a *Answer) bool {
 	if a.Unchanged {
 		return false
 	}
 	switch c := cmd.(type) {
-	case *Logout, *Deactivate:
+	case *Logout, *Deactivate, *SetStanding:
 		return true
 	case *SetPassword:
 		return c.LogoutOthers

@@ -14,14 +14,6 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account/sso"
 )
 
-// The stages of an authentication that have a page here, beside that of logins at providers.
-const (
-	stageDummy    = "m.login.dummy"
-	stagePassword = "m.login.password"
-	stageToken    = "m.login.registration_token"
-	stageTerms    = "m.login.terms"
-)
-
 // Stages are the pages on which people pass stages of an authentication that their app does not know (spec: "Fallback").
 type Stages struct {
 	*shower
@@ -42,7 +34,7 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 	if stage == sso.Stage && s.sso != nil {
 		return s.sso.fallback(w, r)
 	}
-	if !slices.Contains([]string{stageDummy, stagePassword, stageToken, stageTerms}, stage) {
+	if !slices.Contains([]string{account.StageDummy, account.StagePassword, account.StageToken, account.StageTerms}, stage) {
 		return s.failed(w, r, mxerr.New(mxerr.NotFound, "There is no page for this"))
 	}
 	if r.Method == http.MethodGet {
@@ -70,13 +62,13 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	passed := account.Passed{Stage: stage}
 	switch stage {
-	case stagePassword:
+	case account.StagePassword:
 		passed.User, err = s.front.Authenticate(r.Context(), v.Get("username"), v.Get("password"))
-	case stageTerms:
+	case account.StageTerms:
 		if v.Get("agree") != "yes" {
 			err = mxerr.New(mxerr.TermsNotSigned, "To go on you must agree")
 		}
-	case stageToken:
+	case account.StageToken:
 		var ok bool
 		if ok, err = s.front.TokenValid(r.Context(), v.Get("token")); err == nil && !ok {
 			err = mxerr.New(mxerr.Forbidden, "This token lets nobody register")
@@ -106,7 +98,7 @@ func (s *Stages) look(session string) (*account.UIASession, error) {
 
 func (s *Stages) ask(w http.ResponseWriter, r *http.Request, status int, stage, session, problem string) error {
 	p := page{Title: "Confirm", Path: r.URL.Path, Session: session, Problem: problem, Action: stage}
-	if stage == stageTerms {
+	if stage == account.StageTerms {
 		cfg := s.front.Config()
 		p.Terms = documents(&cfg)
 	}
@@ -120,8 +112,8 @@ func passPage(p *page) g.Node {
 		h.P(g.Text(said)),
 		h.Form(
 			h.Method("post"), h.Action(p.Path), hidden("session", p.Session),
-			g.If(p.Action == stagePassword, credentials(p)),
-			g.If(p.Action == stageToken, h.Label(g.Text("Registration token"),
+			g.If(p.Action == account.StagePassword, credentials(p)),
+			g.If(p.Action == account.StageToken, h.Label(g.Text("Registration token"),
 				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
 			terms(p.Terms),
 			h.Button(g.Text("Go on")),

@@ -15,14 +15,10 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account/sso"
 )
 
-// The stages of user-interactive authentication that are offered.
+// The stages of user-interactive authentication that are offered beside those of package account.
 const (
-	stageDummy    = "m.login.dummy"
-	stagePassword = "m.login.password"
-	stageToken    = "m.login.registration_token"
-	stageTerms    = "m.login.terms"
-	stageEmail    = "m.login.email.identity"
-	stageOAuth    = "m.oauth"
+	stageEmail = "m.login.email.identity"
+	stageOAuth = "m.oauth"
 
 	unstableStageOAuth = "org.matrix.cross_signing_reset"
 )
@@ -248,7 +244,7 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 			switch d.Type {
 			case stageEmail:
 				return a.proven(r.Context(), d, account.PurposeRegister, s)
-			case stageToken:
+			case account.StageToken:
 				ok, err := a.front.TokenValid(r.Context(), d.Token)
 				if err == nil && !ok {
 					err = mxerr.New(mxerr.Unauthorized, "Invalid registration token")
@@ -282,10 +278,10 @@ func registrationFlows(cfg *account.Config) (flows [][]string, params map[string
 	var base []string
 	params = map[string]any{}
 	if cfg.RequireToken {
-		base = append(base, stageToken)
+		base = append(base, account.StageToken)
 	}
 	if len(cfg.Terms) > 0 {
-		base = append(base, stageTerms)
+		base = append(base, account.StageTerms)
 		policies := map[string]map[string]any{}
 		for _, p := range cfg.Terms {
 			policies[p.ID] = map[string]any{"version": p.Version}
@@ -293,14 +289,14 @@ func registrationFlows(cfg *account.Config) (flows [][]string, params map[string
 				policies[p.ID][d.Lang] = map[string]string{"name": d.Name, "url": d.URL}
 			}
 		}
-		params[stageTerms] = map[string]any{"policies": policies}
+		params[account.StageTerms] = map[string]any{"policies": policies}
 	}
 	if cfg.RequireEmail {
 		return [][]string{append(base, stageEmail)}, params
 	}
 	without := slices.Clone(base)
 	if len(without) == 0 {
-		without = []string{stageDummy}
+		without = []string{account.StageDummy}
 	}
 	flows = [][]string{without}
 	if cfg.Email {
@@ -340,7 +336,7 @@ func (a *Accounts) confirm(w http.ResponseWriter, r *http.Request, d *authDict, 
 			if d.Type == sso.Stage {
 				return mxerr.New(mxerr.Forbidden, "You have not logged in at the provider yet")
 			}
-			if d.Type != stagePassword {
+			if d.Type != account.StagePassword {
 				return mxerr.New(mxerr.Forbidden, "Nobody has confirmed this on the page yet")
 			}
 			if err := a.names(r.Context(), d, c.UserID); err != nil {
@@ -400,7 +396,7 @@ func (a *Accounts) resetPassword(w http.ResponseWriter, r *http.Request, d *auth
 // proofs are the ways in which a user can prove who it is: the password, and the providers at which the user logs in.
 func (a *Accounts) proofs(ctx context.Context, u id.UserID) ([][]string, error) {
 	if len(a.o.SSO) == 0 {
-		return [][]string{{stagePassword}}, nil
+		return [][]string{{account.StagePassword}}, nil
 	}
 	known, err := a.front.Externals(ctx, u)
 	if err != nil {
@@ -412,7 +408,7 @@ func (a *Accounts) proofs(ctx context.Context, u id.UserID) ([][]string, error) 
 	password, err := a.front.HasPassword(ctx, u)
 	var flows [][]string
 	if password || !outside {
-		flows = append(flows, []string{stagePassword})
+		flows = append(flows, []string{account.StagePassword})
 	}
 	if outside {
 		flows = append(flows, []string{sso.Stage})

@@ -3,13 +3,15 @@
 //
 // The guard looks at the address that is being connected to, after every name was resolved and at every attempt, so that a name
 // that changes its mind between the check and the connection (DNS rebinding) gains nothing. A [Guard] is immutable and safe for
-// concurrent use. It may be imported by whatever opens such connections; it imports the standard library only.
+// concurrent use. [ReadAll] bounds what is read of an answer. It may be imported by whatever opens such connections; it imports the standard
+// library only.
 package outhttp
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -18,6 +20,18 @@ import (
 
 // ErrDenied says that an address is in a network that must not be reached.
 var ErrDenied = errors.New("address is in a network that must not be reached")
+
+// ErrTooLong says that an answer has more bytes than anybody would send who means well.
+var ErrTooLong = errors.New("the answer is too long")
+
+// ReadAll reads a body that has at most so many bytes, and fails with ErrTooLong if it has more, of which it reads one.
+func ReadAll(body io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(body, most+1))
+	if err == nil && int64(len(b)) > most {
+		return nil, ErrTooLong
+	}
+	return b, err
+}
 
 // Guard says which addresses may be connected to.
 type Guard struct {

@@ -1,9 +1,12 @@
 package outhttp_test
 
 import (
+	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -46,4 +49,27 @@ func TestDialerChecksTheAddressItself(t *testing.T) {
 	conn, err := outhttp.NewGuard(prefixes("127.0.0.1/32"), prefixes("127.0.0.0/8")).Dialer(time.Second).Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
+}
+
+func TestReadAll(t *testing.T) {
+	for _, n := range []int{0, 9, 10} {
+		b, err := outhttp.ReadAll(strings.NewReader(strings.Repeat("x", n)), 10)
+		require.NoError(t, err)
+		require.Len(t, b, n)
+	}
+	endless := &counted{}
+	b, err := outhttp.ReadAll(endless, 10)
+	require.ErrorIs(t, err, outhttp.ErrTooLong)
+	require.Empty(t, b)
+	require.Equal(t, 11, endless.n, "no more is read than tells that it is too long")
+	_, err = outhttp.ReadAll(iotest.ErrReader(io.ErrUnexpectedEOF), 10)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// counted never ends, and counts what is read.
+type counted struct{ n int }
+
+func (c *counted) Read(p []byte) (int, error) {
+	c.n += len(p)
+	return len(p), nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/outhttp"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 )
 
@@ -156,8 +156,8 @@ func (r *resolver) fetchWellKnown(ctx context.Context, server id.ServerName) (id
 		}
 		return "", wellKnownMissing
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, wellKnownSize+1))
-	if err != nil || len(body) > wellKnownSize {
+	body, err := outhttp.ReadAll(resp.Body, wellKnownSize)
+	if err != nil {
 		return "", wellKnownMissing
 	}
 	delegated, err := parseWellKnown(body)

@@ -191,12 +191,12 @@ func (c *Client) Do(ctx context.Context, to id.ServerName, r Request) ([]byte, e
 	if resp.ContentLength > r.Limit {
 		return nil, fmt.Errorf("%s: %w", to, ErrTooLarge)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, r.Limit+1))
+	body, err := outhttp.ReadAll(resp.Body, r.Limit)
 	switch {
+	case errors.Is(err, outhttp.ErrTooLong):
+		return nil, fmt.Errorf("%s: %w", to, ErrTooLarge)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s: read answer: %w", ErrUnreachable, to, err)
-	case int64(len(body)) > r.Limit:
-		return nil, fmt.Errorf("%s: %w", to, ErrTooLarge)
 	}
 	return body, nil
 }

@@ -19,7 +19,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -257,12 +256,10 @@ func (c *Client) do(ctx context.Context, server id.ServerName, method, path, aut
 		return unreachable(server, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	raw, err := outhttp.ReadAll(resp.Body, maxAnswer)
 	switch {
 	case err != nil:
 		return unreachable(server, err)
-	case len(raw) > maxAnswer:
-		return unreachable(server, errors.New("the answer is too long"))
 	case resp.StatusCode != http.StatusOK:
 		if e, ok := mxerr.Parse(resp.StatusCode, raw); ok {
 			return harmless(e)

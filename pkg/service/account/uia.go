@@ -18,6 +18,14 @@ const uiaLifetime = 15 * time.Minute
 // ErrUIASession is the error of a session that is not ours, has expired, or belongs to another request.
 var ErrUIASession = errors.New("unknown or expired authentication session")
 
+// The stages that are passed by what an account or a server has, by a word of the client or on a page of this server.
+const (
+	StageDummy    = "m.login.dummy"
+	StagePassword = "m.login.password"
+	StageToken    = "m.login.registration_token"
+	StageTerms    = "m.login.terms"
+)
+
 // UIA keeps user-interactive authentication sessions (spec: client-server API, "User-Interactive Authentication API"). A
 // session is not stored: its id carries what it is for and which stages it has passed, signed with the cluster's secret, so
 // that any worker takes up what another began, and nothing is left behind by those who give up. It is safe for

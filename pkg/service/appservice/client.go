@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/heddle-im/heddle/pkg/infra/outhttp"
 )
 
 const (
@@ -136,10 +138,7 @@ func (c *Client) once(ctx context.Context, s *Service, method, path string, quer
 	}
 	defer func() { _ = res.Body.Close() }()
 	a := Answer{Status: res.StatusCode}
-	if a.Body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1)); err == nil && len(a.Body) > maxAnswer {
-		err = errors.New("the answer is too large")
-	}
-	if err != nil {
+	if a.Body, err = outhttp.ReadAll(res.Body, maxAnswer); err != nil {
 		return a, fmt.Errorf("read the answer of application service %s: %w", s.ID, err)
 	}
 	return a, nil

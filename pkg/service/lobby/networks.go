@@ -48,15 +48,10 @@ func (l *Lobby) network(ctx context.Context, instance string, q DirectoryQuery) 
 			}
 		}
 	}
-	found, err := l.listed(ctx, rooms, &q, false)
+	d, _, err := l.part(ctx, rooms, &q, false)
 	if err != nil {
 		return nil, err
 	}
-	from, err := place(q.Since)
-	if err != nil {
-		return nil, err
-	}
-	d := page(found, from, q.Limit)
 	n := len(rooms)
 	d.Total = &n
 	return d, nil
@@ -71,17 +66,9 @@ func (l *Lobby) everywhere(ctx context.Context, q DirectoryQuery) (*Directory, e
 	if err != nil {
 		return nil, err
 	}
-	found, err := l.listed(ctx, rooms, &q, true)
-	if err != nil {
-		return nil, err
-	}
-	from, err := place(q.Since)
-	if err != nil {
-		return nil, err
-	}
-	d := page(found, from, q.Limit)
-	if d.Next != "" {
-		return d, nil
+	d, found, err := l.part(ctx, rooms, &q, true)
+	if err != nil || d.Next != "" {
+		return d, err
 	}
 	q.Since, q.Limit = "", q.Limit-len(d.Chunk)
 	rest, err := l.Directory(ctx, q)
@@ -93,13 +80,13 @@ func (l *Lobby) everywhere(ctx context.Context, q DirectoryQuery) (*Directory, e
 		if more, err := l.Directory(ctx, DirectoryQuery{Limit: 1, Term: q.Term, Types: q.Types}); err != nil {
 			return nil, err
 		} else if len(more.Chunk) > 0 {
-			d.Next = networkToken + strconv.Itoa(len(found))
+			d.Next = networkToken + strconv.Itoa(found)
 		}
 		return d, nil
 	}
 	d.Chunk, d.Next = append(d.Chunk, rest.Chunk...), rest.Next
 	if rest.Total != nil {
-		n := *rest.Total + len(found)
+		n := *rest.Total + found
 		d.Total = &n
 	}
 	return d, nil
@@ -115,6 +102,19 @@ func place(since string) (int, error) {
 		return 0, mxerr.New(mxerr.InvalidParam, "The since token is not one of this server")
 	}
 	return n, nil
+}
+
+// part gives a part of those of some rooms that fit, from the place that is asked for, and how many fit.
+func (l *Lobby) part(ctx context.Context, rooms []NetworkRoom, q *DirectoryQuery, unpublished bool) (d *Directory, found int, err error) {
+	from, err := place(q.Since)
+	if err != nil {
+		return nil, 0, err
+	}
+	all, err := l.listed(ctx, rooms, q, unpublished)
+	if err != nil {
+		return nil, 0, err
+	}
+	return page(all, from, q.Limit), len(all), nil
 }
 
 // page gives a part of rooms.

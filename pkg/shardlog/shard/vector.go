@@ -12,6 +12,15 @@ var (
 // Vector holds a position of every shard: v[s] is that of shard s.
 type Vector []Pos
 
+// Int64s gives the positions as the database has them.
+func (v Vector) Int64s() []int64 {
+	out := make([]int64, len(v))
+	for i, p := range v {
+		out[i] = int64(p)
+	}
+	return out
+}
+
 // Clone gives a copy.
 func (v Vector) Clone() Vector { return append(Vector(nil), v...) }
 

@@ -29,7 +29,7 @@ func consumer(name string) string { return "appservice/" + name }
 
 // Register notes that application services are registered. One that was not before is told of what comes after heads.
 func (d *DB) Register(ctx context.Context, ids []string, heads shard.Vector) error {
-	p := InitCursorsParams{Positions: numbers(heads)}
+	p := InitCursorsParams{Positions: heads.Int64s()}
 	for _, name := range ids {
 		p.Consumers = append(p.Consumers, consumer(name))
 	}
@@ -107,7 +107,7 @@ func (d *DB) Pass(ctx context.Context, role shard.Role, name string, at shard.Ve
 }
 
 func (d *DB) save(ctx context.Context, role shard.Role, name string, at shard.Vector, also func(q *Queries) error) (held bool, err error) {
-	p := SaveCursorParams{Consumer: consumer(name), Positions: numbers(at)}
+	p := SaveCursorParams{Consumer: consumer(name), Positions: at.Int64s()}
 	for s := range at {
 		p.Shards = append(p.Shards, int16(s))
 	}
@@ -140,7 +140,7 @@ type Member struct {
 
 // Members reads the users of this server who are in rooms, and those whose membership has changed after the room's position in since.
 func (d *DB) Members(ctx context.Context, rooms []shard.Nid, since []shard.Pos) (map[shard.Nid][]Member, error) {
-	p := MembersParams{Since: numbers(since)}
+	p := MembersParams{Since: shard.Vector(since).Int64s()}
 	for _, r := range rooms {
 		p.Rooms = append(p.Rooms, int64(r))
 	}
@@ -231,14 +231,6 @@ func (d *DB) listed(ctx context.Context, p ListedParams) ([]Listed, error) {
 		out[i] = Listed{shard.Nid(r.Nid), r.RoomID, r.Version, r.Published}
 	}
 	return out, wrap("read listed rooms", err)
-}
-
-func numbers(list []shard.Pos) []int64 {
-	out := make([]int64, len(list))
-	for i, p := range list {
-		out[i] = int64(p)
-	}
-	return out
 }
 
 func wrap(what string, err error) error {

@@ -107,12 +107,8 @@ func (d *DB) SaveOwed(ctx context.Context, role shard.Role, set, drop []Owed) (h
 			return err
 		}
 		for _, o := range set {
-			above := make([]int64, len(o.Above))
-			for s, at := range o.Above {
-				above[s] = int64(at)
-			}
 			err := q.SetOwed(ctx, SetOwedParams{
-				Shard: int16(o.Shard), UserID: o.UserID, AppID: o.AppID, Pushkey: o.Pushkey, Since: o.Since, Above: above,
+				Shard: int16(o.Shard), UserID: o.UserID, AppID: o.AppID, Pushkey: o.Pushkey, Since: o.Since, Above: o.Above.Int64s(),
 			})
 			if err != nil {
 				return err

@@ -31,7 +31,7 @@ type RoomHosts struct {
 func (d *DB) Hosts(ctx context.Context, rooms []shard.Nid, since []shard.Pos) ([]RoomHosts, error) {
 	out := make([]RoomHosts, len(rooms))
 	at := make(map[int64]*RoomHosts, len(rooms))
-	p := HostsParams{Rooms: nids(rooms), Since: numbers(since)}
+	p := HostsParams{Rooms: nids(rooms), Since: shard.Vector(since).Int64s()}
 	for i, r := range rooms {
 		out[i].Room = r
 		at[int64(r)] = &out[i]
@@ -132,7 +132,7 @@ func (d *DB) Departures(ctx context.Context, server, host string, above map[shar
 // Latest reads of each room the latest event of this server, and the latest change of a membership, as far as they are beyond the room's entry
 // in above. They come in the order of their positions.
 func (d *DB) Latest(ctx context.Context, server string, rooms []shard.Nid, above []shard.Pos) ([]Event, error) {
-	rows, err := d.q.Latest(ctx, LatestParams{Server: server, Rooms: nids(rooms), Above: numbers(above)})
+	rows, err := d.q.Latest(ctx, LatestParams{Server: server, Rooms: nids(rooms), Above: shard.Vector(above).Int64s()})
 	if err != nil {
 		return nil, fmt.Errorf("read latest events: %w", err)
 	}
@@ -214,7 +214,7 @@ func (d *DB) Save(ctx context.Context, role shard.Role, consumer string, at shar
 				return err
 			}
 		}
-		p := SaveCursorParams{Consumer: consumer, Positions: numbers(at)}
+		p := SaveCursorParams{Consumer: consumer, Positions: at.Int64s()}
 		for s := range at {
 			p.Shards = append(p.Shards, int16(s))
 		}
@@ -301,14 +301,6 @@ func rooms(list []int64) []shard.Nid {
 	out := make([]shard.Nid, len(list))
 	for i, n := range list {
 		out[i] = shard.Nid(n)
-	}
-	return out
-}
-
-func numbers(list []shard.Pos) []int64 {
-	out := make([]int64, len(list))
-	for i, p := range list {
-		out[i] = int64(p)
 	}
 	return out
 }

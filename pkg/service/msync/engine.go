@@ -181,6 +181,8 @@ type user struct {
 	memberships map[shard.Nid]*membership
 	// ignored are those on the user's list of ignored users; the map is not changed but replaced.
 	ignored map[string]bool
+	// ignoredSince is the position from which on the list is known to have been as it is.
+	ignoredSince shard.Pos
 	// invites are the contents of the account data that says whose invitations are shown, by type; what they come to is taken.
 	invites map[string][]byte
 	taken   invitation.Rules
@@ -311,7 +313,7 @@ func (e *Engine) loadUser(ctx context.Context, u *user) error {
 		return err
 	}
 	e.mu.Lock()
-	u.complete, u.heldFrom = e.pos[u.shard], e.pos[u.shard]
+	u.complete, u.heldFrom, u.ignoredSince = e.pos[u.shard], e.pos[u.shard], e.pos[u.shard]
 	e.mu.Unlock()
 	rows, err := e.Rooms.Memberships(ctx, u.id)
 	if err != nil {

@@ -339,7 +339,7 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 	if body.RoomId == "" {
 		switch body.Type {
 		case accountdb.TypeIgnored:
-			u.ignored = accountdb.ParseIgnored(u.id, body.Content)
+			u.ignored, u.ignoredSince = accountdb.ParseIgnored(u.id, body.Content), at.Pos
 		case invitation.TypeConfig, invitation.TypeFiltered:
 			u.invite(body.Type, body.Content)
 		}

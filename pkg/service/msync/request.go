@@ -43,6 +43,8 @@ type view struct {
 	telling *telling
 	// ignored are those whom the user wants to hear nothing of.
 	ignored map[string]bool
+	// ignoresAnew says that this may have changed after since: what they said before that was counted as unread, and is not shown.
+	ignoresAnew bool
 	// invites are whose invitations are shown.
 	invites invitation.Rules
 	// mostMessages is how many messages to the device are told, if not as many as ever.
@@ -253,6 +255,9 @@ func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v.ignored, v.invites = u.ignored, u.taken
+	if at, ok := v.from(u.shard); ok {
+		v.ignoresAnew = at < u.ignoredSince
+	}
 	v.upper = &token.Sync{Incarnation: e.incarnation, Positions: e.pos.Clone(), Ephemeral: e.ephemeral()}
 	if since != nil {
 		v.upper.Positions = v.upper.Positions.Max(since.Positions) // a token never goes backward

@@ -19,6 +19,8 @@ const typeMember = "m.room.member"
 type stretch struct {
 	items   []*readdb.Item
 	limited bool
+	// counted says that messages are left out that may have changed what is unread: of somebody whom the user has come to ignore since.
+	counted bool
 	// before is the order key below which the client goes on reading backwards.
 	before int64
 	// all are the events after since, told or not, the oldest first, if they are held; from the database what they come to is told by the
@@ -56,7 +58,7 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	data := v.roomData(x)
 	whole := x.fresh || v.FullState
 	if !whole && !st.limited && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` &&
-		!x.readSomething(v.u.id) {
+		!x.readSomething(v.u.id) && !st.counted {
 		return nil, nil
 	}
 	if x.fresh && v.since != nil && !st.limited {
@@ -170,6 +172,7 @@ func (v *view) heldTimeline(ctx context.Context, x *part) (*stretch, error) {
 	limit := v.Filter.TimelineLimit()
 	for i := len(x.events) - 1; i >= 0; i-- {
 		it := x.events[i]
+		st.counted = st.counted || v.ignoresAnew && v.ignores(it)
 		shown := v.shown(x, it, related)
 		if len(st.items) == limit {
 			if !shown {
@@ -241,6 +244,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				it.Membership = "join"
 			}
 			st.before = it.Ord - 1
+			st.counted = st.counted || v.ignoresAnew && v.ignores(it)
 			if v.shown(x, it, related) {
 				st.items, st.start = append(st.items, it), it.StateBefore
 			}
@@ -260,10 +264,12 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 // shown tells whether an event of the timeline is told: it passes the filter, and is not a message of somebody whom the user
 // ignores.
 func (v *view) shown(x *part, it *readdb.Item, related map[string]bool) bool {
-	if _, state := it.Event.StateKey(); !state && v.ignored[string(it.Event.Sender())] {
-		return false
-	}
-	return it.Passes(&v.Filter.Room.Timeline, x.ref.RoomID, related)
+	return !v.ignores(it) && it.Passes(&v.Filter.Room.Timeline, x.ref.RoomID, related)
+}
+
+func (v *view) ignores(it *readdb.Item) bool {
+	_, state := it.Event.StateKey()
+	return !state && v.ignored[string(it.Event.Sender())]
 }
 
 func (st *stretch) reversed() *stretch {

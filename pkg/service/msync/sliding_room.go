@@ -59,7 +59,7 @@ func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 	if err := s.summaryNews(ctx, r, &n); err != nil {
 		return err
 	}
-	quiet := len(n.st.items)+len(n.state)+len(n.stubs) == 0 && !n.st.limited && n.counts == nil && !n.named && !n.pictured
+	quiet := !n.st.counted && len(n.st.items)+len(n.state)+len(n.stubs) == 0 && !n.st.limited && n.counts == nil && !n.named && !n.pictured
 	if !r.initial && quiet && r.dm == (r.before.flags&sentDM != 0) {
 		if read, err := r.readSomething(ctx); err != nil || !read {
 			return err

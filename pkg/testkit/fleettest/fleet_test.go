@@ -133,4 +133,5 @@ func TestConversationWithTheAllInOne(t *testing.T) {
 	p.Kill()
 	p.Restart()
 	converse(t, "http://"+addr, states[1], "again")
+	p.Stop() // and its PostgreSQL with it, which outlives a killed one by the time that it needs to shut down
 }

@@ -401,27 +401,30 @@ func (a *acceptor) before(prev []*node) (snapshots, error) {
 	if len(prev) == 0 {
 		return nil, nil
 	}
-	states := make([]stateres.State, len(prev))
 	same := true
-	for i, n := range prev {
-		states[i] = n.after.state()
+	for _, n := range prev {
 		same = same && n.after.nid() == prev[0].after.nid()
 	}
 	if same {
 		return prev[0].after, nil
 	}
-	state, err := a.resolve(states)
+	state, err := a.stateOf(prev)
 	if err != nil {
 		return nil, err
 	}
+	return a.stored(prev, state), nil
+}
+
+// stored gives the snapshot of a state that others were resolved to, which is that of one of them or made.
+func (a *acceptor) stored(prev []*node, state stateres.State) snapshots {
 	for _, n := range prev {
 		if equal(n.after.state(), state) {
-			return n.after, nil
+			return n.after
 		}
 	}
 	snaps, row := prev[0].after.push(a.r.term.nid(), a.r.nid, state)
 	a.rows = append(a.rows, row)
-	return snaps, nil
+	return snaps
 }
 
 func equal(a, b stateres.State) bool {
@@ -503,17 +506,12 @@ func (a *acceptor) advance(h *held, prev []*node, before, after snapshots, row *
 		}
 	}
 	sortTips(tips)
-	state := after.state()
 	if len(tips) > 1 {
-		states := make([]stateres.State, len(tips))
-		for i, t := range tips {
-			states[i] = t.snaps.state()
-		}
-		var err error
-		if state, err = a.resolve(states); err != nil {
-			return err
-		}
 		row.Extremities = nidsOfTips(tips)
+	}
+	state, err := a.resolve(afterTips(tips))
+	if err != nil {
+		return err
 	}
 	row.Order = roomdb.Live(len(a.entries))
 	was := a.head.state

@@ -12,24 +12,32 @@ import (
 // the state before it from what it names and from nothing else, and so does this server: the event is authorised by that state too, its auth
 // events are taken from there, and it takes its place as one that was received does. Each such event joins some of the extremities, until all are.
 
-// named gives extremities as an acceptor takes them.
-func (d *draft) named(prev []tip) (*acceptor, []*node) {
-	a := d.acceptor(&accepted{rows: map[id.EventID]*roomdb.StoredEvent{}})
-	nodes := make([]*node, len(prev))
-	for i, t := range prev {
-		nodes[i] = &node{held: &held{nid: t.nid}, after: t.snaps, known: true}
-		a.nodes[t.id] = nodes[i]
+// apart is where an event stands that names only some of the room's extremities.
+type apart struct {
+	*acceptor
+	prev   []*node
+	before stateres.State
+}
+
+// apart resolves the states after the extremities that an event is to name.
+func (d *draft) apart(prev []tip) (*apart, error) {
+	p := &apart{acceptor: d.acceptor(&accepted{rows: map[id.EventID]*roomdb.StoredEvent{}})}
+	for _, t := range prev {
+		n := &node{held: &held{nid: t.nid}, after: t.snaps, known: true}
+		p.prev, p.nodes[t.id] = append(p.prev, n), n
 	}
-	return a, nodes
+	var err error
+	p.before, err = p.stateOf(p.prev)
+	return p, err
 }
 
 // stateOf gives the state that follows events.
 func (a *acceptor) stateOf(prev []*node) (stateres.State, error) {
-	states := make([]stateres.State, len(prev))
+	after := make([]snapshots, len(prev))
 	for i, n := range prev {
-		states[i] = n.after.state()
+		after[i] = n.after
 	}
-	return a.resolve(states)
+	return a.resolve(after)
 }
 
 // allowed checks an event by the room's current state.
@@ -51,23 +59,18 @@ func (d *draft) allowed(e *eventauth.Reduced) error {
 }
 
 // addApart gives an event its place that does not join all extremities.
-func (d *draft) addApart(w *want, e *event.Event, auth []*held, prev []tip) error {
-	a, nodes := d.named(prev)
-	a.device, a.txn = w.device, w.txn
+func (d *draft) addApart(w *want, e *event.Event, auth []*held, at *apart) error {
+	at.device, at.txn = w.device, w.txn
 	if w.redacts != nil && w.redacts.nid != 0 {
 		target := d.event(w.redacts.id)
 		if d.lacks() {
 			return errLacks
 		}
-		a.given.rows[w.redacts.id] = target
+		at.given.rows[w.redacts.id] = target
 	}
-	before, err := a.before(nodes)
-	if err != nil {
-		return err
-	}
-	h := a.holdNew(d.r.term.nid(), e, nil)
+	h := at.holdNew(d.r.term.nid(), e, nil)
 	for _, x := range auth {
 		h.auth = append(h.auth, x.nid)
 	}
-	return a.put(h, nodes, before, FateAccepted, false)
+	return at.put(h, at.prev, at.stored(at.prev, at.before), FateAccepted, false)
 }

@@ -103,14 +103,14 @@ func (d *draft) atom(name string) shard.Nid {
 // add makes an event: builds it on the forward extremities, authorises it by the state that it will have, hashes and signs
 // it, and moves the head on.
 func (d *draft) add(w *want) error {
-	e, auth, err := d.build(w)
+	e, auth, at, err := d.build(w)
 	if err != nil {
 		return err
 	}
-	prev, rest := d.prev()
-	if len(rest) > 0 {
-		return d.addApart(w, e, auth, prev)
+	if at != nil {
+		return d.addApart(w, e, auth, at)
 	}
+	prev := d.head.tips
 	row, body := d.rowOf(d.r.term.nid(), e)
 	row.Order = roomdb.Live(len(d.entries))
 	row.Prev, row.SenderDevice, row.TxnID = nidsOfTips(prev), string(w.device), w.txn
@@ -179,21 +179,21 @@ func (d *draft) noteMade(e *event.Event) {
 	d.made = append(d.made, madeEvent{e.EventID(), rel, d.r.hearing})
 }
 
-// build makes the event itself, with its auth events.
-func (d *draft) build(w *want) (*event.Event, []*held, error) {
-	p, auth, err := d.proto(w)
+// build makes the event itself, with its auth events, and where it stands if it does not join all extremities.
+func (d *draft) build(w *want) (*event.Event, []*held, *apart, error) {
+	p, auth, at, err := d.proto(w)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	e, err := event.Build(d.r.rules, p, d.server(), d.r.term.host.Key)
 	if err != nil {
-		return nil, nil, buildError(err)
+		return nil, nil, nil, buildError(err)
 	}
-	return e, auth, nil
+	return e, auth, at, nil
 }
 
 // proto makes what the event is built of, and finds its auth events.
-func (d *draft) proto(w *want) (*event.Proto, []*held, error) {
+func (d *draft) proto(w *want) (*event.Proto, []*held, *apart, error) {
 	rules := d.r.rules
 	p := &event.Proto{
 		RoomID: d.r.id, Type: w.typ, StateKey: w.key, Sender: w.sender, Content: w.content,
@@ -211,7 +211,7 @@ func (d *draft) proto(w *want) (*event.Proto, []*held, error) {
 	if rules.EventIDs == roomver.EventIDGiven {
 		var err error
 		if p.EventID, err = d.r.term.host.randomEventID(); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	if rules.LinksWithHashes {
@@ -224,28 +224,28 @@ func (d *draft) proto(w *want) (*event.Proto, []*held, error) {
 			p.LinkHashes[t.id] = t.hash
 		}
 	}
-	auth, err := d.authorise(p)
-	return p, auth, err
+	auth, at, err := d.authorise(p)
+	return p, auth, at, err
 }
 
-// authorise selects the auth events of an event that is being built, and checks whether the room's state allows it.
-func (d *draft) authorise(p *event.Proto) ([]*held, error) {
+// authorise selects the auth events of an event that is being built, and checks whether the room's state allows it. Where it stands is given if
+// it does not join all extremities.
+func (d *draft) authorise(p *event.Proto) ([]*held, *apart, error) {
 	rules := d.r.rules
 	reduced, err := eventauth.ReduceProto(rules, p)
 	if err != nil {
-		return nil, buildError(err)
+		return nil, nil, buildError(err)
 	}
 	at := func(k eventauth.TypeKey) *held { return d.at(k.Type, k.StateKey) }
+	var named *apart
 	if prev, rest := d.prev(); len(rest) > 0 {
 		if err := d.allowed(reduced); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		a, nodes := d.named(prev)
-		before, err := a.stateOf(nodes)
-		if err != nil {
-			return nil, err
+		if named, err = d.apart(prev); err != nil {
+			return nil, nil, err
 		}
-		at = func(k eventauth.TypeKey) *held { return a.in(before, k) }
+		at = func(k eventauth.TypeKey) *held { return named.in(named.before, k) }
 	}
 	var looked [eventauth.MaxAuthEvents + 1]*held
 	n := 0
@@ -259,10 +259,10 @@ func (d *draft) authorise(p *event.Proto) ([]*held, error) {
 		return h.red
 	})
 	if d.lacks() {
-		return nil, errLacks
+		return nil, nil, errLacks
 	}
 	if rule := eventauth.Decide(rules, reduced, &st); rule != eventauth.Allowed {
-		return nil, d.refusal(rule)
+		return nil, nil, d.refusal(rule)
 	}
 	auth := make([]*held, 0, len(selected))
 	for _, h := range looked[:n] {
@@ -275,7 +275,7 @@ func (d *draft) authorise(p *event.Proto) ([]*held, error) {
 			p.LinkHashes[h.ev.EventID()] = h.ev.ReferenceHash()
 		}
 	}
-	return auth, nil
+	return auth, named, nil
 }
 
 // refusal says why an event is not allowed. With what no room takes the request is wrong, whoever sends it; of a room that is being made it is

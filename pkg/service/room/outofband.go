@@ -143,7 +143,7 @@ func (d *draft) template(c *Template, p *plan) error {
 		return err
 	}
 	user := string(c.User)
-	proto, _, err := d.proto(&want{typ: event.TypeMember, key: &user, sender: c.User, content: content})
+	proto, _, _, err := d.proto(&want{typ: event.TypeMember, key: &user, sender: c.User, content: content})
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (d *draft) inviteDraft(p *plan) error {
 	if len(p.events) == 0 {
 		return nil // the user is invited already
 	}
-	e, _, err := d.build(&p.events[0])
+	e, _, _, err := d.build(&p.events[0])
 	if err != nil {
 		return err
 	}

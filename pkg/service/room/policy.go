@@ -83,7 +83,7 @@ func (d *draft) toSign(p *plan) (bool, error) {
 	if !ok || d.lacks() {
 		return false, nil
 	}
-	e, _, err := d.build(&p.events[0])
+	e, _, _, err := d.build(&p.events[0])
 	if err != nil {
 		return false, err
 	}

@@ -1,18 +1,33 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
-// resolve resolves states of the room. The graph that it works on is kept with the room; it may also hold events of drafts that came
-// to nothing, which no state names.
-func (a *acceptor) resolve(states []stateres.State) (stateres.State, error) {
+// resolve gives what the states after some events resolve to. If they are those that the current state is the resolution of, whichever events
+// they are after, that is known: while a room is forked, what changes no state costs nothing here.
+//
+// The graph that a resolution works on is kept with the room; it may also hold events of drafts that came to nothing, which no state names.
+func (a *acceptor) resolve(after []snapshots) (stateres.State, error) {
+	after = distinct(after)
+	if len(after) == 1 {
+		return after[0].state(), nil
+	}
+	if slices.EqualFunc(after, distinct(afterTips(a.head.tips)), func(x, y snapshots) bool { return x.nid() == y.nid() }) {
+		return a.head.state, nil
+	}
+	states := make([]stateres.State, len(after))
+	for i, s := range after {
+		states[i] = s.state()
+	}
 	if a.r.graph == nil {
 		a.r.graph = stateres.NewGraph(a.r.rules, a.r.id, 0)
 	}
@@ -25,7 +40,23 @@ func (a *acceptor) resolve(states []stateres.State) (stateres.State, error) {
 	case err != nil:
 		return stateres.State{}, fmt.Errorf("resolve state: %w", err)
 	}
+	a.r.term.host.metrics.resolved(&res)
 	return res.State, nil
+}
+
+// afterTips gives the states after extremities.
+func afterTips(tips []tip) []snapshots {
+	list := make([]snapshots, len(tips))
+	for i, t := range tips {
+		list[i] = t.snaps
+	}
+	return list
+}
+
+// distinct orders states by their nids and leaves out repetitions.
+func distinct(list []snapshots) []snapshots {
+	slices.SortFunc(list, func(a, b snapshots) int { return cmp.Compare(a.nid(), b.nid()) })
+	return slices.CompactFunc(list, func(a, b snapshots) bool { return a.nid() == b.nid() })
 }
 
 // sizeGraph is about what an event takes in a graph.

@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
+	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
@@ -45,6 +47,8 @@ type World struct {
 	Host   *room.Host
 	// Committer is the master's, for what else is to be written.
 	Committer *commit.Committer
+	// Metrics are those of the host of rooms, over all masters.
+	Metrics *telemetry.Metrics
 	// Typing receives what was published about typing; what does not fit is dropped.
 	Typing chan room.TypingUsers
 	// Preferences are what the host of rooms asks, from the next Restart on; nil: nobody has any.
@@ -87,7 +91,7 @@ func New(t testing.TB, opts ...Option) *World {
 	require.NoError(t, err)
 	w := &World{
 		T: t, DB: pgtest.New(t), Shards: shard.NewMap(string(Server), o.shards), Key: key,
-		Typing: make(chan room.TypingUsers, 1024), options: o,
+		Metrics: telemetry.NewMetrics(prometheus.NewRegistry()), Typing: make(chan room.TypingUsers, 1024), options: o,
 	}
 	// The writer's session is not counted with the host's reading.
 	w.sessions, err = pg.Open(w.Ctx(), pg.Config{DSN: w.DB.DSN, MaxConns: 1}, pg.Options{})
@@ -148,7 +152,8 @@ func (w *World) start() {
 	require.NoError(w.T, committer.Start(w.Ctx()))
 	w.Host = room.NewHost(room.Options{
 		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Push: pushdb.NewReader(w.DB.Pool), Preferences: w.Preferences, Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
-		Budget: cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
+		Metrics: w.Metrics,
+		Budget:  cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
 	})
 	host := w.Host
 	for s := range w.options.shards {
@@ -190,6 +195,20 @@ func (m *master) PublishTyping(u room.TypingUsers) {
 	case m.world.Typing <- u:
 	default:
 	}
+}
+
+// Counted reads a counter.
+func (w *World) Counted(name string) float64 {
+	w.T.Helper()
+	families, err := w.Metrics.Gatherer().Gather()
+	require.NoError(w.T, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	w.T.Fatalf("nothing is counted as %s", name)
+	return 0
 }
 
 // User gives a user of this server.

@@ -97,3 +97,35 @@ func TestLockedEverywhere(t *testing.T) {
 		}
 	}
 }
+
+// A device that the outside service leaves out of a user's is gone on every worker from then on, and so is what its tokens were good for.
+func TestSyncedDevicesEverywhere(t *testing.T) {
+	f, service := newFleet(t), newAuthServiceFake(t)
+	f.cfg.OAuth.Endpoint, f.cfg.OAuth.Secret = service.URL, serviceSecret
+	m := f.start(t, Master, "m")
+	f.owns(t, "m")
+	f.hears = func(b follow.Batch) { // they are slow to hear of it
+		if len(b.Entries) > 0 {
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // that is what is tested
+		}
+	}
+	workers := []*worker{f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2")}
+	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers)+1 }, patient, 20*time.Millisecond)
+	const whoami = "/_matrix/client/v3/account/whoami"
+	m.asked(t, 201, "", "POST", "/_synapse/mas/provision_user", serviceSecret, `{"localpart":"alice"}`)
+	for _, keep := range []string{`[]`, `["OTHER"]`, `["NEW"]`} { // all, some, and some beside one that is made
+		m.asked(t, 200, "", "POST", "/_synapse/mas/sync_devices", serviceSecret, `{"localpart":"alice","devices":["OTHER","GONE"]}`)
+		service.token("t", "alice", "GONE", apiScope)
+		for _, w := range workers { // who is to remember it
+			w.asked(t, 200, "", "GET", whoami, "t", "")
+		}
+		service.end("t")
+		for _, w := range workers {
+			w.asked(t, 200, "", "GET", whoami, "t", "")
+		}
+		m.asked(t, 200, "", "POST", "/_synapse/mas/sync_devices", serviceSecret, `{"localpart":"alice","devices":`+keep+`}`)
+		for _, w := range workers {
+			w.asked(t, 401, "M_UNKNOWN_TOKEN", "GET", whoami, "t", "")
+		}
+	}
+}

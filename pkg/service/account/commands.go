@@ -251,7 +251,7 @@ type Answer struct {
 	FilterID string `json:"filter_id,omitempty"`
 	// Unchanged says that there was nothing to do.
 	Unchanged bool `json:"unchanged,omitempty"`
-	// Revoked says that tokens were good for a device and are no more.
+	// Revoked says that tokens were good for a device, or may have been, and are no more.
 	Revoked bool `json:"revoked,omitempty"`
 	// Reused says that a refresh token was spent long ago, and that its session has ended for that.
 	Reused bool `json:"reused,omitempty"`
@@ -264,8 +264,9 @@ type Answer struct {
 }
 
 // Everywhere tells whether what was done by a command that was answered with a is to hold on every worker once it is answered: it took access
-// away from whoever held it, or locked or suspended an account, or let it go again. A refresh is none of these, nor is the use of what it gave: how long the older access token stays good is the server's to say
-// (spec: POST /refresh), and the older refresh token is looked for where the log is written, which needs to wait for nobody.
+// away from whoever held it, or locked or suspended an account, or let it go again. A refresh is none of these, nor is the use of what it gave:
+// how long the older access token stays good is the server's to say (spec: POST /refresh), and the older refresh token is looked for where the
+// log is written, which needs to wait for nobody.
 func Everywhere(cmd Command, a *Answer) bool {
 	if a.Unchanged {
 		return false

@@ -236,6 +236,7 @@ func (h *Host) syncDevices(ctx context.Context, s shard.ID, p *SyncDevices) (cha
 		}
 	}
 	c, err := h.logout(ctx, s, &Logout{UserID: p.UserID, Devices: gone})
+	c.answer.Revoked = len(gone) > 0 // the service's tokens, which are not known here
 	if err != nil || len(missing) == 0 {
 		return c, err
 	}

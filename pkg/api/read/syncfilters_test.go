@@ -1,6 +1,7 @@
 package read_test
 
 import (
+	"iter"
 	"maps"
 	"net/http"
 	"net/url"
@@ -30,7 +31,7 @@ func (twoOnline) Active(string) {}
 func (twoOnline) Moved(string)  {}
 func (twoOnline) Mark() int64   { return 1 }
 
-func (twoOnline) News(_ string, _ int64, _, _ func([]shard.Nid) bool, each func(string, []byte)) bool {
+func (twoOnline) News(_ string, _ int64, _ iter.Seq[shard.Nid], _ map[shard.Nid]bool, each func(string, []byte)) bool {
 	each(string(bob), []byte(`{"presence":"online"}`))
 	each(string(carol), []byte(`{"presence":"online"}`))
 	return true

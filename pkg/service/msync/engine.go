@@ -3,6 +3,7 @@ package msync
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -37,9 +38,9 @@ type Presence interface {
 	Moved(user string)
 	// Mark stands for all that is known now.
 	Mark() int64
-	// News tells each user, of those who share rooms with the reader, whose presence the holder of a mark has not been told; of
-	// those in rooms that the reader has entered, everybody. It tells whether that is worth an answer for its own sake.
-	News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) bool
+	// News tells each user in the reader's rooms whose presence the holder of a mark has not been told; of those in rooms that
+	// the reader has entered, everybody. It tells whether that is worth an answer for its own sake.
+	News(user string, mark int64, rooms iter.Seq[shard.Nid], entered map[shard.Nid]bool, each func(user string, content []byte)) bool
 }
 
 // Replica has what only reads done where there is a replica that has the log that far. *logdb.Replica is one.

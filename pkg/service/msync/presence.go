@@ -64,31 +64,28 @@ func (v *view) markPresence() {
 
 // planPresence takes in whose presence is new to the client. Under mu.
 func (v *view) planPresence(p *plan) {
-	if v.e.Presence == nil {
+	f := &v.Filter.Presence
+	if v.e.Presence == nil || !f.PassType(typePresence) {
 		return
 	}
 	var mark int64
-	var entered func([]shard.Nid) bool
+	var entered map[shard.Nid]bool
 	if v.since != nil {
 		at, ok := v.since.Place(token.SectionPresence)
 		mark = int64(at)
 		if !ok {
 			mark = 1 // long ago: everything is news, also that somebody is not online any more
 		}
-		fresh := make(map[shard.Nid]bool)
 		for _, x := range p.joined {
 			if x.fresh {
-				fresh[x.ref.Nid] = true
-			}
-		}
-		if len(fresh) > 0 {
-			entered = func(rooms []shard.Nid) bool {
-				return slices.ContainsFunc(rooms, func(n shard.Nid) bool { return fresh[n] })
+				if entered == nil {
+					entered = make(map[shard.Nid]bool)
+				}
+				entered[x.ref.Nid] = true
 			}
 		}
 	}
-	f := &v.Filter.Presence
-	worth := v.e.Presence.News(v.u.id, mark, v.shares, entered, func(user string, content []byte) {
+	worth := v.e.Presence.News(v.u.id, mark, v.u.joined, entered, func(user string, content []byte) {
 		if v.ignored[user] || !f.Pass(typePresence, user) {
 			return
 		}
@@ -103,19 +100,11 @@ func (v *view) planPresence(p *plan) {
 	p.online = worth && len(p.presence) > 0
 }
 
-// shares tells whether the user is in one of the rooms, which ascend. Under mu.
-func (v *view) shares(rooms []shard.Nid) bool {
-	is := func(nid shard.Nid) bool {
-		m := v.u.memberships[nid]
-		return m != nil && m.membership == roomdb.MembershipJoin
-	}
-	if len(rooms) <= len(v.u.memberships) {
-		return slices.ContainsFunc(rooms, is)
-	}
-	for nid := range v.u.memberships {
-		if _, in := slices.BinarySearch(rooms, nid); in && is(nid) {
-			return true
+// joined gives the rooms that the user is in. Under Engine.mu.
+func (u *user) joined(yield func(shard.Nid) bool) {
+	for nid, m := range u.memberships {
+		if m.membership == roomdb.MembershipJoin && !yield(nid) {
+			return
 		}
 	}
-	return false
 }

@@ -1,11 +1,10 @@
 package presence
 
 import (
-	"cmp"
 	"context"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +56,6 @@ const (
 	forgetAfter = 12 * time.Minute // what was not said again is not believed any more
 	claimEvery  = 15 * time.Second // of a user whom another worker serves too
 	keptFor     = 30 * 24 * time.Hour
-	maxChanges  = 4096 // that are remembered one by one
 )
 
 // Store keeps what may be lost, for all workers. *soft.Store is one.
@@ -84,33 +82,28 @@ type Hub struct {
 	epoch int64         // of the marks, epochBits
 	n     atomic.Int64  // of the last change: its time in ms, or more if there are several in one; written under mu
 
-	mu      sync.Mutex        // guards all below
-	known   map[string]*state // by user
-	changes []change          // the latest, ascending by n
-	trimmed int64             // the n of the last change that is no more in changes
-	here    map[string]*local // those who sync here
-	dirty   map[string]bool   // who is to be told of; true: whatever others say
+	mu     sync.Mutex        // guards all below
+	known  map[string]*state // by user
+	places map[shard.Nid]*place
+	here   map[string]*local // those who sync here
+	dirty  map[string]bool   // who is to be told of; true: whatever others say
+	round  uint64            // of going over places, each of which looks at a user once
+	looked int64             // how many changes readers have looked at
 }
 
 // state is what is known of a user.
 type state struct {
+	user       string
 	presence   Presence
 	status     string
 	lastActive int64 // ms
 	at         int64 // when it was said, ms
 	origin     string
 	rooms      []shard.Nid // ascending
-	n          int64
-	heard      time.Time
-}
-
-// change says that a user's presence changed, or, with rooms, that the user came into these.
-type change struct {
-	n     int64
-	user  string
-	rooms []shard.Nid
-	// asked says that the user set it, and so the user's other devices want to hear of it.
-	asked bool
+	// asked is the n of the last change that the user asked for, of which the user's other devices want to hear.
+	asked int64
+	heard time.Time
+	round uint64 // in which the user was last seen
 }
 
 // New makes a Hub.
@@ -120,10 +113,9 @@ func New(o Options) *Hub {
 	}
 	h := &Hub{
 		Options: o, kick: make(chan struct{}, 1), epoch: 1 + rand.Int64N(1<<epochBits-1),
-		known: make(map[string]*state), here: make(map[string]*local), dirty: make(map[string]bool),
+		known: make(map[string]*state), places: make(map[shard.Nid]*place), here: make(map[string]*local), dirty: make(map[string]bool),
 	}
-	h.trimmed = h.Now().UnixMilli()
-	h.n.Store(h.trimmed)
+	h.n.Store(h.Now().UnixMilli())
 	return h
 }
 
@@ -148,9 +140,11 @@ const maxWhole = 2000
 
 // News tells each whose presence is new to a reader who was told up to a mark; to one who was told nothing (0), those who are not
 // offline. What the clocks of two processes make doubtful is told again, but only what is new is worth an answer for its own
-// sake: worth says that there is such. shares says whether the reader shares one of some rooms; entered, which may be nil, whether the
-// reader is new in one of them, and so wants to hear of everybody there. No user is told twice.
-func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bool, each func(user string, content []byte)) (worth bool) {
+// sake: worth says that there is such. rooms are the reader's; of those that the reader has entered since, everybody is told who is not
+// offline. No user is told twice. What it takes goes with the reader's rooms and with what is new in them, however many others there are.
+func (h *Hub) News(
+	user string, mark int64, rooms iter.Seq[shard.Nid], entered map[shard.Nid]bool, each func(user string, content []byte),
+) (worth bool) {
 	if h.Disabled {
 		return false
 	}
@@ -159,42 +153,31 @@ func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bo
 	if !ours {
 		from = max(0, since-skew)
 	}
-	if entered == nil && from >= h.n.Load() {
+	if len(entered) == 0 && from >= h.n.Load() {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := telling{each: each, now: h.Now(), told: make(map[string]bool)}
-	if from < h.trimmed {
-		for who, s := range h.known {
-			if s.n <= from || mark == 0 && s.presence == Offline || who == user || !shares(s.rooms) {
-				continue
-			}
-			worth = t.tell(who, s) && s.n > since || worth
+	h.round++
+	t := telling{each: each, now: h.Now(), round: h.round}
+	if me := h.known[user]; me != nil {
+		if mark != 0 && me.asked > from {
+			worth = me.asked > since
+			t.tell(me)
 		}
-	} else {
-		i, _ := slices.BinarySearchFunc(h.changes, from+1, func(c change, n int64) int { return cmp.Compare(c.n, n) })
-		for _, c := range h.changes[i:] {
-			s := h.known[c.user]
-			if s == nil || c.user == user && !c.asked {
-				continue
-			}
-			rooms := c.rooms
-			if rooms == nil {
-				rooms = s.rooms
-			}
-			if c.user == user || shares(rooms) {
-				worth = c.n > since || worth
-				t.tell(c.user, s)
-			}
+		me.round = t.round
+	}
+	for room := range rooms {
+		after, whole := from, mark == 0
+		if entered[room] {
+			after, whole = 0, true
 		}
-	}
-	if entered == nil {
-		return worth
-	}
-	for who, s := range h.known {
-		if s.presence != Offline && who != user && entered(s.rooms) {
-			worth = t.tell(who, s) || worth
+		for _, c := range h.places[room].after(after) {
+			h.looked++
+			if s := c.who; s.user != user && s.in(room) && (!whole || s.presence != Offline) {
+				told := t.tell(s)
+				worth = worth || told && whole || c.n > since
+			}
 		}
 	}
 	return worth
@@ -202,32 +185,31 @@ func (h *Hub) News(user string, mark int64, shares, entered func([]shard.Nid) bo
 
 // telling tells of each user once, and of so many in one answer.
 type telling struct {
-	each func(user string, content []byte)
-	now  time.Time
-	told map[string]bool
+	each  func(user string, content []byte)
+	now   time.Time
+	round uint64
+	told  int
 }
 
-func (t *telling) tell(who string, s *state) bool {
-	if t.told[who] || len(t.told) >= maxWhole {
+func (t *telling) tell(s *state) bool {
+	if s.round == t.round || t.told >= maxWhole {
 		return false
 	}
-	t.told[who] = true
-	t.each(who, s.content(t.now))
+	s.round = t.round
+	t.told++
+	t.each(s.user, s.content(t.now))
 	return true
 }
 
-// changed notes a change of a known user. Under mu.
-func (h *Hub) changed(user string, s *state, rooms []shard.Nid, asked bool) {
-	n := max(h.n.Load()+1, h.Now().UnixMilli())
-	if rooms == nil {
-		s.n = n
-	}
-	h.changes = append(h.changes, change{n: n, user: user, rooms: rooms, asked: asked})
-	if over := len(h.changes) - maxChanges; over > maxChanges/2 {
-		h.trimmed = h.changes[over-1].n
-		h.changes = slices.Clone(h.changes[over:])
+// changed notes a change of a known user in rooms. Under mu.
+func (h *Hub) changed(s *state, rooms []shard.Nid) (n int64) {
+	n = max(h.n.Load()+1, h.Now().UnixMilli())
+	for _, room := range rooms {
+		h.round++
+		h.places[room].note(room, change{n, s}, h.round)
 	}
 	h.n.Store(n)
+	return n
 }
 
 // wake is whose waiting syncs are to look again: of the members of rooms, and of a user.
@@ -268,7 +250,7 @@ func (h *Hub) hearOne(origin string, p *entry.PresenceState) (w wake, concerns b
 	}
 	fresh := s == nil
 	if fresh {
-		s = &state{}
+		s = &state{user: p.UserId}
 		h.known[p.UserId] = s
 	}
 	is := fromWire(p)
@@ -280,33 +262,21 @@ func (h *Hub) hearOne(origin string, p *entry.PresenceState) (w wake, concerns b
 		for i, n := range p.Rooms {
 			rooms[i] = shard.Nid(n)
 		}
-		added = minus(rooms, s.rooms)
-		s.rooms = rooms
+		added = h.move(s, rooms)
 	}
 	switch {
 	case !same:
-		h.changed(p.UserId, s, nil, p.Asked)
+		n := h.changed(s, s.rooms)
 		w = wake{rooms: s.rooms}
 		if p.Asked {
-			w.user = p.UserId
+			s.asked, w.user = n, p.UserId
 		}
 		return w, true
 	case len(added) > 0 && is != Offline:
-		h.changed(p.UserId, s, added, false)
+		h.changed(s, added)
 		return wake{rooms: added}, true
 	}
 	return w, false
-}
-
-// minus gives what is in a and not in b, both ascending.
-func minus(a, b []shard.Nid) []shard.Nid {
-	var out []shard.Nid
-	for _, n := range a {
-		if _, in := slices.BinarySearch(b, n); !in {
-			out = append(out, n)
-		}
-	}
-	return out
 }
 
 // expire lets go of what was not said again: who was online is so no more, who was offline is not known any more.
@@ -319,11 +289,12 @@ func (h *Hub) expire() (wakes []wake) {
 			continue
 		}
 		if s.presence == Offline {
+			h.move(s, nil)
 			delete(h.known, user)
 			continue
 		}
 		s.presence, s.heard = Offline, now
-		h.changed(user, s, nil, false)
+		h.changed(s, s.rooms)
 		wakes = append(wakes, wake{rooms: s.rooms})
 	}
 	return wakes

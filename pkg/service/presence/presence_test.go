@@ -149,18 +149,12 @@ type shown struct {
 
 // news gives what is new to a user, as {user: presence}, and whether it is worth an answer.
 func (x *worker) news(user string, mark int64, entered ...shard.Nid) (map[string]shown, bool) {
-	mine := x.w.roomsOf(user)
-	in := func(list []shard.Nid) func([]shard.Nid) bool {
-		return func(rooms []shard.Nid) bool {
-			return slices.ContainsFunc(rooms, func(n shard.Nid) bool { return slices.Contains(list, n) })
-		}
-	}
-	var fresh func([]shard.Nid) bool
-	if len(entered) > 0 {
-		fresh = in(entered)
+	fresh := map[shard.Nid]bool{}
+	for _, r := range entered {
+		fresh[r] = true
 	}
 	got := map[string]shown{}
-	worth := x.News(user, mark, in(mine), fresh, func(who string, content []byte) {
+	worth := x.News(user, mark, slices.Values(x.w.roomsOf(user)), fresh, func(who string, content []byte) {
 		require.NotContains(x.w.t, got, who, "no user is told twice")
 		var s shown
 		require.NoError(x.w.t, json.Unmarshal(content, &s), "%s", content)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -59,7 +60,7 @@ func (x *Indexer) Events(ctx context.Context, add []Event, redacted []EventOf) e
 	})
 }
 
-func eventWords(e *Event) string {
+func eventWords(e *Event) pgtype.TSVector {
 	return Words([]string{roomLabel(e.Room), keyLabel(e.Key), senderLabel(e.Sender)}, Text{e.Text, 'A'})
 }
 
@@ -152,7 +153,7 @@ func (x *Indexer) put(ctx context.Context, q *Queries, s int16, room shard.Nid, 
 	})
 }
 
-func wordsOf(user, name string) string {
+func wordsOf(user, name string) pgtype.TSVector {
 	local, _, _ := strings.Cut(strings.TrimPrefix(user, "@"), ":")
 	return Words(nil, Text{name, 'A'}, Text{local, 'B'})
 }

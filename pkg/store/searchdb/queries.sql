@@ -15,8 +15,8 @@ SELECT (NOT EXISTS (
 -- name: AddEvents :exec
 -- Leaves out what has been redacted since.
 INSERT INTO search_event (event_nid, room_nid, ts, words)
-SELECT e.nid, e.room_nid, e.ts, u.words::tsvector
-FROM (SELECT unnest(@nids::bigint[]) AS nid, unnest(@words::text[]) AS words) u
+SELECT e.nid, e.room_nid, e.ts, u.words
+FROM (SELECT unnest(@nids::bigint[]) AS nid, unnest(@words::tsvector[]) AS words) u
 JOIN event e ON e.nid = u.nid
 WHERE e.redacted_by = 0 AND e.ord IS NOT NULL
 ON CONFLICT (event_nid) DO NOTHING;
@@ -53,16 +53,16 @@ SELECT count(*) FROM (
 
 -- name: PutPerson :exec
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
-VALUES (@shard, @room_nid, @user_id, @display_name, @avatar_url, (@words::text)::tsvector)
+VALUES (@shard, @room_nid, @user_id, @display_name, @avatar_url, @words::tsvector)
 ON CONFLICT (shard, room_nid, user_id)
 DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words;
 
 -- name: PutPeople :exec
 -- Several people of one room, each once.
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
-SELECT @shard::smallint, @room_nid::bigint, u.user_id, u.name, u.avatar, u.words::tsvector
+SELECT @shard::smallint, @room_nid::bigint, u.user_id, u.name, u.avatar, u.words
 FROM (SELECT unnest(@user_ids::text[]) AS user_id, unnest(@names::text[]) AS name, unnest(@avatars::text[]) AS avatar,
-             unnest(@words::text[]) AS words) u
+             unnest(@words::tsvector[]) AS words) u
 ON CONFLICT (shard, room_nid, user_id)
 DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words;
 

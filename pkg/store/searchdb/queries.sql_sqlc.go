@@ -7,12 +7,14 @@ package searchdb
 
 import (
 	"context"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const addEvents = `-- name: AddEvents :exec
 INSERT INTO search_event (event_nid, room_nid, ts, words)
-SELECT e.nid, e.room_nid, e.ts, u.words::tsvector
-FROM (SELECT unnest($1::bigint[]) AS nid, unnest($2::text[]) AS words) u
+SELECT e.nid, e.room_nid, e.ts, u.words
+FROM (SELECT unnest($1::bigint[]) AS nid, unnest($2::tsvector[]) AS words) u
 JOIN event e ON e.nid = u.nid
 WHERE e.redacted_by = 0 AND e.ord IS NOT NULL
 ON CONFLICT (event_nid) DO NOTHING
@@ -20,7 +22,7 @@ ON CONFLICT (event_nid) DO NOTHING
 
 type AddEventsParams struct {
 	Nids  []int64
-	Words []string
+	Words []pgtype.TSVector
 }
 
 // Leaves out what has been redacted since.
@@ -458,9 +460,9 @@ func (q *Queries) PutOpen(ctx context.Context, roomNid int64) error {
 
 const putPeople = `-- name: PutPeople :exec
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
-SELECT $1::smallint, $2::bigint, u.user_id, u.name, u.avatar, u.words::tsvector
+SELECT $1::smallint, $2::bigint, u.user_id, u.name, u.avatar, u.words
 FROM (SELECT unnest($3::text[]) AS user_id, unnest($4::text[]) AS name, unnest($5::text[]) AS avatar,
-             unnest($6::text[]) AS words) u
+             unnest($6::tsvector[]) AS words) u
 ON CONFLICT (shard, room_nid, user_id)
 DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words
 `
@@ -471,7 +473,7 @@ type PutPeopleParams struct {
 	UserIds []string
 	Names   []string
 	Avatars []string
-	Words   []string
+	Words   []pgtype.TSVector
 }
 
 // Several people of one room, each once.
@@ -489,7 +491,7 @@ func (q *Queries) PutPeople(ctx context.Context, arg PutPeopleParams) error {
 
 const putPerson = `-- name: PutPerson :exec
 INSERT INTO directory_person (shard, room_nid, user_id, display_name, avatar_url, words)
-VALUES ($1, $2, $3, $4, $5, ($6::text)::tsvector)
+VALUES ($1, $2, $3, $4, $5, $6::tsvector)
 ON CONFLICT (shard, room_nid, user_id)
 DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url, words = excluded.words
 `
@@ -500,7 +502,7 @@ type PutPersonParams struct {
 	UserID      string
 	DisplayName string
 	AvatarUrl   string
-	Words       string
+	Words       pgtype.TSVector
 }
 
 func (q *Queries) PutPerson(ctx context.Context, arg PutPersonParams) error {

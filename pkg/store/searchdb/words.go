@@ -1,11 +1,12 @@
 package searchdb
 
 import (
-	"strconv"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgtype"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -110,7 +111,7 @@ func cut(word string) string {
 }
 
 // Weight says how much a word counts: 'A' most, 'D' least.
-type Weight byte
+type Weight = pgtype.TSVectorWeight
 
 // Text is a part of what a row is found by.
 type Text struct {
@@ -118,11 +119,11 @@ type Text struct {
 	Weight Weight
 }
 
-// Words makes the words of texts, as PostgreSQL reads a tsvector. labels are found as they are, and by nothing that a text can hold.
-func Words(labels []string, texts ...Text) string {
+// Words makes the words of texts. labels are found as they are, and by nothing that a text can hold; no two are the same.
+func Words(labels []string, texts ...Text) pgtype.TSVector {
 	// The places of a word are a list within one slice: a text has many words, and most of them once.
 	type place struct {
-		at     int
+		at     uint16
 		next   int // in places; -1: the last
 		weight Weight
 	}
@@ -138,7 +139,7 @@ func Words(labels []string, texts ...Text) string {
 	at := make(map[string]int, 16)
 	words := make([]entry, 0, min(about, 16))
 	places := make([]place, 0, min(about, maxWords))
-	n := 0
+	n := uint16(0)
 	var weight Weight
 	add := func(w string) {
 		if n >= maxWords {
@@ -172,39 +173,40 @@ func Words(labels []string, texts ...Text) string {
 			add(w)
 		})
 	}
-	var b strings.Builder
-	b.Grow(2*size + 64)
+	lexemes := make([]pgtype.TSVectorLexeme, 0, len(labels)+len(words))
 	for _, l := range labels {
-		b.WriteString(quoteLabel(l))
-		b.WriteByte(' ')
+		lexemes = append(lexemes, pgtype.TSVectorLexeme{Word: label(l)})
 	}
-	var digits [8]byte
+	kept := make([]pgtype.TSVectorPosition, 0, len(places))
 	for i := range words {
-		b.WriteByte('\'')
-		b.WriteString(words[i].word)
-		b.WriteByte('\'')
-		sep := byte(':')
+		first := len(kept)
 		for p := words[i].first; p >= 0; p = places[p].next {
-			b.WriteByte(sep)
-			b.Write(strconv.AppendInt(digits[:0], int64(places[p].at), 10))
-			b.WriteByte(byte(places[p].weight))
-			sep = ','
+			kept = append(kept, pgtype.TSVectorPosition{Position: places[p].at, Weight: places[p].weight})
 		}
-		b.WriteByte(' ')
+		lexemes = append(lexemes, pgtype.TSVectorLexeme{Word: words[i].word, Positions: kept[first:len(kept):len(kept)]})
 	}
-	return b.String()
+	// As PostgreSQL has them: else it sorts them itself.
+	slices.SortFunc(lexemes, func(a, b pgtype.TSVectorLexeme) int { return strings.Compare(a.Word, b.Word) })
+	return pgtype.TSVector{Lexemes: lexemes, Valid: true}
 }
 
-// quoteLabel marks a label, so that no word is the same.
+// label marks a label, so that no word is the same.
+func label(l string) string {
+	l = l[:min(len(l), 512)]
+	if strings.IndexByte(l, 0) >= 0 {
+		l = strings.ReplaceAll(l, "\x00", "")
+	}
+	return "#" + l
+}
+
+// quoteLabel gives a label as a query names it.
 func quoteLabel(l string) string {
-	l = cutLabel(l)
-	if strings.ContainsAny(l, "'\\\x00") {
-		l = strings.NewReplacer(`'`, `''`, `\`, `\\`, "\x00", "").Replace(l)
+	l = label(l)
+	if strings.ContainsAny(l, `'\`) {
+		l = strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(l)
 	}
-	return "'#" + l + "'"
+	return "'" + l + "'"
 }
-
-func cutLabel(l string) string { return l[:min(len(l), 512)] }
 
 // Query is what is looked for.
 type Query struct {

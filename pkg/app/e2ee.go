@@ -3,11 +3,9 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/heddle-im/heddle/pkg/fleet/rpc"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/remote/fedclient"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
@@ -24,19 +22,7 @@ type e2eeDoer struct {
 
 // Do implements e2ee.Doer.
 func (d e2eeDoer) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.Answer, error) {
-	var a e2ee.Answer
-	payload, err := e2ee.Encode(cmd)
-	if err != nil {
-		return a, fmt.Errorf("encode %s: %w", cmd.Method(), err)
-	}
-	b, err := d.to.Call(ctx, rpc.Request{Shard: cmd.Shard(d.shards), Method: cmd.Method(), Key: key, Payload: payload})
-	if err != nil {
-		return a, err
-	}
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a, fmt.Errorf("decode the answer to %s: %w", cmd.Method(), err)
-	}
-	return a, nil
+	return callFor[e2ee.Answer](ctx, d.to, cmd.Shard(d.shards), key, cmd)
 }
 
 // e2eeFront is encryption as a worker sees it that has commands done.
@@ -106,28 +92,4 @@ func (a acks) Acknowledge(ctx context.Context, list []msync.Received) error {
 		out[i] = e2ee.Received{UserID: r.User, DeviceID: r.Device, Upto: int64(r.Upto)}
 	}
 	return a.front.Acknowledge(ctx, out)
-}
-
-// e2eeHandlers are the other end: the commands done by a host.
-func e2eeHandlers(h *e2ee.Host) map[string]rpc.Handler {
-	m := make(map[string]rpc.Handler)
-	for _, method := range e2ee.Methods() {
-		m[method] = func(ctx context.Context, r rpc.Request) ([]byte, error) {
-			cmd, err := e2ee.Decode(r.Method, r.Payload)
-			if err != nil {
-				return nil, err
-			}
-			a, err := h.Do(ctx, r.Key, cmd)
-			switch {
-			case errors.Is(err, e2ee.ErrNotOwner):
-				return nil, rpc.ErrNotOwner
-			case passing(err):
-				return nil, fmt.Errorf("%w: %w", rpc.ErrRetry, err)
-			case err != nil:
-				return nil, err
-			}
-			return json.Marshal(a)
-		}
-	}
-	return m
 }

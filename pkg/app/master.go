@@ -20,6 +20,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/policy"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
@@ -128,11 +129,11 @@ func newWriting(s *shared) (*writing, error) {
 		Server: s.base.server, Shards: s.shards, Key: s.keys[0], Committer: w.committer, DB: s.rooms, Push: pushdb.NewReader(s.db.Primary), Preferences: listeners(s), Sets: s.fed,
 		Ephemeral: (*typing)(w), Notices: s.noticesUser(), Budget: s.budget, Now: s.now, Random: randomSource(), Metrics: s.tel.Metrics, Log: s.log,
 	})
-	accounts := account.NewHost(s.shards, (*leases)(w), w.committer, s.accounts, s.logs, s.now)
-	handlers := accountHandlers(accounts)
-	maps.Copy(handlers, e2eeHandlers(e2ee.NewHost(e2ee.HostOptions{
-		Shards: s.shards, Owners: (*leases)(w), Committer: w.committer, DB: s.e2ee, Done: s.logs, Now: s.now,
-	})))
+	commands := command.Options{Owners: (*leases)(w), Committer: w.committer, Done: s.logs}
+	accounts := account.NewHost(s.shards, commands, s.accounts, s.now)
+	keys := e2ee.NewHost(e2ee.HostOptions{Options: commands, Shards: s.shards, DB: s.e2ee, Now: s.now})
+	handlers := commandHandlers(account.Methods(), account.Decode, accounts)
+	maps.Copy(handlers, commandHandlers(e2ee.Methods(), e2ee.Decode, keys))
 	maps.Copy(handlers, roomrpc.Handlers(retrying{w.rooms}))
 	w.server = rpc.NewServer(rpc.ServerConfig{
 		Bus: s.bus, Secret: s.secret, Handlers: handlers, Logger: s.log, Tracer: s.tel.Tracer, Propagator: s.tel.Propagator,

@@ -99,7 +99,8 @@ var table = []row{
 	// 4: the fleet.
 	{"store/commitdb", layerFleet, []string{"app"}},
 	{"store/readdb", layerFleet, readers}, // rooms as a reader sees them: over roomdb
-	{"shardlog/commit", layerFleet, []string{"store/commitdb", "service/", "app"}},
+	{"shardlog/commit", layerFleet, []string{"store/commitdb", "shardlog/command", "service/", "app"}},
+	{"shardlog/command", layerFleet, []string{"service/account", "service/e2ee", "app"}},
 	{"shardlog/follow", layerFleet, []string{"service/", "app"}},
 	{"fleet/lease", layerFleet, []string{"app"}},
 	{"fleet/level", layerFleet, []string{"app"}},

@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -136,7 +137,7 @@ func FuzzDecodeCommand(f *testing.F) {
 			return
 		}
 		require.Equal(t, method, c.Method())
-		again, err := account.Encode(c)
+		again, err := json.Marshal(c)
 		require.NoError(t, err)
 		_, err = account.Decode(method, again)
 		require.NoError(t, err)

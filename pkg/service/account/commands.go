@@ -1,9 +1,7 @@
 package account
 
 import (
-	"encoding/json"
-	"fmt"
-
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
@@ -11,8 +9,7 @@ import (
 type Command interface {
 	// shardKey is the user id, or the registration token, whose shard does the command.
 	shardKey() (key string, isUser bool)
-	// Method is the command's name on the wire.
-	Method() string
+	command.Command
 }
 
 // NewSession is a device and an access token to be made. The token is made by the worker that the client talks to, so that
@@ -295,29 +292,10 @@ func all() []Command {
 }
 
 // Methods gives the names of all commands.
-func Methods() []string {
-	var names []string
-	for _, c := range all() {
-		names = append(names, c.Method())
-	}
-	return names
-}
+func Methods() []string { return command.Methods(all()) }
 
-// Decode reads a command as [Encode] wrote it.
-func Decode(method string, b []byte) (Command, error) {
-	for _, c := range all() {
-		if c.Method() == method {
-			if err := json.Unmarshal(b, c); err != nil {
-				return nil, fmt.Errorf("decode %s: %w", method, err)
-			}
-			return c, nil
-		}
-	}
-	return nil, fmt.Errorf("decode %s: unknown command", method)
-}
-
-// Encode writes a command for another worker. They are few and small, so JSON is good enough for them.
-func Encode(c Command) ([]byte, error) { return json.Marshal(c) }
+// Decode reads a command as JSON has it.
+func Decode(method string, b []byte) (Command, error) { return command.Decode(all(), method, b) }
 
 // The names of stored things that callers need.
 type (

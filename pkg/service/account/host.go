@@ -2,52 +2,26 @@ package account
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
-	"github.com/heddle-im/heddle/pkg/infra/turns"
-	"github.com/heddle-im/heddle/pkg/shardlog/commit"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
 
-// Committer takes proposals. It is *commit.Committer.
-type Committer interface {
-	Submit(p *entry.Proposal) *commit.Ticket
-}
-
-// Owners tells whether this worker holds a shard, and since which epoch.
-type Owners interface {
-	Epoch(s shard.ID) (shard.Epoch, bool)
-}
-
-// Done tells what an idempotency key's command was answered, if it was done.
-type Done interface {
-	Done(ctx context.Context, s shard.ID, key []byte) (result []byte, ok bool, err error)
-}
-
-// ErrNotOwner says that this worker does not hold the shard: ask the one that does.
-var ErrNotOwner = errors.New("shard is not held here")
-
 // Host does commands on the shards that this worker holds.
 type Host struct {
-	shards    shard.Map
-	owners    Owners
-	committer Committer
-	db        *accountdb.Reader
-	done      Done
-	now       func() time.Time
-	turns     *turns.Turns
+	shards   shard.Map
+	commands *command.Host[Answer]
+	db       *accountdb.Reader
+	now      func() time.Time
 }
 
 // NewHost makes a Host. now is asked for creation times and expiry.
-func NewHost(shards shard.Map, owners Owners, c Committer, db *accountdb.Reader, done Done, now func() time.Time) *Host {
-	return &Host{shards: shards, owners: owners, committer: c, db: db, done: done, now: now, turns: turns.New()}
+func NewHost(m shard.Map, o command.Options, db *accountdb.Reader, now func() time.Time) *Host {
+	return &Host{shards: m, commands: command.NewHost[Answer](o), db: db, now: now}
 }
 
 // change is what a command decided: log entries, rows, and what to answer.
@@ -61,71 +35,11 @@ type change struct {
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
 	who, _ := cmd.shardKey()
 	s := ShardOf(h.shards, cmd)
-	leave, err := h.turns.Enter(ctx, who)
-	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-	}
-	defer leave()
-	for {
-		a, err := h.try(ctx, s, key, cmd)
-		if errors.Is(err, commit.ErrChain) { // somebody else's failure: ours was not tried
-			continue
-		}
-		return a, err
-	}
-}
-
-func (h *Host) try(ctx context.Context, s shard.ID, key []byte, cmd Command) (Answer, error) {
-	epoch, ok := h.owners.Epoch(s)
-	if !ok {
-		return Answer{}, ErrNotOwner
-	}
-	if key != nil {
-		// A repeat must find its answer before it is judged: its own effect would be held against it.
-		if result, ok, err := h.done.Done(ctx, s, key); err != nil {
-			return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-		} else if ok {
-			return decodeAnswer(result)
-		}
-	}
-	c, err := h.decide(ctx, s, cmd)
-	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-	}
-	if len(c.rows) == 0 && len(c.entries) == 0 {
-		if _, still := h.owners.Epoch(s); !still { // what we read may have been overtaken
-			return Answer{}, ErrNotOwner
-		}
-		return c.answer, nil
-	}
-	result, err := json.Marshal(c.answer)
-	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-	}
-	out, err := h.committer.Submit(&entry.Proposal{
-		Shard: s, Epoch: epoch, Key: key, Result: result, Entries: c.entries, Rows: c.rows,
-		Trace: trace.SpanContextFromContext(ctx),
-	}).Wait(ctx)
-	switch {
-	case errors.Is(err, commit.ErrFenced):
-		return Answer{}, ErrNotOwner
-	case err != nil:
-		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-	case out.Repeated:
-		return decodeAnswer(out.Result)
-	}
-	return c.answer, nil
-}
-
-func decodeAnswer(b []byte) (Answer, error) {
-	var a Answer
-	if len(b) == 0 {
-		return a, nil
-	}
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a, fmt.Errorf("decode stored answer: %w", err)
-	}
-	return a, nil
+	r := command.Request{Name: cmd.Method(), Shard: s, Key: key, Turns: []string{who}}
+	return h.commands.Do(ctx, r, func(ctx context.Context) (command.Change[Answer], error) {
+		c, err := h.decide(ctx, s, cmd)
+		return command.Change[Answer]{Entries: c.entries, Rows: c.rows, Answer: c.answer}, err
+	})
 }
 
 // ShardOf gives the shard that does a command.

@@ -2,15 +2,14 @@ package e2ee
 
 import (
 	"encoding/json"
-	"fmt"
 
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
 // Command is what can be asked of a shard. The set is closed: the types below.
 type Command interface {
-	// Method is the command's name on the wire.
-	Method() string
+	command.Command
 	// Shard is the shard that does it.
 	Shard(m shard.Map) shard.ID
 }
@@ -308,26 +307,7 @@ func all() []Command {
 }
 
 // Methods gives the names of all commands.
-func Methods() []string {
-	var names []string
-	for _, c := range all() {
-		names = append(names, c.Method())
-	}
-	return names
-}
+func Methods() []string { return command.Methods(all()) }
 
-// Decode reads a command as [Encode] wrote it.
-func Decode(method string, b []byte) (Command, error) {
-	for _, c := range all() {
-		if c.Method() == method {
-			if err := json.Unmarshal(b, c); err != nil {
-				return nil, fmt.Errorf("decode %s: %w", method, err)
-			}
-			return c, nil
-		}
-	}
-	return nil, fmt.Errorf("decode %s: unknown command", method)
-}
-
-// Encode writes a command for another worker. What clients sent is JSON already, and is carried as it is.
-func Encode(c Command) ([]byte, error) { return json.Marshal(c) }
+// Decode reads a command as JSON has it.
+func Decode(method string, b []byte) (Command, error) { return command.Decode(all(), method, b) }

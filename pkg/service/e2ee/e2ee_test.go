@@ -359,7 +359,7 @@ type counting struct {
 }
 
 func (c *counting) Do(ctx context.Context, key []byte, cmd e2ee.Command) (e2ee.Answer, error) {
-	b, err := e2ee.Encode(cmd)
+	b, err := json.Marshal(cmd)
 	if err != nil {
 		return e2ee.Answer{}, err
 	}

@@ -2,59 +2,36 @@ package e2ee
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
-	"github.com/heddle-im/heddle/pkg/infra/turns"
-	"github.com/heddle-im/heddle/pkg/shardlog/commit"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/e2eedb"
 )
 
-// Committer takes proposals. It is *commit.Committer.
-type Committer interface {
-	Submit(p *entry.Proposal) *commit.Ticket
-}
-
-// Owners tells whether this worker holds a shard, and since which epoch.
-type Owners interface {
-	Epoch(s shard.ID) (shard.Epoch, bool)
-}
-
-// Done tells what an idempotency key's command was answered, if it was done.
-type Done interface {
-	Done(ctx context.Context, s shard.ID, key []byte) (result []byte, ok bool, err error)
-}
-
-// ErrNotOwner says that this worker does not hold the shard: ask the one that does.
-var ErrNotOwner = errors.New("shard is not held here")
-
 // HostOptions are what a Host needs.
 type HostOptions struct {
-	Shards    shard.Map
-	Owners    Owners
-	Committer Committer
-	DB        *e2eedb.Reader
-	Done      Done
-	Now       func() time.Time
+	command.Options
+	Shards shard.Map
+	DB     *e2eedb.Reader
+	Now    func() time.Time
 }
 
 // Host does commands on the shards that this worker holds.
 type Host struct {
 	HostOptions
-	turns *turns.Turns
-	n     atomic.Uint64
+	commands *command.Host[Answer]
+	n        atomic.Uint64
 }
 
 // NewHost makes a Host.
-func NewHost(o HostOptions) *Host { return &Host{HostOptions: o, turns: turns.New()} }
+func NewHost(o HostOptions) *Host {
+	return &Host{HostOptions: o, commands: command.NewHost[Answer](o.Options)}
+}
 
 // change is what a command decided: log entries, rows, and what to answer.
 type change struct {
@@ -76,21 +53,12 @@ func (c *change) listChanged(user string, body *entry.DeviceListBody) error {
 
 // Do does a command on a shard that this worker holds. The same key has its effect once. A refusal is an *mxerr.Error.
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
-	leave, err := h.turns.EnterAll(ctx, users(cmd))
-	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", cmd.Method(), err)
-	}
-	defer leave()
-	for {
-		a, err := h.try(ctx, cmd.Shard(h.Shards), key, cmd)
-		if errors.Is(err, commit.ErrChain) { // somebody else's failure: ours was not tried
-			continue
-		}
-		if err != nil && !errors.Is(err, ErrNotOwner) {
-			err = fmt.Errorf("%s: %w", cmd.Method(), err)
-		}
-		return a, err
-	}
+	s := cmd.Shard(h.Shards)
+	r := command.Request{Name: cmd.Method(), Shard: s, Key: key, Turns: users(cmd)}
+	return h.commands.Do(ctx, r, func(ctx context.Context) (command.Change[Answer], error) {
+		c, err := h.decide(ctx, s, cmd)
+		return command.Change[Answer]{Entries: c.entries, Rows: c.rows, Answer: c.answer}, err
+	})
 }
 
 // users gives whose turn a command needs: nobody's, if it does not decide by what is stored.
@@ -122,59 +90,6 @@ func users(cmd Command) []string {
 		return list
 	}
 	return nil
-}
-
-func (h *Host) try(ctx context.Context, s shard.ID, key []byte, cmd Command) (Answer, error) {
-	epoch, ok := h.Owners.Epoch(s)
-	if !ok {
-		return Answer{}, ErrNotOwner
-	}
-	if key != nil {
-		// A repeat must find its answer before it is judged: its own effect would be held against it.
-		if result, ok, err := h.Done.Done(ctx, s, key); err != nil {
-			return Answer{}, err
-		} else if ok {
-			return decodeAnswer(result)
-		}
-	}
-	c, err := h.decide(ctx, s, cmd)
-	if err != nil {
-		return Answer{}, err
-	}
-	if len(c.rows) == 0 && len(c.entries) == 0 {
-		if _, still := h.Owners.Epoch(s); !still { // what we read may have been overtaken
-			return Answer{}, ErrNotOwner
-		}
-		return c.answer, nil
-	}
-	result, err := json.Marshal(c.answer)
-	if err != nil {
-		return Answer{}, err
-	}
-	out, err := h.Committer.Submit(&entry.Proposal{
-		Shard: s, Epoch: epoch, Key: key, Result: result, Entries: c.entries, Rows: c.rows,
-		Trace: trace.SpanContextFromContext(ctx),
-	}).Wait(ctx)
-	switch {
-	case errors.Is(err, commit.ErrFenced):
-		return Answer{}, ErrNotOwner
-	case err != nil:
-		return Answer{}, err
-	case out.Repeated:
-		return decodeAnswer(out.Result)
-	}
-	return c.answer, nil
-}
-
-func decodeAnswer(b []byte) (Answer, error) {
-	var a Answer
-	if len(b) == 0 {
-		return a, nil
-	}
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a, fmt.Errorf("decode stored answer: %w", err)
-	}
-	return a, nil
 }
 
 func (h *Host) decide(ctx context.Context, s shard.ID, cmd Command) (change, error) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/logdb"
@@ -14,6 +15,11 @@ import (
 
 // Epoch tells under which epoch the master holds its shards, all of them. It is what a host of accounts asks.
 func (w *World) Epoch(shard.ID) (shard.Epoch, bool) { return w.epoch, true }
+
+// commands is what a host of commands needs.
+func (w *World) commands() command.Options {
+	return command.Options{Owners: w, Committer: w.Committer, Done: w.Log()}
+}
 
 // Accounts gives the accounts of the same server, as an API worker sees them, with cheap passwords. After Restart it must be
 // asked for again.
@@ -26,7 +32,7 @@ func (w *World) Accounts(cfg account.Config) *account.Front {
 func (w *World) AccountsAt(cfg account.Config, cost account.Argon2Params) *account.Front {
 	w.T.Helper()
 	db := accountdb.NewReader(w.DB.Pool)
-	host := account.NewHost(w.Shards, w, w.Committer, db, w.Log(), time.Now)
+	host := account.NewHost(w.Shards, w.commands(), db, time.Now)
 	passwords, err := account.NewPasswords(cost, 2)
 	require.NoError(w.T, err)
 	return account.NewFront(Server, w.Shards, cfg, host, db, passwords, []byte("secret"), time.Now)

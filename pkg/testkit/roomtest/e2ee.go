@@ -14,7 +14,7 @@ import (
 func (w *World) E2EE() (*e2ee.Front, *e2ee.Reader) {
 	db := e2eedb.NewReader(w.DB.Pool)
 	host := e2ee.NewHost(e2ee.HostOptions{
-		Shards: w.Shards, Owners: w, Committer: w.Committer, DB: db, Done: w.Log(), Now: time.Now,
+		Options: w.commands(), Shards: w.Shards, DB: db, Now: time.Now,
 	})
 	return e2ee.NewFront(e2ee.FrontOptions{Server: Server, Shards: w.Shards, Do: host, DB: db}),
 		e2ee.NewReader(e2ee.ReaderOptions{

@@ -49,6 +49,7 @@ func features() map[string][]string {
 		"org.matrix.msc3771":                             {"POST /v3/rooms/!x:example.org/receipt/m.read/$x"},
 		"org.matrix.msc3827.stable":                      {"POST /v3/publicRooms"},
 		"org.matrix.msc3874":                             {"GET /v3/rooms/!x:example.org/messages?dir=b&filter=%7B%22org.matrix.msc3874.rel_types%22%3A%5B%22m.thread%22%5D%7D"},
+		"org.matrix.msc3881":                             {"GET /v3/pushers"},
 		"org.matrix.msc3882":                             {"POST /unstable/org.matrix.msc3882/login/token"},
 		"org.matrix.msc3912":                             {"PUT /v3/rooms/!x:example.org/redact/$x/1"},
 		"org.matrix.msc3916.stable":                      {"GET /v1/media/download/example.org/x", "GET /v1/media/thumbnail/example.org/x?width=1&height=1"},

@@ -23,11 +23,13 @@ func (a *Accounts) pushers(w http.ResponseWriter, r *http.Request) error {
 		ProfileTag        string         `json:"profile_tag,omitempty"`
 		Lang              string         `json:"lang"`
 		Data              jsontext.Value `json:"data"`
+		Enabled           bool           `json:"org.matrix.msc3881.enabled"`
+		DeviceID          string         `json:"org.matrix.msc3881.device_id"`
 	}
 	out := make([]pusher, len(list))
 	for i := range list {
 		p := &list[i]
-		out[i] = pusher{p.Kind, p.AppID, p.Pushkey, p.AppDisplayName, p.DeviceDisplayName, p.ProfileTag, p.Lang, p.Data}
+		out[i] = pusher{p.Kind, p.AppID, p.Pushkey, p.AppDisplayName, p.DeviceDisplayName, p.ProfileTag, p.Lang, p.Data, !p.Disabled, p.DeviceID}
 	}
 	return httpx.WriteJSON(w, http.StatusOK, map[string][]pusher{"pushers": out})
 }

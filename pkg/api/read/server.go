@@ -33,6 +33,7 @@ func (a *Accounts) versions(w http.ResponseWriter, _ *http.Request) error {
 			"org.matrix.msc3771":                             true,
 			"org.matrix.msc3827.stable":                      true,
 			"org.matrix.msc3874":                             true,
+			"org.matrix.msc3881":                             true,
 			"org.matrix.msc3882":                             !a.o.Delegated,
 			"org.matrix.msc3912":                             true,
 			"org.matrix.msc3916.stable":                      true,

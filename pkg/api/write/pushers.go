@@ -23,6 +23,8 @@ func (a *Accounts) setPusher(w http.ResponseWriter, r *http.Request) error {
 		Lang              string         `json:"lang"`
 		Data              jsontext.Value `json:"data"`
 		Append            bool           `json:"append"`
+		// Enabled may be false: the pusher stays, and nothing is sent to it (MSC3881).
+		Enabled *bool `json:"org.matrix.msc3881.enabled"`
 	}
 	if err := httpx.Decode(r, &q); err != nil {
 		return err
@@ -31,6 +33,7 @@ func (a *Accounts) setPusher(w http.ResponseWriter, r *http.Request) error {
 	p := account.Pusher{
 		AppID: q.AppID, Pushkey: q.Pushkey, AppDisplayName: q.AppDisplayName, DeviceDisplayName: q.DeviceDisplayName,
 		ProfileTag: q.ProfileTag, Lang: q.Lang, Data: q.Data, DeviceID: string(c.DeviceID),
+		Disabled: q.Enabled != nil && !*q.Enabled,
 	}
 	switch q.Kind.Kind() {
 	case 'n':
@@ -61,7 +64,7 @@ func (a *Accounts) setPusher(w http.ResponseWriter, r *http.Request) error {
 	if err := account.CheckPusher(&p, data.URL); err != nil {
 		return err
 	}
-	if err := a.front.SetPusher(r.Context(), c.UserID, p, q.Append); err != nil {
+	if err := a.front.SetPusher(r.Context(), c.UserID, p, q.Append, q.Enabled != nil); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, empty)

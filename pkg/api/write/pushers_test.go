@@ -68,6 +68,31 @@ func TestPushers(t *testing.T) {
 		require.Empty(t, pushers("alice"))
 		require.Len(t, pushers("bob"), 1)
 	})
+	t.Run("switched off and on by another device, and still of the device that set it", func(t *testing.T) {
+		one := func() account.Pusher {
+			t.Helper()
+			list, err := reader.Pushers(a.Ctx(), roomtest.User("alice"))
+			require.NoError(t, err)
+			require.Len(t, list, 1)
+			return list[0]
+		}
+		set(phone, pusherBody()).ok("")
+		made := one()
+		require.False(t, made.Disabled)
+		for _, enabled := range []string{"false", "false", "true"} {
+			set(desk, pusherBody(`"lang"`, `"org.matrix.msc3881.enabled":`+enabled+`,"lang"`)).ok("")
+			require.Equal(t, enabled == "false", one().Disabled)
+		}
+		now := one()
+		require.Equal(t, "PHONE", now.DeviceID)
+		require.GreaterOrEqual(t, now.Created, made.Created)
+		set(phone, pusherBody(`"lang"`, `"org.matrix.msc3881.enabled":false,"lang"`)).ok("")
+		set(phone, pusherBody()).ok("") // an app that knows nothing of it
+		require.False(t, one().Disabled)
+		set(desk, pusherBody(`"en"`, `"de"`)).ok("")
+		require.Equal(t, "DESK", one().DeviceID, "whoever sets it anew takes it over")
+		set(desk, `{"kind":null,"app_id":"im.app","pushkey":"key"}`).ok("")
+	})
 	t.Run("gone with its device", func(t *testing.T) {
 		set(phone, pusherBody(`"key"`, `"phone"`)).ok("")
 		set(desk, pusherBody(`"key"`, `"desk"`)).ok("")
@@ -100,6 +125,7 @@ func TestPushers(t *testing.T) {
 			"NUL":              {pusherBody(`"Phone"`, `"a\u0000b"`), "M_INVALID_PARAM"},
 			"no data":          {pusherBody(`"data"`, `"other"`), "M_MISSING_PARAM"},
 			"data not object":  {pusherBody(`"data":{`, `"data":7,"other":{`), "M_BAD_JSON"},
+			"enabled no flag":  {pusherBody(`"lang"`, `"org.matrix.msc3881.enabled":"no","lang"`), "M_BAD_JSON"},
 			"no url":           {pusherBody(`"url"`, `"other"`), "M_MISSING_PARAM"},
 			"url without TLS":  {pusherBody(`https`, `http`, `"http"`, `"http"`), "M_INVALID_PARAM"},
 			"another path":     {pusherBody(`/notify`, `/other`), "M_INVALID_PARAM"},

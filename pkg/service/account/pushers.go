@@ -3,7 +3,6 @@ package account
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/url"
 	"strings"
 
@@ -22,6 +21,8 @@ type SetPusher struct {
 	UserID string `json:"user_id"`
 	Pusher Pusher `json:"pusher"`
 	Remove bool   `json:"remove,omitempty"`
+	// Switch says that the pusher is to be on or off, as it says. If that is all, it stays with the device that set it.
+	Switch bool `json:"switch,omitempty"`
 }
 
 func (c *SetPusher) shardKey() (string, bool) { return c.UserID, true }
@@ -47,8 +48,14 @@ func (h *Host) setPusher(ctx context.Context, s shard.ID, c *SetPusher) (change,
 		if c.Remove {
 			return pushersChange(c.UserID, &accountdb.PusherGone{UserID: c.UserID, AppID: p.AppID, Pushkey: p.Pushkey})
 		}
-		p.Created = old.Created
-		if samePusher(old, &p) {
+		if !old.Disabled || p.Disabled { // one that is switched on again is told of what comes from now on
+			p.Created = old.Created
+		}
+		same := alike(old, &p)
+		if c.Switch && same {
+			p.DeviceID = old.DeviceID
+		}
+		if same && old.Disabled == p.Disabled && old.DeviceID == p.DeviceID {
 			return change{answer: Answer{Unchanged: true}}, nil
 		}
 		return pushersChange(c.UserID, &p)
@@ -68,10 +75,10 @@ func pushersChange(userID string, row entry.Row) (change, error) {
 	return change{entries: []entry.Entry{e}, rows: []entry.Row{row}}, err
 }
 
-func samePusher(a, b *Pusher) bool {
-	x, y := *a, *b
-	x.Data, y.Data = nil, nil
-	return bytes.Equal(a.Data, b.Data) && fmt.Sprint(x) == fmt.Sprint(y)
+// alike tells whether two pushers differ at most in their devices, when they were made and whether they are switched off.
+func alike(a, b *Pusher) bool {
+	return a.AppID == b.AppID && a.Pushkey == b.Pushkey && a.Kind == b.Kind && a.AppDisplayName == b.AppDisplayName &&
+		a.DeviceDisplayName == b.DeviceDisplayName && a.ProfileTag == b.ProfileTag && a.Lang == b.Lang && bytes.Equal(a.Data, b.Data)
 }
 
 const (
@@ -121,8 +128,8 @@ func CheckPusher(p *Pusher, pushURL string) error {
 }
 
 // SetPusher makes or replaces a pusher that was checked. Unless others is true, pushers of the same app and key of other users go: the
-// device has another owner now.
-func (f *Front) SetPusher(ctx context.Context, u id.UserID, p Pusher, others bool) error {
+// device has another owner now. toggle says that the user may only want it on or off.
+func (f *Front) SetPusher(ctx context.Context, u id.UserID, p Pusher, others, toggle bool) error {
 	if !others {
 		owners, err := f.db.PusherOwners(ctx, p.AppID, p.Pushkey)
 		if err != nil {
@@ -137,7 +144,7 @@ func (f *Front) SetPusher(ctx context.Context, u id.UserID, p Pusher, others boo
 			}
 		}
 	}
-	_, err := f.do.Do(ctx, newKey(), &SetPusher{UserID: string(u), Pusher: p})
+	_, err := f.do.Do(ctx, newKey(), &SetPusher{UserID: string(u), Pusher: p, Switch: toggle})
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
@@ -147,6 +148,36 @@ func TestAPusherThatComesOrGoesIsHeardOf(t *testing.T) {
 	w.Send(r, alice(), "nobody hears again")
 	w.caughtUp()
 	require.Equal(t, []string{string(e)}, g.events())
+}
+
+func TestAPusherThatIsSwitchedOffIsToldOfNothing(t *testing.T) {
+	w := newWorld(t)
+	g := newGateway(w)
+	r := w.Room(alice(), version)
+	w.Join(r, bob())
+	w.pusher(bob(), g, "on")
+	w.pusher(bob(), g, "off")
+	w.start()
+	first := w.Send(r, alice(), "both hear")
+	w.eventually("both pushers", func() bool { return len(g.events()) == 2 })
+	list, err := account.NewReader(w.Shards, accountdb.NewReader(w.DB.Pool)).Pushers(w.Ctx(), bob())
+	require.NoError(t, err)
+	off := list[0]
+	require.Equal(t, "off", off.Pushkey)
+	for _, off.Disabled = range []bool{true, false} {
+		w.caughtUp()
+		require.NoError(t, w.front.SetPusher(w.Ctx(), bob(), off, true, true))
+		w.caughtUp() // a user's shard and a room's have no order between them
+		if off.Disabled {
+			one := w.Send(r, alice(), "one hears")
+			w.caughtUp()
+			require.Equal(t, []string{string(first), string(first), string(one)}, g.events())
+			require.Zero(t, w.count(`SELECT count(*) FROM push_owed`))
+		}
+	}
+	last := w.Send(r, alice(), "both hear again")
+	w.eventually("both pushers", func() bool { return len(g.events()) == 5 })
+	require.Equal(t, []string{string(last), string(last)}, g.events()[3:], "what was said meanwhile is not told")
 }
 
 func TestReadingIsToldAsANumber(t *testing.T) {

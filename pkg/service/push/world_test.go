@@ -265,5 +265,5 @@ func (w *world) pusher(user id.UserID, g *gateway, key string, data ...string) {
 	require.NoError(w.T, w.front.SetPusher(w.Ctx(), user, account.Pusher{
 		AppID: "im.test", Pushkey: key, Kind: "http", AppDisplayName: "Test", DeviceDisplayName: "Phone", Lang: "en", DeviceID: "DEVICE",
 		Data: fmt.Appendf(nil, `{"url":"%s/_matrix/push/v1/notify"%s}`, g.srv.URL, more),
-	}, true))
+	}, true, false))
 }

@@ -42,7 +42,7 @@ func (r *Reader) OfKind(ctx context.Context, shards []shard.ID, users []string, 
 	return out, nil
 }
 
-// WithPushers gives those of many users who have pushers. Their shards are given in their order.
+// WithPushers gives those of many users who have pushers that are not switched off. Their shards are given in their order.
 func (r *Reader) WithPushers(ctx context.Context, shards []shard.ID, users []string) ([]string, error) {
 	out, err := r.q.ListPusherUsers(ctx, ListPusherUsersParams{Shards: shardNumbers(shards), Users: users})
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *Reader) WithPushers(ctx context.Context, shards []shard.ID, users []str
 	return out, nil
 }
 
-// PushersOf reads the pushers of many users, without what is for people in them. Their shards are given in their order.
+// PushersOf reads the pushers of many users that are not switched off, without what is for people in them. Their shards are given in their order.
 func (r *Reader) PushersOf(ctx context.Context, shards []shard.ID, users []string) ([]Pusher, error) {
 	rows, err := r.q.ListPushersOf(ctx, ListPushersOfParams{Shards: shardNumbers(shards), Users: users})
 	if err != nil {

@@ -16,7 +16,8 @@ type Pusher struct {
 
 	Data     []byte // JSON
 	DeviceID string // of the device that set it
-	Created  int64  // ms
+	Created  int64  // ms; since when it is told of what happens
+	Disabled bool   // it is told of nothing
 }
 
 // Cost implements entry.Row.
@@ -48,7 +49,8 @@ func QueuePushers(b *pgx.Batch, rows []entry.Placed[*Pusher]) {
 		entry.Column(rows, func(p placed) string { return p.Row.Lang }),
 		entry.Column(rows, func(p placed) []byte { return p.Row.Data }),
 		entry.Column(rows, func(p placed) string { return p.Row.DeviceID }),
-		entry.Column(rows, func(p placed) int64 { return p.Row.Created }))
+		entry.Column(rows, func(p placed) int64 { return p.Row.Created }),
+		entry.Column(rows, func(p placed) bool { return p.Row.Disabled }))
 }
 
 // QueuePushersGone removes pushers.
@@ -72,7 +74,7 @@ func (r *Reader) Pushers(ctx context.Context, s shard.ID, userID string) ([]Push
 		out[i] = Pusher{
 			UserID: userID, AppID: g.AppID, Pushkey: g.Pushkey, Kind: g.Kind, AppDisplayName: g.AppDisplayName,
 			DeviceDisplayName: g.DeviceDisplayName, ProfileTag: g.ProfileTag, Lang: g.Lang, Data: g.Data, DeviceID: g.DeviceID,
-			Created: g.Created,
+			Created: g.Created, Disabled: g.Disabled,
 		}
 	}
 	return out, nil

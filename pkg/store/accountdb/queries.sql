@@ -66,7 +66,7 @@ FROM refresh_token WHERE shard = $1 AND user_id = $2 AND line = $3;
 SELECT user_id, expires FROM login_token WHERE shard = $1 AND hash = $2;
 
 -- name: ListPushers :many
-SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created
+SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created, disabled
 FROM pusher WHERE shard = $1 AND user_id = $2 ORDER BY app_id, pushkey;
 
 -- name: ListPusherOwners :many
@@ -92,16 +92,16 @@ FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS use
 JOIN account a ON a.shard = u.shard AND a.user_id = u.user_id AND a.kind = @kind AND NOT a.deactivated;
 
 -- name: ListPusherUsers :many
--- Those of some users who have pushers.
+-- Those of some users who have pushers that are not switched off.
 SELECT DISTINCT p.user_id
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
-JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id AND NOT p.disabled;
 
 -- name: ListPushersOf :many
--- The pushers of many users.
+-- The pushers of many users that are not switched off.
 SELECT p.user_id, p.app_id, p.pushkey, p.kind, p.data, p.created
 FROM (SELECT unnest(@shards::smallint[]) AS shard, unnest(@users::text[]) AS user_id) u
-JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id;
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id AND NOT p.disabled;
 
 -- name: ListThreepids :many
 SELECT medium, address, validated_at, added_at FROM threepid WHERE shard = $1 AND user_id = $2 ORDER BY medium, address;

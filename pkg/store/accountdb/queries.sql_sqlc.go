@@ -756,7 +756,7 @@ func (q *Queries) ListPusherOwners(ctx context.Context, arg ListPusherOwnersPara
 const listPusherUsers = `-- name: ListPusherUsers :many
 SELECT DISTINCT p.user_id
 FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
-JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id AND NOT p.disabled
 `
 
 type ListPusherUsersParams struct {
@@ -764,7 +764,7 @@ type ListPusherUsersParams struct {
 	Users  []string
 }
 
-// Those of some users who have pushers.
+// Those of some users who have pushers that are not switched off.
 func (q *Queries) ListPusherUsers(ctx context.Context, arg ListPusherUsersParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, listPusherUsers, arg.Shards, arg.Users)
 	if err != nil {
@@ -786,7 +786,7 @@ func (q *Queries) ListPusherUsers(ctx context.Context, arg ListPusherUsersParams
 }
 
 const listPushers = `-- name: ListPushers :many
-SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created
+SELECT app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created, disabled
 FROM pusher WHERE shard = $1 AND user_id = $2 ORDER BY app_id, pushkey
 `
 
@@ -806,6 +806,7 @@ type ListPushersRow struct {
 	Data              []byte
 	DeviceID          string
 	Created           int64
+	Disabled          bool
 }
 
 func (q *Queries) ListPushers(ctx context.Context, arg ListPushersParams) ([]ListPushersRow, error) {
@@ -828,6 +829,7 @@ func (q *Queries) ListPushers(ctx context.Context, arg ListPushersParams) ([]Lis
 			&i.Data,
 			&i.DeviceID,
 			&i.Created,
+			&i.Disabled,
 		); err != nil {
 			return nil, err
 		}
@@ -842,7 +844,7 @@ func (q *Queries) ListPushers(ctx context.Context, arg ListPushersParams) ([]Lis
 const listPushersOf = `-- name: ListPushersOf :many
 SELECT p.user_id, p.app_id, p.pushkey, p.kind, p.data, p.created
 FROM (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id) u
-JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id
+JOIN pusher p ON p.shard = u.shard AND p.user_id = u.user_id AND NOT p.disabled
 `
 
 type ListPushersOfParams struct {
@@ -859,7 +861,7 @@ type ListPushersOfRow struct {
 	Created int64
 }
 
-// The pushers of many users.
+// The pushers of many users that are not switched off.
 func (q *Queries) ListPushersOf(ctx context.Context, arg ListPushersOfParams) ([]ListPushersOfRow, error) {
 	rows, err := q.db.Query(ctx, listPushersOf, arg.Shards, arg.Users)
 	if err != nil {

@@ -117,13 +117,15 @@ USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS u
 WHERE f.shard = u.shard AND f.user_id = u.user_id;
 
 -- name: UpsertPushers :exec
-INSERT INTO pusher (shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created)
+INSERT INTO pusher (
+    shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created, disabled)
 SELECT unnest(@shard::smallint[]), unnest(@user_id::text[]), unnest(@app_id::text[]), unnest(@pushkey::text[]), unnest(@kind::text[]),
        unnest(@app_display_name::text[]), unnest(@device_display_name::text[]), unnest(@profile_tag::text[]), unnest(@lang::text[]),
-       unnest(@data::bytea[]), unnest(@device_id::text[]), unnest(@created::bigint[])
+       unnest(@data::bytea[]), unnest(@device_id::text[]), unnest(@created::bigint[]), unnest(@disabled::boolean[])
 ON CONFLICT (shard, user_id, app_id, pushkey) DO UPDATE SET
     kind = excluded.kind, app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
-    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id;
+    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id, created = excluded.created,
+    disabled = excluded.disabled;
 
 -- name: DeletePushers :exec
 DELETE FROM pusher p

@@ -906,13 +906,15 @@ func (q *Queries) UpsertProofs(ctx context.Context, arg UpsertProofsParams) erro
 }
 
 const upsertPushers = `-- name: UpsertPushers :exec
-INSERT INTO pusher (shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created)
+INSERT INTO pusher (
+    shard, user_id, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, device_id, created, disabled)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
        unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::text[]),
-       unnest($10::bytea[]), unnest($11::text[]), unnest($12::bigint[])
+       unnest($10::bytea[]), unnest($11::text[]), unnest($12::bigint[]), unnest($13::boolean[])
 ON CONFLICT (shard, user_id, app_id, pushkey) DO UPDATE SET
     kind = excluded.kind, app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
-    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id
+    profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, device_id = excluded.device_id, created = excluded.created,
+    disabled = excluded.disabled
 `
 
 type UpsertPushersParams struct {
@@ -928,6 +930,7 @@ type UpsertPushersParams struct {
 	Data              [][]byte
 	DeviceID          []string
 	Created           []int64
+	Disabled          []bool
 }
 
 func (q *Queries) UpsertPushers(ctx context.Context, arg UpsertPushersParams) error {
@@ -944,6 +947,7 @@ func (q *Queries) UpsertPushers(ctx context.Context, arg UpsertPushersParams) er
 		arg.Data,
 		arg.DeviceID,
 		arg.Created,
+		arg.Disabled,
 	)
 	return err
 }

@@ -384,24 +384,25 @@ func Message(sender id.UserID, typ string, content []byte) []byte {
 
 // Acknowledge removes messages that devices have received.
 func (f *Front) Acknowledge(ctx context.Context, list []Received) error {
-	byShard := make(map[shard.ID]*Acknowledge)
-	var cmds []*Acknowledge
-	for _, r := range list {
-		s := f.Shards.OfUser(r.UserID)
-		c := byShard[s]
-		if c == nil || len(c.Received) >= pieceMessages {
-			c = new(Acknowledge)
-			byShard[s], cmds = c, append(cmds, c)
-		}
-		c.Received = append(c.Received, r)
+	return doInPieces(ctx, f, list, func(r *Received) string { return r.UserID }, func(piece []Received) Command { return &Acknowledge{Received: piece} })
+}
+
+// doInPieces has something done about many users: in commands for the shards that they are of, each about no more than pieceMessages.
+func doInPieces[T any](ctx context.Context, f *Front, list []T, user func(*T) string, command func([]T) Command) error {
+	byShard := make(map[shard.ID][]T)
+	for i := range list {
+		s := f.Shards.OfUser(user(&list[i]))
+		byShard[s] = append(byShard[s], list[i])
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
-	for _, c := range cmds {
-		g.Go(func() error {
-			_, err := f.do(ctx, c)
-			return err
-		})
+	for _, of := range byShard {
+		for piece := range slices.Chunk(of, pieceMessages) {
+			g.Go(func() error {
+				_, err := f.do(ctx, command(piece))
+				return err
+			})
+		}
 	}
 	return g.Wait()
 }

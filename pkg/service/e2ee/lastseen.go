@@ -8,11 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
-	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
 const (
@@ -115,24 +112,5 @@ func (l *LastSeen) tell(ctx context.Context) {
 
 // NoteSeen stores when devices were last used.
 func (f *Front) NoteSeen(ctx context.Context, list []Seen) error {
-	byShard := make(map[shard.ID]*NoteSeen)
-	var cmds []*NoteSeen
-	for _, s := range list {
-		at := f.Shards.OfUser(s.UserID)
-		c := byShard[at]
-		if c == nil || len(c.Seen) >= pieceMessages {
-			c = new(NoteSeen)
-			byShard[at], cmds = c, append(cmds, c)
-		}
-		c.Seen = append(c.Seen, s)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
-	for _, c := range cmds {
-		g.Go(func() error {
-			_, err := f.do(ctx, c)
-			return err
-		})
-	}
-	return g.Wait()
+	return doInPieces(ctx, f, list, func(s *Seen) string { return s.UserID }, func(piece []Seen) Command { return &NoteSeen{Seen: piece} })
 }

@@ -9,7 +9,9 @@
 //
 // Guarantees: pure, no I/O of its own, no clock, randomness or shared state. The result depends on the set of states alone,
 // not on their order, on repetitions, or on what the graph holds already. With n events in the graph and c differences between
-// the states, one resolution takes O(n + c log c) steps, whatever the shape of the chains. Events that cite themselves, directly
+// the states, one resolution takes O(n + c log c) steps, whatever the shape of the chains. Where one of the states has changed by little since
+// the last resolution, and by no event that may take power away, the change is followed through what was found then: in as many steps as it
+// touches events, times log c. Events that cite themselves, directly
 // or in a circle, and events of another room are never applied and never authorise another; an event that the Source does not
 // know is an error. Nothing panics on them.
 //

@@ -72,6 +72,7 @@ type Graph struct {
 	base     base
 	create   *eventauth.Create // of the room, in version 12
 	verified map[thirdPartyPair]bool
+	trail    *trail // of the last resolution; nil: nothing of it is kept
 }
 
 type node struct {
@@ -151,7 +152,11 @@ func (g *Graph) slotOf(e *eventauth.Reduced) int32 {
 	if e.Kind == eventauth.KindMember {
 		return g.userSlot(e.StateKey)
 	}
-	k := eventauth.TypeKey{Type: e.Type, StateKey: e.StateKey}
+	return g.slotAt(eventauth.TypeKey{Type: e.Type, StateKey: e.StateKey})
+}
+
+// slotAt is the slot of an entry that is no membership.
+func (g *Graph) slotAt(k eventauth.TypeKey) int32 {
 	s, ok := g.others[k]
 	if !ok {
 		s = g.newSlot()

@@ -145,6 +145,7 @@ func benchmarkResolve(b *testing.B, v roomver.Version, apart bool, build func(w 
 	}
 	b.ReportAllocs()
 	for b.Loop() {
+		g.trail = nil // to find it all anew
 		if apart {
 			g.base = base{}
 		}
@@ -208,6 +209,28 @@ func BenchmarkResolve(b *testing.B) {
 		b.Run(fmt.Sprintf("v%s/50000-5000-bans", v), func(b *testing.B) {
 			benchmarkResolve(b, v, false, func(w *world) []State { return withBans(w, 50_000, 5000) })
 		})
+	}
+}
+
+// A fork that stays open: one side says something, again and again.
+func BenchmarkFollow(b *testing.B) {
+	for _, v := range []roomver.Version{roomver.V11, roomver.V12} {
+		for _, n := range []int{10_000, 50_000} {
+			b.Run(fmt.Sprintf("v%s/%d", v, n), func(b *testing.B) {
+				w := newWorld(b, v)
+				w.chains = true
+				f := twoForks(w, n)
+				turns := [2]State{w.topic(f[0], "@alice:a"), w.topic(f[0], "@bob:a")}
+				g := w.graph()
+				i := 0
+				for b.Loop() {
+					if _, err := g.Resolve(w, []State{turns[i%2], f[1]}); err != nil {
+						b.Fatal(err)
+					}
+					i++
+				}
+			})
+		}
 	}
 }
 

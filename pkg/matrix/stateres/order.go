@@ -107,6 +107,7 @@ func (r *run) orderByMainline(list []int32) {
 			position[i] = position[g.nodes[p].power]
 		}
 	}
+	r.position = position
 	type item struct {
 		time     int64
 		position int32

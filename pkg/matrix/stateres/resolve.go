@@ -18,7 +18,12 @@ type Result struct {
 // Resolve resolves states of the graph's room by the algorithm of its version. The result shares structure with the largest
 // of the states. An error means that events could not be read; nothing has changed then, but that the graph may know more.
 func (g *Graph) Resolve(src Source, states []State) (Result, error) {
-	states, diffs := compare(states)
+	given := distinctStates(states)
+	if res, ok, err := g.follow(src, given); ok || err != nil {
+		return res, err
+	}
+	g.trail = nil
+	states, diffs := compare(given)
 	if len(states) == 0 {
 		return Result{}, nil
 	}
@@ -42,10 +47,25 @@ func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	r := newRun(g, states, diffs)
 	if g.rules.StateRes == roomver.StateResV1 {
 		r.resolveV1()
-	} else {
-		r.resolveV2()
+		return r.result(), nil
 	}
-	return r.result(), nil
+	r.resolveV2()
+	res := r.result()
+	if len(given) <= maxTrailed {
+		g.trail = &trail{g: g, states: given, run: r, result: res, nodes: len(g.nodes)}
+	}
+	return res, nil
+}
+
+// distinctStates leaves out states that are others by construction.
+func distinctStates(states []State) []State {
+	out := make([]State, 0, len(states))
+	for _, s := range states {
+		if !slices.ContainsFunc(out, s.Same) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // diff says that a state has another event than the first state at a key; nid 0 is none.
@@ -106,6 +126,13 @@ type run struct {
 	fallback bool    // what is missing in the state is taken from the event's own auth events
 	verify   func(*eventauth.Reduced, *eventauth.ThirdPartyInvite) bool
 	res      Result
+
+	// What a trail is made of.
+	full, power []bool
+	afterPower  []int32 // slots, after the events that are ordered by power
+	rest        []int32 // the other events, in their order
+	position    []int32 // of power levels events in the mainline
+	passed      []bool  // node → it was allowed, of the others
 }
 
 func newRun(g *Graph, states []State, diffs []diff) *run {
@@ -274,6 +301,9 @@ func (r *run) apply(list []int32) {
 			s := r.g.nodes[n].slot
 			r.slots[s] = n
 			r.touched = append(r.touched, s)
+			if r.passed != nil {
+				r.passed[n] = true
+			}
 		}
 	}
 }
@@ -294,6 +324,7 @@ func (r *run) resolveV2() {
 		r.slots = slices.Clone(r.common)
 	}
 	r.apply(r.orderByPower(power))
+	r.full, r.power, r.afterPower, r.passed = full, power, slices.Clone(r.slots), make([]bool, len(full))
 
 	rest := make([]int32, 0, r.res.Full-r.res.Power)
 	for i := range full {
@@ -302,6 +333,7 @@ func (r *run) resolveV2() {
 		}
 	}
 	r.orderByMainline(rest)
+	r.rest = rest
 	r.apply(rest)
 }
 

@@ -1,0 +1,642 @@
+package stateres
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/heddle-im/heddle/pkg/matrix/eventauth"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+)
+
+// A room that stays forked is resolved again and again, each time with one state that differs a little from what it was. What a resolution found
+// is kept as a trail, and a change is followed through it instead: through the auth chains by counting who cites what, and through the
+// events that are checked one after the other by what each of them reads. Which events are ordered by power, and what they come to, has to stay as
+// it is, or the change is not followed: then everything is found anew. So it is in version 1, and with states that hold events at other
+// events' keys.
+
+const (
+	// maxTrailed is of how many states a trail is kept.
+	maxTrailed = 8
+	// maxChanges is by how many entries one of them may differ to be followed.
+	maxChanges = 16
+)
+
+// trail is the last resolution. It is worked out when the first change is to be followed.
+type trail struct {
+	g      *Graph
+	states []State
+	run    *run
+	result Result
+	nodes  int  // how many it knows of
+	known  bool // all below is set
+
+	chains     []chain // of each state, and then, for v2.1, of all conflicted events
+	in         []uint8 // node → how many states' auth chains it is in
+	conflicted []bool  // node
+	rests      []bool  // node → it rests on a conflicted event, directly or not; v2.1
+	cited      []bool  // node → another cites it
+	full       []bool  // node → it is in the full conflicted set
+	power      []bool  // node → it is ordered by power
+	underPower []bool  // node → one that is ordered by power cites it
+	first      []bool  // slot → one that is ordered by power reads or sets it
+	slots      []int32 // slot → node in the state after those that are ordered by power
+	common     []int32 // slot → node, the unconflicted state map
+	allowed    []bool  // node → of the others: it was allowed
+
+	setters map[int32][]int32 // slot → those of the others that would set it, in their order
+	readers map[int32][]int32 // slot → those that read it, in their order
+
+	changed  []int32        // nodes whose part in the full conflicted set may have changed
+	queue    []int32        // nodes that have to be checked again, in order
+	queued   []bool         // node
+	settled  map[int32]bool // slots whose outcome may have changed
+	hopeless bool           // the change cannot be followed
+
+	stack, reads []int32 // scratch
+}
+
+// chain is a set of events with their auth chains.
+type chain struct {
+	holds  func(node int32) bool
+	in     []bool  // node → it is in the set, or in an auth chain
+	citers []int32 // node → how many of those cite it
+}
+
+// match finds which state is another one than before; ok says that all others are the same. -1 is none.
+func (t *trail) match(states []State) (at int, now State, ok bool) {
+	if t == nil || len(states) != len(t.states) {
+		return 0, State{}, false
+	}
+	at = -1
+	var taken [maxTrailed]bool
+	others := 0
+	for _, s := range states {
+		i := 0
+		for i < len(t.states) && (taken[i] || !t.states[i].Same(s)) {
+			i++
+		}
+		if i < len(t.states) {
+			taken[i] = true
+			continue
+		}
+		now = s
+		others++
+	}
+	if others > 1 {
+		return 0, State{}, false
+	}
+	if others == 1 {
+		at = slices.Index(taken[:], false)
+	}
+	return at, now, true
+}
+
+// follow resolves states of which one differs little from before. If it says false, that is not so.
+func (g *Graph) follow(src Source, states []State) (Result, bool, error) {
+	t := g.trail
+	at, now, ok := t.match(states)
+	if !ok {
+		return Result{}, false, nil
+	}
+	var changes []diff
+	var wanted []int64
+	if at >= 0 {
+		Diff(t.states[at], now, func(k Key, was, is int64) {
+			changes = append(changes, diff{key: k, firstNID: was, nid: is})
+			if _, known := g.index.get(is); !known && is != 0 {
+				wanted = append(wanted, is)
+			}
+		})
+	}
+	if len(changes) > maxChanges {
+		return Result{}, false, nil
+	}
+	if err := g.ensure(src, wanted); err != nil {
+		return Result{}, false, err
+	}
+	for i := range changes {
+		c := &changes[i]
+		c.first, c.node = g.node(c.firstNID), g.node(c.nid)
+		for _, n := range [2]int32{c.first, c.node} {
+			if n != none && (!g.stands(n, c.key) || g.nodes[n].flags&nodePower != 0) {
+				return Result{}, false, nil
+			}
+		}
+	}
+	t.run.res.Steps = 0
+	if len(changes) > 0 && !t.apply(at, now, changes) {
+		return Result{}, false, nil
+	}
+	if at >= 0 {
+		t.states[at] = now
+	}
+	t.result.Steps = t.run.res.Steps
+	return t.result, true, nil
+}
+
+// node gives an event's node, or none.
+func (g *Graph) node(nid int64) int32 {
+	if n, ok := g.index.get(nid); ok {
+		return n
+	}
+	return none
+}
+
+// learn works out what following a change takes.
+func (t *trail) learn() {
+	g, r := t.g, t.run
+	t.known, t.hopeless = true, len(g.base.odd) > 0
+	t.full, t.power, t.allowed, t.slots, t.common = r.full, r.power, r.passed, r.afterPower, r.common
+	t.setters, t.readers, t.settled = map[int32][]int32{}, map[int32][]int32{}, map[int32]bool{}
+	for i := range t.states {
+		t.chains = append(t.chains, chain{holds: func(n int32) bool { return t.holds(i, n) }})
+	}
+	if t.subgraph() {
+		t.chains = append(t.chains, chain{holds: func(n int32) bool { return t.conflicted[n] }})
+	}
+	t.grow()
+	r.conflicts(func(ds []diff) {
+		for i := range ds {
+			for _, n := range [2]int32{ds[i].first, ds[i].node} {
+				if n != none {
+					t.conflicted[n] = true
+					t.hopeless = t.hopeless || !g.stands(n, ds[i].key)
+				}
+			}
+		}
+	})
+	t.count()
+	t.rest(0, t.nodes)
+	for i := range int32(t.nodes) {
+		if !t.power[i] {
+			continue
+		}
+		for _, a := range g.auth(i) {
+			t.underPower[a] = true
+		}
+		for _, s := range t.readBy(i) {
+			t.first[s] = true
+		}
+		if s := g.nodes[i].slot; s != none {
+			t.first[s] = true
+		}
+	}
+	for _, s := range [...]int32{slotCreate, slotPower, slotJoinRules} {
+		t.first[s] = true
+	}
+	for _, n := range r.rest { // in order
+		if t.counts(n) {
+			t.setters[g.nodes[n].slot] = append(t.setters[g.nodes[n].slot], n)
+			for _, s := range t.readBy(n) {
+				t.readers[s] = append(t.readers[s], n)
+			}
+		}
+	}
+	r.diffs, r.states, r.rest, r.slots, r.touched = nil, nil, nil, t.slots, nil
+	r.fallback = true
+}
+
+func (t *trail) subgraph() bool { return t.g.rules.StateRes == roomver.StateResV2_1 }
+
+// count follows all citations once.
+func (t *trail) count() {
+	g := t.g
+	for i := range t.chains {
+		c := &t.chains[i]
+		if i < len(t.states) {
+			for k, nid := range t.states[i].All() {
+				if n := g.node(nid); n != none && g.stands(n, k) {
+					c.in[n] = true
+				}
+			}
+		} else {
+			copy(c.in, t.conflicted)
+		}
+		for n := t.nodes - 1; n >= 0; n-- {
+			c.in[n] = c.in[n] || c.citers[n] > 0
+			if !c.in[n] {
+				continue
+			}
+			for _, a := range g.auth(int32(n)) {
+				c.citers[a]++
+				if c.citers[a] == 1 && i < len(t.states) {
+					t.in[a]++
+				}
+			}
+		}
+		t.run.res.Steps += t.nodes + len(g.edges)
+	}
+}
+
+// rest finds which of some nodes rest on conflicted ones, and notes what they cite.
+func (t *trail) rest(from, to int) {
+	for n := from; n < to; n++ {
+		for _, a := range t.g.auth(int32(n)) {
+			t.rests[n] = t.rests[n] || t.conflicted[a] || t.rests[a]
+			t.cited[a] = true
+		}
+	}
+}
+
+// holds says whether a state holds an event.
+func (t *trail) holds(state int, n int32) bool {
+	nd := &t.g.nodes[n]
+	if nd.slot == none {
+		return false
+	}
+	nid, _ := t.states[state].Get(t.g.slotKeys[nd.slot])
+	return nid == nd.nid
+}
+
+// grow makes room for the graph's nodes and slots.
+func (t *trail) grow() {
+	nodes, slots := len(t.g.nodes), len(t.g.slotKeys)
+	for _, b := range []*[]bool{&t.conflicted, &t.rests, &t.cited, &t.full, &t.power, &t.underPower, &t.allowed, &t.queued} {
+		*b = padded(*b, nodes, false)
+	}
+	t.in = padded(t.in, nodes, 0)
+	for i := range t.chains {
+		t.chains[i].in = padded(t.chains[i].in, nodes, false)
+		t.chains[i].citers = padded(t.chains[i].citers, nodes, 0)
+	}
+	t.first = padded(t.first, slots, false)
+	t.common, t.slots = padded(t.common, slots, none), padded(t.slots, slots, none)
+	t.run.slots = t.slots
+}
+
+func padded[T any](s []T, n int, with T) []T {
+	for len(s) < n {
+		s = append(s, with)
+	}
+	return s
+}
+
+// apply follows changes of one state. If it says false, the trail is of no use any more.
+func (t *trail) apply(state int, now State, changes []diff) bool {
+	if !t.known {
+		t.learn()
+	}
+	if t.hopeless {
+		return false
+	}
+	t.grow()
+	t.states[state] = now
+	for i := range changes {
+		if n := changes[i].node; n != none {
+			t.add(state, n)
+		}
+	}
+	for i := range changes {
+		if n := changes[i].first; n != none {
+			t.drop(state, n)
+		}
+		t.conflict(state, &changes[i])
+	}
+	t.rest(t.nodes, len(t.g.nodes))
+	t.nodes = len(t.g.nodes)
+	for _, n := range t.changed {
+		t.place(n)
+	}
+	t.changed = t.changed[:0]
+	if t.hopeless {
+		return false
+	}
+	t.check()
+	t.settle()
+	return true
+}
+
+// add has a node be in a chain, with all that it cites.
+func (t *trail) add(chain int, n int32) {
+	c := &t.chains[chain]
+	stack := append(t.stack[:0], n)
+	for len(stack) > 0 {
+		n, stack = stack[len(stack)-1], stack[:len(stack)-1]
+		if c.in[n] {
+			continue
+		}
+		c.in[n] = true
+		for _, a := range t.g.auth(n) {
+			t.run.res.Steps++
+			if c.citers[a]++; c.citers[a] == 1 {
+				t.reached(chain, a, 1)
+				stack = append(stack, a)
+			}
+		}
+	}
+	t.stack = stack
+}
+
+// drop has a node be in a chain no more, unless it is for another reason, and likewise what it cites.
+func (t *trail) drop(chain int, n int32) {
+	c := &t.chains[chain]
+	stack := append(t.stack[:0], n)
+	for len(stack) > 0 {
+		n, stack = stack[len(stack)-1], stack[:len(stack)-1]
+		if !c.in[n] || c.citers[n] > 0 || c.holds(n) {
+			continue
+		}
+		c.in[n] = false
+		for _, a := range t.g.auth(n) {
+			t.run.res.Steps++
+			if c.citers[a]--; c.citers[a] == 0 {
+				t.reached(chain, a, -1)
+				stack = append(stack, a)
+			}
+		}
+	}
+	t.stack = stack
+}
+
+// reached notes that a node came into the auth chain of some events, or went.
+func (t *trail) reached(chain int, n int32, by int) {
+	if chain < len(t.states) {
+		t.in[n] = uint8(int(t.in[n]) + by)
+	}
+	t.changed = append(t.changed, n)
+}
+
+// conflict follows what a change at a key does to the conflicts.
+func (t *trail) conflict(state int, c *diff) {
+	g := t.g
+	var values [maxTrailed]int64
+	was, is := false, false
+	for i, s := range t.states {
+		values[i], _ = s.Get(c.key)
+		is = is || values[i] != values[0]
+	}
+	for i := range t.states {
+		was = was || i != state && values[i] != c.firstNID
+	}
+	mark := func(n int32, conflicted bool) {
+		if t.conflicted[n] == conflicted {
+			return
+		}
+		if t.subgraph() && t.cited[n] && !t.rests[n] { // what cites it may come to rest on a conflicted event, or cease to
+			t.hopeless = true
+			return
+		}
+		t.conflicted[n] = conflicted
+		t.changed = append(t.changed, n)
+		switch {
+		case !t.subgraph():
+		case conflicted:
+			t.add(len(t.states), n)
+		default:
+			t.drop(len(t.states), n)
+		}
+	}
+	slot, gone := none, c.first
+	for i := range t.states {
+		n := g.node(values[i])
+		if n == none {
+			continue
+		}
+		slot = g.nodes[n].slot
+		mark(n, is)
+		if n == gone {
+			gone = none
+		}
+	}
+	if gone != none {
+		slot = g.nodes[gone].slot
+		mark(gone, false)
+	}
+	switch {
+	case is && !was:
+		t.result.Conflicted++
+	case was && !is:
+		t.result.Conflicted--
+	}
+	common := none
+	if !is {
+		common = g.node(values[0])
+	}
+	t.settled[slot] = true
+	if t.common[slot] == common {
+		return
+	}
+	t.common[slot] = common
+	if t.subgraph() { // which begins from nothing
+		return
+	}
+	t.hopeless = t.hopeless || t.first[slot]
+	t.slots[slot] = common
+	t.spread(slot, t.readers[slot])
+}
+
+// place follows whether a node is in the full conflicted set.
+func (t *trail) place(n int32) {
+	now := t.conflicted[n] || t.in[n] > 0 && int(t.in[n]) < len(t.states)
+	if !now && t.subgraph() {
+		now = t.chains[len(t.states)].citers[n] > 0 && t.rests[n]
+	}
+	if now == t.full[n] {
+		return
+	}
+	t.full[n] = now
+	if now && (t.g.nodes[n].flags&nodePower != 0 || t.underPower[n]) || t.power[n] {
+		t.hopeless = true
+		return
+	}
+	slot := t.g.nodes[n].slot
+	if now {
+		t.result.Full++
+		if t.counts(n) {
+			t.setters[slot] = t.inserted(t.setters[slot], n)
+			for _, s := range t.readBy(n) {
+				t.readers[s] = t.inserted(t.readers[s], n)
+			}
+			t.spread(slot, []int32{n})
+		}
+		return
+	}
+	t.result.Full--
+	if !t.counts(n) {
+		return
+	}
+	for _, s := range t.readBy(n) {
+		t.readers[s] = t.removed(t.readers[s], n)
+	}
+	if t.allowed[n] {
+		t.allowed[n] = false
+		t.flipped(n)
+	}
+	t.setters[slot] = t.removed(t.setters[slot], n)
+}
+
+// counts says whether a node that is not ordered by power can be applied at all.
+func (t *trail) counts(n int32) bool {
+	nd := &t.g.nodes[n]
+	if nd.slot == none || nd.flags&nodeUnusable != 0 {
+		return false
+	}
+	if nd.slot < numFixedSlots || nd.parent != none && int(t.g.nodes[nd.parent].power) >= len(t.run.position) {
+		t.hopeless = true
+		return false
+	}
+	return true
+}
+
+// readBy gives the slots whose events decide whether a node is allowed, but those that only events that are ordered by power set. They are good until
+// the next call.
+func (t *trail) readBy(n int32) []int32 {
+	g := t.g
+	nd := &g.nodes[n]
+	list := append(t.reads[:0], nd.sender)
+	add := func(s int32) {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	if nd.event.Kind == eventauth.KindMember {
+		if nd.slot != none {
+			add(nd.slot)
+		}
+		if nd.event.ReadsMore() {
+			needs := nd.event.Needs()
+			if needs.HasToken {
+				add(g.slotAt(eventauth.TypeKey{Type: "m.room.third_party_invite", StateKey: needs.Token}))
+			}
+			if needs.Authoriser != "" {
+				add(g.userSlot(string(needs.Authoriser)))
+			}
+		}
+	}
+	t.grow() // slots that nobody had named
+	t.reads = list
+	return list
+}
+
+// where is a node's place in the mainline.
+func (t *trail) where(n int32) int32 {
+	if p := t.g.nodes[n].parent; p != none {
+		return t.run.position[t.g.nodes[p].power]
+	}
+	return math.MaxInt32
+}
+
+// order is that by the mainline.
+func (t *trail) order(a, b int32) int {
+	t.run.res.Steps++
+	x, y := &t.g.nodes[a], &t.g.nodes[b]
+	if c := cmp.Compare(t.where(b), t.where(a)); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(x.time, y.time); c != 0 {
+		return c
+	}
+	return cmp.Compare(x.event.ID, y.event.ID)
+}
+
+func (t *trail) inserted(list []int32, n int32) []int32 {
+	i, _ := slices.BinarySearchFunc(list, n, t.order)
+	return slices.Insert(list, i, n)
+}
+
+func (t *trail) removed(list []int32, n int32) []int32 {
+	i, found := slices.BinarySearchFunc(list, n, t.order)
+	if !found {
+		return list
+	}
+	return slices.Delete(list, i, i+1)
+}
+
+// after gives those of a list that come after a node.
+func (t *trail) after(list []int32, n int32) []int32 {
+	i, found := slices.BinarySearchFunc(list, n, t.order)
+	if found {
+		i++
+	}
+	return list[i:]
+}
+
+// spread has those be checked again that read a slot, up to the first that sets it anew.
+func (t *trail) spread(slot int32, readers []int32) {
+	for _, n := range readers {
+		if !t.queued[n] {
+			t.queued[n] = true
+			i, _ := slices.BinarySearchFunc(t.queue, n, t.order)
+			t.queue = slices.Insert(t.queue, i, n)
+		}
+		if t.allowed[n] && t.g.nodes[n].slot == slot {
+			return
+		}
+	}
+}
+
+// flipped follows that a node is allowed now, or is not any more.
+func (t *trail) flipped(n int32) {
+	slot := t.g.nodes[n].slot
+	t.settled[slot] = true
+	t.spread(slot, t.after(t.readers[slot], n))
+}
+
+// check checks again what may have changed, in order.
+func (t *trail) check() {
+	for len(t.queue) > 0 {
+		n := t.queue[0]
+		t.queue = t.queue[1:]
+		t.queued[n] = false
+		if !t.full[n] {
+			continue
+		}
+		if now := t.judge(n); now != t.allowed[n] {
+			t.allowed[n] = now
+			t.flipped(n)
+		}
+	}
+	t.queue = nil
+}
+
+// judge decides about a node in the state that those before it come to.
+func (t *trail) judge(n int32) bool {
+	slots := t.slots
+	reads := t.readBy(n)
+	kept := make([]int32, len(reads))
+	for i, s := range reads {
+		kept[i] = slots[s]
+		list := t.setters[s]
+		at, _ := slices.BinarySearchFunc(list, n, t.order)
+		if last := t.lastOf(list[:at]); last != none {
+			slots[s] = last
+		}
+	}
+	ok := t.run.allowed(n)
+	for i, s := range reads {
+		slots[s] = kept[i]
+	}
+	return ok
+}
+
+// lastOf gives the last that is allowed.
+func (t *trail) lastOf(list []int32) int32 {
+	for i := len(list) - 1; i >= 0; i-- {
+		t.run.res.Steps++
+		if t.allowed[list[i]] {
+			return list[i]
+		}
+	}
+	return none
+}
+
+// settle brings the result up to date.
+func (t *trail) settle() {
+	for slot := range t.settled {
+		n := t.common[slot]
+		if n == none {
+			if n = t.lastOf(t.setters[slot]); n == none {
+				n = t.slots[slot]
+			}
+		}
+		switch k := t.g.slotKeys[slot]; {
+		case k == Key{}:
+		case n == none:
+			t.result.State = t.result.State.Delete(k)
+		default:
+			t.result.State = t.result.State.Set(k, t.g.nodes[n].nid)
+		}
+	}
+	clear(t.settled)
+}

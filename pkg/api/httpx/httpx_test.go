@@ -294,7 +294,7 @@ func TestRequestsAreTurnedAwayWhileMemoryIsShort(t *testing.T) {
 	wg.Go(func() { p.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	require.Eventually(t, func() bool { return p.Admit() != nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Enter() != nil }, 10*time.Second, time.Millisecond)
 	rt := newRouter(t, Options{Pressure: p, Handlers: Handlers{
 		"sync": func(http.ResponseWriter, *http.Request) error { t.Error("called"); return nil },
 	}})
@@ -306,6 +306,7 @@ func TestRequestsAreTurnedAwayWhileMemoryIsShort(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, seconds >= 2 && seconds <= 10, seconds)
 		require.Contains(t, w.Body.String(), "retry_after_ms")
+		require.Equal(t, "close", w.Header().Get("Connection"))
 		after[w.Header().Get("Retry-After")] = true
 	}
 	require.Greater(t, len(after), 2)

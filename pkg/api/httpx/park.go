@@ -156,8 +156,11 @@ func (p *Parking) Waiting() int {
 // Later answers with the JSON that f gives, and lets the connection be parked while f waits for it. f's context ends when the client
 // leaves. The handler must return what Later returns, and do nothing after it.
 func Later(w http.ResponseWriter, r *http.Request, f func(ctx context.Context) ([]byte, error)) error {
-	if rw, ok := w.(*response); ok && rw.park(r, f) {
-		return nil
+	if rw, ok := w.(*response); ok {
+		rw.leave()
+		if rw.park(r, f) {
+			return nil
+		}
 	}
 	b, err := f(r.Context())
 	if err == nil {

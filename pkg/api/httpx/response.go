@@ -38,6 +38,14 @@ type response struct {
 	parking *Parking // nil: nothing is parked
 	later   *later
 	parked  bool // it is answered elsewhere, when there is something to say
+
+	pressure *cache.Pressure // that let the request in, and has not been told that it is done; may be nil
+}
+
+// leave says that what the request takes is there by now: it is answered, or only waits.
+func (w *response) leave() {
+	w.pressure.Leave()
+	w.pressure = nil
 }
 
 func (w *response) WriteHeader(status int) {

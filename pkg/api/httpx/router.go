@@ -294,10 +294,12 @@ func (rt *Router) endpoint(row *route.Row, h Handler, forwarded bool) http.Handl
 			return
 		}
 		if !forwarded { // its worker decides
-			if err := rt.opts.Pressure.Admit(); err != nil {
+			if err := rt.opts.Pressure.Enter(); err != nil {
 				rt.fail(w, r, row.Name, err)
 				return
 			}
+			w.pressure = rt.opts.Pressure
+			defer w.leave()
 		}
 		err := h(w, r)
 		if err != nil && !forwarded && w.status == 0 && rt.opts.Elsewhere != nil {
@@ -342,9 +344,7 @@ func (rt *Router) answeredLater(row *route.Row, meter *series, start time.Time) 
 	return &later{
 		fail: func(ctx context.Context, w http.ResponseWriter, err error) {
 			e := classify(err)
-			if e.HTTPStatus >= 500 {
-				rt.opts.Log.ErrorContext(ctx, "request failed", "route", row.Name, "status", e.HTTPStatus, "error", err)
-			}
+			rt.logFailure(ctx, row.Name, e, err)
 			WriteError(w, e)
 		},
 		done: func(ctx context.Context, status int, written int64) {
@@ -395,11 +395,19 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 		w.status = statusClientGone // nobody is there to read an answer
 		return
 	}
-	e := classify(err)
-	if e.HTTPStatus >= 500 {
-		rt.opts.Log.ErrorContext(r.Context(), "request failed", "route", name, "status", e.HTTPStatus, "error", err)
+	if errors.Is(err, cache.ErrBusy) {
+		w.Header().Set("Connection", "close") // else it keeps more memory than a sync that waits
 	}
+	e := classify(err)
+	rt.logFailure(r.Context(), name, e, err)
 	WriteError(w, e)
+}
+
+// logFailure logs what is our failure. Who is turned away is counted: a worker that has too much to do does not write a line for each.
+func (rt *Router) logFailure(ctx context.Context, name string, e *mxerr.Error, err error) {
+	if e.HTTPStatus >= 500 && !errors.Is(err, cache.ErrBusy) {
+		rt.opts.Log.ErrorContext(ctx, "request failed", "route", name, "status", e.HTTPStatus, "error", err)
+	}
 }
 
 // statusClientGone is for the metrics only.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,22 +33,10 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 	spec := one()
 	spec.Env = []string{fmt.Sprintf("HEDDLE_MEMORY_BUDGET=%d", budget)}
 	f := fleettest.Start(t, binaries(t), nats, spec)
-	// What is mapped from the program's file is the system's to take back, and no part of the budget.
-	most := map[string]*atomic.Int64{}
-	watching, stop := context.WithCancel(t.Context())
-	var watchers sync.WaitGroup
+	most := map[string]func() int64{}
 	for _, w := range f.Workers() {
-		top := new(atomic.Int64)
-		most[w.Name] = top
-		watchers.Go(func() {
-			for watching.Err() == nil {
-				top.Store(max(top.Load(), memory(t, w, "RssAnon:")))
-				time.Sleep(20 * time.Millisecond) //nolint:forbidigo // between two looks
-			}
-		})
+		most[w.Name] = watchMemory(t, w)
 	}
-	defer watchers.Wait()
-	defer stop()
 
 	users := crowd(t, f, members)
 	rooms := gather(t, f, users, ofRoom)
@@ -95,14 +82,105 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 		return nil
 	})
 	t.Logf("%d answers, %d times asked to wait", asked.Load(), deferred.Load())
-	stop()
-	watchers.Wait()
 	for _, w := range f.Workers() {
-		top := most[w.Name].Load()
+		top := most[w.Name]()
 		t.Logf("%s: at most %d MiB of %d MiB", w.Name, top>>20, budget>>20)
 		require.False(t, w.Ended())
 		require.Less(t, top, int64(budget), w.Name)
 	}
+}
+
+// More syncs wait at a synchrotron with little memory than fit: it turns new requests away, telling them for how long, before the system would
+// end it; keeps those who wait, who are answered when there is something to tell them; stays within what the system would grant it; and
+// serves again when they have left.
+func TestWaitingSyncsAreShed(t *testing.T) {
+	const budget, most, ofRoom = 64 << 20, 4_000, 10
+	spec := one()
+	spec.Env = []string{fmt.Sprintf("HEDDLE_MEMORY_BUDGET=%d", budget)}
+	f := fleettest.Start(t, binaries(t), nats, spec)
+	users := crowd(t, f, most)
+	room := gather(t, f, users[:ofRoom], ofRoom)[0]
+	p := f.Process("synchrotron-1")
+	stop := watchMemory(t, p)
+	first, err := (&fleettest.Client{URL: "http://" + p.Addr, Token: users[0].token}).Sync(t.Context(), "", 0)
+	require.NoError(t, err)
+
+	// ask is a request that waits for nothing; it tells whether it was turned away.
+	ask := func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.Addr+"/_matrix/client/v3/account/whoami", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+users[0].token)
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return false
+		}
+		require.Contains(t, []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}, resp.StatusCode)
+		require.NotEmpty(t, resp.Header.Get("Retry-After"))
+		return true
+	}
+	waiting := func() float64 { return gauge(t, p, `heddle_http_requests_in_flight{route="sync"}`) }
+	refused := func() float64 { return gauge(t, p, "heddle_memory_pressure_refused") }
+	var polls []*poll
+	var kept float64
+	for short := false; !short; short = ask() {
+		begun := make([]*poll, 250)
+		require.LessOrEqual(t, len(polls)+len(begun), most, "%d wait in %d MiB", len(polls), memory(t, p, "RssAnon:")>>20)
+		together(t, 16, len(begun), func(i int) (err error) {
+			begun[i], err = newPoll(p.Addr, users[len(polls)+i].token, first.Next)
+			return err
+		})
+		polls = append(polls, begun...)
+		require.Eventually(t, func() bool {
+			before := kept
+			kept = waiting()
+			return kept == before && kept+refused() >= float64(len(polls))
+		}, patience, 50*time.Millisecond)
+	}
+	t.Logf("%.0f wait, %.0f were turned away", kept, refused())
+
+	say(t, f, users[0], room, "hear me")
+	for _, q := range polls[:ofRoom] {
+		require.Contains(t, q.answer(t), "hear me", "they wait on, and are served")
+	}
+	require.InDelta(t, kept-ofRoom, waiting(), 0, "nobody else is sent away")
+	require.False(t, p.Ended())
+
+	for _, q := range polls {
+		_ = q.conn.Close()
+	}
+	require.Eventually(t, func() bool { return !ask() }, patience, 100*time.Millisecond, "they have left, and it does not serve again")
+	again, err := newPoll(p.Addr, users[1].token, first.Next)
+	require.NoError(t, err)
+	require.Contains(t, again.answer(t), "hear me")
+	_ = again.conn.Close()
+	top := stop()
+	t.Logf("at most %d MiB of %d MiB", top>>20, budget>>20)
+	require.Less(t, top, int64(budget)*10/9, "a budget is nine tenths of what the system grants")
+	require.False(t, p.Ended())
+}
+
+// watchMemory notes the most memory of a worker's own that it has until the end; what is mapped from the program's file is the system's to
+// take back, and no part of the budget.
+func watchMemory(t testing.TB, w *fleettest.Process) (stop func() int64) {
+	var top int64
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			top = max(top, memory(t, w, "RssAnon:"))
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // between two looks
+		}
+	}()
+	stop = func() int64 {
+		cancel()
+		<-done
+		return top
+	}
+	t.Cleanup(func() { stop() })
+	return stop
 }
 
 const patience = 2 * time.Minute

@@ -244,7 +244,7 @@ func newPoll(addr, token, since string) (*poll, error) {
 }
 
 // answer waits for what the sync is answered with.
-func (p *poll) answer(b *testing.B) string {
+func (p *poll) answer(b testing.TB) string {
 	b.Helper()
 	require.NoError(b, p.conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 	resp, err := http.ReadResponse(bufio.NewReader(p.conn), nil)

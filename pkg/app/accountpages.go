@@ -71,7 +71,7 @@ func accountHandlersOf(s *shared, front *account.Front, desk *contact.Desk) (*wr
 		maps.Copy(pages, outside.Handlers())
 	}
 	if o.Delegated == nil {
-		maps.Copy(pages, web.NewStages(s.base.server, front, outside).Handlers())
+		maps.Copy(pages, web.NewStages(s.base.server, front, outside, office).Handlers())
 		maps.Copy(pages, web.NewLoginPage(s.base.server, front, back).Handlers())
 	}
 	users := write.NewAccounts(o)

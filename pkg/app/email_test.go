@@ -203,6 +203,64 @@ func TestRegisterWithEmailAndTerms(t *testing.T) {
 	require.Equal(t, wrong, nobody, "nothing tells whether somebody has an address")
 }
 
+// An app that does not know the stage of an address has it passed on a page, and goes on with the session alone: for an account, and for a forgotten
+// password. What was proven for one is no proof for the other.
+func TestAddressOnAPage(t *testing.T) {
+	m := newMailing(t, func(c *config.Config) { c.Registration.RequireEmail = true })
+	const page = "/_matrix/client/v3/auth/m.login.email.identity/fallback/web"
+	shown := regexp.MustCompile(`name="letter" value="([^"]+)"`)
+	press := func(want int, session, email, letter string) string {
+		t.Helper()
+		status, text, _ := m.visit(page, url.Values{"session": {session}, "email": {email}, "letter": {letter}})
+		require.Equal(t, want, status, text)
+		return text
+	}
+	send := func(session, email string) string {
+		t.Helper()
+		status, text, _ := m.visit(page+"?session="+url.QueryEscape(session), nil)
+		require.Equal(t, http.StatusOK, status, text)
+		require.Contains(t, text, `name="email"`)
+		text = press(http.StatusOK, session, email, "")
+		require.Contains(t, text, "on its way to "+email)
+		require.NotContains(t, text, "onAuthDone")
+		return html.UnescapeString(shown.FindStringSubmatch(text)[1])
+	}
+	begin := func(path, body string) string {
+		t.Helper()
+		status, out := m.do("POST", path, "", body)
+		require.Equal(t, http.StatusUnauthorized, status, out)
+		return out["session"].(string)
+	}
+	pass := func(session, email string) (letter string) {
+		t.Helper()
+		letter = send(session, email)
+		require.Contains(t, press(http.StatusBadRequest, session, email, letter), "has not been confirmed")
+		m.confirm(email)
+		require.Contains(t, press(http.StatusOK, session, email, letter), "onAuthDone")
+		return letter
+	}
+	const alice = `"username":"alice","password":"secret-1"`
+	session := begin("/register", `{`+alice+`}`)
+	press(http.StatusBadRequest, session, "no address", "")
+	press(http.StatusBadRequest, session, "alice@example.org", "made.up")
+	_, out := m.do("POST", "/register", "", `{`+alice+`,"auth":{"session":"`+session+`"}}`)
+	require.Empty(t, out["completed"])
+	registered := pass(session, "alice@example.org")
+	token := m.ok("POST", "/register", "", `{`+alice+`,"auth":{"session":"`+session+`"}}`)["access_token"].(string)
+	list := m.ok("GET", "/account/3pid", token, "")["threepids"].([]any)
+	require.Len(t, list, 1)
+	require.Equal(t, "alice@example.org", list[0].(map[string]any)["address"])
+
+	session = begin("/account/password", `{"new_password":"secret-2"}`)
+	press(http.StatusBadRequest, session, "alice@example.org", registered)
+	pass(session, "alice@example.org")
+	other := begin("/register", `{"username":"bob","password":"secret-1"}`)
+	_, out = m.do("POST", "/register", "", `{"username":"bob","password":"secret-1","auth":{"session":"`+other+`"}}`)
+	require.Empty(t, out["completed"], "another session")
+	m.ok("POST", "/account/password", "", `{"new_password":"secret-2","auth":{"session":"`+session+`"}}`)
+	m.ok("POST", "/login", "", `{"type":"m.login.password","identifier":{"type":"m.id.user","user":"alice"},"password":"secret-2"}`)
+}
+
 func TestForgottenPassword(t *testing.T) {
 	m := newMailing(t, nil)
 	session := func(out map[string]any) string { return out["session"].(string) }

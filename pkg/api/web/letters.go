@@ -1,10 +1,13 @@
 package web
 
 import (
+	"crypto/rand"
 	"net/http"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/account/letter"
 )
 
@@ -21,6 +24,22 @@ func NewLetters(server id.ServerName, office *letter.Office) *Letters {
 
 // Handlers gives the handlers by the names of their rows.
 func (l *Letters) Handlers() httpx.Handlers { return httpx.Handlers{"emailConfirm": l.confirm} }
+
+// ask has a letter sent to whoever looks at a page, and gives what the page shows when the letter's link was opened.
+func ask(r *http.Request, office *letter.Office, p account.Purpose, email string) (string, error) {
+	secret := rand.Text()
+	session, err := office.Begin(r.Context(), p, letter.Request{ClientSecret: secret, Email: email, Attempt: 1, Client: "a:" + seen(r).IP})
+	if err != nil {
+		return "", err
+	}
+	return session + "." + secret, nil
+}
+
+// answered reads what ask gave.
+func answered(shown string) *account.Credentials {
+	session, secret, _ := strings.Cut(shown, ".")
+	return &account.Credentials{Session: session, Secret: secret}
+}
 
 // confirm is where the link of a letter leads. The link alone shows a button and does nothing, for programs that look through people's mail open
 // what is in it; the button takes the link back.

@@ -1,16 +1,13 @@
 package web
 
 import (
-	"crypto/rand"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/heddle-im/heddle/pkg/api/httpx"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
-	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/oauth"
 )
 
@@ -158,8 +155,7 @@ func (h *Handlers) create(r *http.Request, v url.Values) (id.UserID, error) {
 		return "", mxerr.New(mxerr.TermsNotSigned, "An account is for those who agree to the terms")
 	}
 	if cfg.RequireEmail {
-		session, secret, _ := strings.Cut(v.Get("letter"), ".")
-		n.Address = &account.Credentials{Session: session, Secret: secret}
+		n.Address = answered(v.Get("letter"))
 	}
 	in, err := h.o.Front.Register(r.Context(), n)
 	return id.UserID(in.UserID), err
@@ -171,14 +167,7 @@ func (h *Handlers) letter(r *http.Request, email string) (string, error) {
 	if !cfg.Enabled || h.o.Letters == nil {
 		return "", mxerr.New(mxerr.Forbidden, "Registration has been disabled")
 	}
-	secret := rand.Text()
-	session, err := h.o.Letters.Begin(r.Context(), account.PurposeRegister, letter.Request{
-		ClientSecret: secret, Email: email, Attempt: 1, Client: "a:" + seen(r).IP,
-	})
-	if err != nil {
-		return "", err
-	}
-	return session + "." + secret, nil
+	return ask(r, h.o.Letters, account.PurposeRegister, email)
 }
 
 // documents are what somebody agrees to who makes an account.

@@ -73,10 +73,7 @@ func loginPage(p *page) g.Node {
 		h.Form(
 			h.Method("post"), h.Action(p.Path),
 			hidden("request", p.Request),
-			g.If(p.Letter != "", g.Group{
-				hidden("letter", p.Letter), hidden("email", p.Email),
-				h.P(h.Class("said"), g.Text("A mail is on its way to "+p.Email+". Open the link in it, and then go on here.")),
-			}),
+			g.If(p.Letter != "", sent(p)),
 			credentials(p),
 			g.If(p.Creating && p.NeedsToken, h.Label(g.Text("Registration token"),
 				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
@@ -96,13 +93,25 @@ func emailPage(p *page) g.Node {
 		h.Form(
 			h.Method("post"), h.Action(p.Path),
 			hidden("request", p.Request),
-			h.Label(g.Text("E-mail address"), h.Input(h.Name("email"), h.Type("email"), h.Value(p.Email), h.AutoComplete("email"), h.MaxLength("254"),
-				h.Required(), h.AutoFocus())),
+			emailInput(p),
 			button("", doLetter, "Send a mail"),
 			button("second", doDeny, "Refuse", h.FormNoValidate()),
 			button("link", doHave, "I have an account", h.FormNoValidate()),
 		),
 	)
+}
+
+func emailInput(p *page) g.Node {
+	return h.Label(g.Text("E-mail address"), h.Input(h.Name("email"), h.Type("email"), h.Value(p.Email), h.AutoComplete("email"), h.MaxLength("254"),
+		h.Required(), h.AutoFocus()))
+}
+
+// sent says that a letter was sent, and keeps what shows that its link was opened.
+func sent(p *page) g.Node {
+	return g.Group{
+		hidden("letter", p.Letter), hidden("email", p.Email),
+		h.P(h.Class("said"), g.Text("A mail is on its way to "+p.Email+". Open the link in it, and then go on here.")),
+	}
 }
 
 // letterPage is where the link of a letter leads.

@@ -11,19 +11,21 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/account/letter"
 	"github.com/heddle-im/heddle/pkg/service/account/sso"
 )
 
 // Stages are the pages on which people pass stages of an authentication that their app does not know (spec: "Fallback").
 type Stages struct {
 	*shower
-	front *account.Front
-	sso   *SSO // nil: there are no providers
+	front   *account.Front
+	sso     *SSO           // nil: there are no providers
+	letters *letter.Office // nil: there is no e-mail
 }
 
-// NewStages makes the handlers. s may be nil.
-func NewStages(server id.ServerName, front *account.Front, s *SSO) *Stages {
-	return &Stages{newShower(server), front, s}
+// NewStages makes the handlers. s and letters may be nil.
+func NewStages(server id.ServerName, front *account.Front, s *SSO, letters *letter.Office) *Stages {
+	return &Stages{newShower(server), front, s, letters}
 }
 
 // Handlers gives the handlers by the names of their rows.
@@ -34,7 +36,11 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 	if stage == sso.Stage && s.sso != nil {
 		return s.sso.fallback(w, r)
 	}
-	if !slices.Contains([]string{account.StageDummy, account.StagePassword, account.StageToken, account.StageTerms}, stage) {
+	here := []string{account.StageDummy, account.StagePassword, account.StageToken, account.StageTerms}
+	if s.letters != nil {
+		here = append(here, account.StageEmail)
+	}
+	if !slices.Contains(here, stage) {
 		return s.failed(w, r, mxerr.New(mxerr.NotFound, "There is no page for this"))
 	}
 	if r.Method == http.MethodGet {
@@ -49,7 +55,7 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return s.failed(w, r, err)
 		}
-		return s.ask(w, r, http.StatusOK, stage, session, "")
+		return s.ask(w, http.StatusOK, &page{Path: r.URL.Path, Session: session, Action: stage})
 	}
 	v, err := form(r)
 	if err != nil {
@@ -61,6 +67,7 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 		return s.failed(w, r, err)
 	}
 	passed := account.Passed{Stage: stage}
+	p := page{Path: r.URL.Path, Session: session, Action: stage, Email: v.Get("email"), Letter: v.Get("letter")}
 	switch stage {
 	case account.StagePassword:
 		passed.User, err = s.front.Authenticate(r.Context(), v.Get("username"), v.Get("password"))
@@ -74,13 +81,22 @@ func (s *Stages) fallback(w http.ResponseWriter, r *http.Request) error {
 			err = mxerr.New(mxerr.Forbidden, "This token lets nobody register")
 		}
 		passed.Note = v.Get("token")
+	case account.StageEmail:
+		if p.Letter == "" {
+			if p.Letter, err = ask(r, s.letters, u.Purpose(), p.Email); err == nil {
+				return s.ask(w, http.StatusOK, &p)
+			}
+			break
+		}
+		passed.Address = answered(p.Letter)
+		_, err = s.front.Proven(r.Context(), *passed.Address, u.Purpose())
 	}
 	if err != nil {
-		status, why := reason(err)
-		if status >= http.StatusInternalServerError || !wantsPage(r) {
+		var status int
+		if status, p.Problem = reason(err); status >= http.StatusInternalServerError || !wantsPage(r) {
 			return s.refused(w, err)
 		}
-		return s.ask(w, r, status, stage, session, why)
+		return s.ask(w, status, &p)
 	}
 	if err := s.front.PassStage(r.Context(), u, passed); err != nil {
 		return s.failed(w, r, err)
@@ -96,13 +112,13 @@ func (s *Stages) look(session string) (*account.UIASession, error) {
 	return u, nil
 }
 
-func (s *Stages) ask(w http.ResponseWriter, r *http.Request, status int, stage, session, problem string) error {
-	p := page{Title: "Confirm", Path: r.URL.Path, Session: session, Problem: problem, Action: stage}
-	if stage == account.StageTerms {
+func (s *Stages) ask(w http.ResponseWriter, status int, p *page) error {
+	p.Title = "Confirm"
+	if p.Action == account.StageTerms {
 		cfg := s.front.Config()
 		p.Terms = documents(&cfg)
 	}
-	return s.show(w, status, passPage, p)
+	return s.show(w, status, passPage, *p)
 }
 
 // passPage asks for what a stage wants.
@@ -116,6 +132,8 @@ func passPage(p *page) g.Node {
 			g.If(p.Action == account.StageToken, h.Label(g.Text("Registration token"),
 				h.Input(h.Name("token"), h.AutoComplete("off"), h.MaxLength("64"), h.Required()))),
 			terms(p.Terms),
+			g.If(p.Action == account.StageEmail && p.Letter == "", emailInput(p)),
+			g.If(p.Letter != "", sent(p)),
 			h.Button(g.Text("Go on")),
 		),
 	)

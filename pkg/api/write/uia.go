@@ -17,7 +17,6 @@ import (
 
 // The stages of user-interactive authentication that are offered beside those of package account.
 const (
-	stageEmail = "m.login.email.identity"
 	stageOAuth = "m.oauth"
 
 	unstableStageOAuth = "org.matrix.cross_signing_reset"
@@ -117,8 +116,11 @@ func (a *Accounts) run(ctx context.Context, w http.ResponseWriter, d *authDict, 
 // passed completes the stage that was passed on a page, if one was, by whose session it is: nobody's, where an account is made.
 func (a *Accounts) passed(ctx context.Context, s *account.UIASession, u *interactive) error {
 	p, err := a.front.PassedStage(ctx, s)
-	if err != nil || p.Stage == "" || p.User != u.user {
+	if err != nil || p.Stage == "" || p.User != u.user || (p.Stage == account.StageEmail) != (p.Address != nil) {
 		return err
+	}
+	if p.Address != nil {
+		s.Address = p.Address
 	}
 	s.Complete(p.Stage)
 	if p.Note != "" {
@@ -242,7 +244,7 @@ func (a *Accounts) register(w http.ResponseWriter, r *http.Request) error {
 		bind: account.UIABind("register", digestOf(q.GuestToken)), name: q.Username,
 		pass: func(d *authDict, s *account.UIASession) error {
 			switch d.Type {
-			case stageEmail:
+			case account.StageEmail:
 				return a.proven(r.Context(), d, account.PurposeRegister, s)
 			case account.StageToken:
 				ok, err := a.front.TokenValid(r.Context(), d.Token)
@@ -292,7 +294,7 @@ func registrationFlows(cfg *account.Config) (flows [][]string, params map[string
 		params[account.StageTerms] = map[string]any{"policies": policies}
 	}
 	if cfg.RequireEmail {
-		return [][]string{append(base, stageEmail)}, params
+		return [][]string{append(base, account.StageEmail)}, params
 	}
 	without := slices.Clone(base)
 	if len(without) == 0 {
@@ -300,7 +302,7 @@ func registrationFlows(cfg *account.Config) (flows [][]string, params map[string
 	}
 	flows = [][]string{without}
 	if cfg.Email {
-		flows = append(flows, append(base, stageEmail))
+		flows = append(flows, append(base, account.StageEmail))
 	}
 	return flows, params
 }
@@ -378,8 +380,8 @@ func (a *Accounts) resetPassword(w http.ResponseWriter, r *http.Request, d *auth
 		return mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
 	s, err := a.run(r.Context(), w, d, interactive{
-		flows: [][]string{{stageEmail}},
-		bind:  account.UIABind("resetPassword"),
+		flows: [][]string{{account.StageEmail}},
+		bind:  account.UIABind(account.UIAResetPassword),
 		pass: func(d *authDict, s *account.UIASession) error {
 			return a.proven(r.Context(), d, account.PurposeReset, s)
 		},

@@ -76,14 +76,18 @@ type PassStage struct {
 	Stage   string `json:"stage"`
 	UserID  string `json:"user_id,omitempty"`
 	Note    string `json:"note,omitempty"`
-	Expires int64  `json:"expires"` // ms
+	// Address is how an address was proven.
+	Address *Credentials `json:"address,omitempty"`
+	Expires int64        `json:"expires"` // ms
 }
 
-// Passed is a stage that was passed on a page: by whom, if that was asked, and with which registration token, if that was.
+// Passed is a stage that was passed on a page: by whom, if that was asked, with which registration token, if that was, and by which proof of an
+// address.
 type Passed struct {
-	Stage string
-	User  id.UserID
-	Note  string
+	Stage   string
+	User    id.UserID
+	Note    string
+	Address *Credentials
 }
 
 func (c *BeginValidation) shardKey() (string, bool)   { return c.Session, false }
@@ -131,9 +135,10 @@ type claimBody struct {
 }
 
 type stageBody struct {
-	Stage string `json:"s"`
-	User  string `json:"u,omitempty"`
-	Note  string `json:"n,omitempty"`
+	Stage   string       `json:"s"`
+	User    string       `json:"u,omitempty"`
+	Note    string       `json:"n,omitempty"`
+	Address *Credentials `json:"a,omitempty"`
 }
 
 // proofHash is what is stored of what a proof is known by. Sessions hold 256 bits that nobody can guess.
@@ -232,7 +237,7 @@ func (h *Host) claim(ctx context.Context, s shard.ID, c *Claim) (change, error) 
 }
 
 func (h *Host) passStage(p *PassStage) (change, error) {
-	return h.putProof(accountdb.ProofStage, p.Session, &stageBody{p.Stage, p.UserID, p.Note}, p.Expires)
+	return h.putProof(accountdb.ProofStage, p.Session, &stageBody{p.Stage, p.UserID, p.Note, p.Address}, p.Expires)
 }
 
 // Proven is an address of which somebody has proven that letters to it are read.
@@ -296,11 +301,13 @@ func (f *Front) PassedStage(ctx context.Context, s *UIASession) (Passed, error) 
 	if err != nil || !ok {
 		return Passed{}, err
 	}
-	return Passed{Stage: b.Stage, User: id.UserID(b.User), Note: b.Note}, nil
+	return Passed{Stage: b.Stage, User: id.UserID(b.User), Note: b.Note, Address: b.Address}, nil
 }
 
 // PassStage notes that a stage of an authentication session was passed on a page.
 func (f *Front) PassStage(ctx context.Context, s *UIASession, p Passed) error {
-	_, err := f.do.Do(ctx, newKey(), &PassStage{Session: s.key(), Stage: p.Stage, UserID: string(p.User), Note: p.Note, Expires: s.Expires})
+	_, err := f.do.Do(ctx, newKey(), &PassStage{
+		Session: s.key(), Stage: p.Stage, UserID: string(p.User), Note: p.Note, Address: p.Address, Expires: s.Expires,
+	})
 	return err
 }

@@ -24,7 +24,11 @@ const (
 	StagePassword = "m.login.password"
 	StageToken    = "m.login.registration_token"
 	StageTerms    = "m.login.terms"
+	StageEmail    = "m.login.email.identity"
 )
+
+// UIAResetPassword is what a session is bound to in which somebody who has forgotten the password sets another.
+const UIAResetPassword = "resetPassword"
 
 // UIA keeps user-interactive authentication sessions (spec: client-server API, "User-Interactive Authentication API"). A
 // session is not stored: its id carries what it is for and which stages it has passed, signed with the cluster's secret, so
@@ -69,6 +73,14 @@ func UIABind(parts ...string) []byte {
 		_, _ = h.Write([]byte{0})
 	}
 	return h.Sum(nil)
+}
+
+// Purpose is what an address is proven for in the session.
+func (s *UIASession) Purpose() Purpose {
+	if hmac.Equal(s.Bind, UIABind(UIAResetPassword)) {
+		return PurposeReset
+	}
+	return PurposeRegister
 }
 
 // Begin gives a new session for what bind stands for.

@@ -21,6 +21,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/e2ee"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/store/schema"
@@ -56,6 +57,8 @@ type Options struct {
 	Reads int32
 	// Hears, if set, is called with what the worker hears of the log, before the worker goes by it. For tests of one that is slow to hear.
 	Hears func(b follow.Batch)
+	// Passwords is the cost of a password's hash; none: what the release has. For tests of much that takes a password.
+	Passwords account.Argon2Params
 	// Counter counts the statements of the pools. For tests.
 	Counter *pg.QueryCounter
 }

@@ -16,12 +16,15 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/route"
+	"github.com/heddle-im/heddle/pkg/service/account"
 )
 
 // TestBadInput walks over every endpoint that the route table has and that is served, with all that a client can get wrong: an error
@@ -32,10 +35,11 @@ func TestBadInput(t *testing.T) {
 	f.cfg.RateLimits.Enabled = false
 	f.cfg.PublicBaseurl, f.cfg.OAuth.Provide = "https://matrix.example.org", true
 	f.cfg.Log.Level = "error"
+	f.passwords = account.Argon2Params{MemoryKiB: 64, Time: 1, Threads: 1}
 	f.cfg.Appservices = []string{bridge(t, "walk", "null", "")}
 	w := &badInput{fleet: f, worker: f.start(t, AllInOne, "one"), fields: fieldNames(t)}
 	f.owns(t, "one")
-	w.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
+	w.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: abreast}}
 	t.Cleanup(w.client.CloseIdleConnections)
 	require.Greater(t, len(w.fields), 40)
 	w.t = t
@@ -63,7 +67,7 @@ func TestBadInput(t *testing.T) {
 	for _, must := range []string{"sync", "sendMessage", "createRoom", "login", "register", "setAccountData", "getRoomEvents"} {
 		require.Contains(t, served, must)
 	}
-	t.Logf("%d endpoints, %d requests", len(served), w.requests)
+	t.Logf("%d endpoints, %d requests", len(served), w.requests.Load())
 }
 
 // badInput is the walk. Who asks, and the room and event that are asked about, are real.
@@ -73,10 +77,11 @@ type badInput struct {
 	t        *testing.T
 	client   *http.Client
 	fields   []string
-	requests int
+	requests atomic.Int64
+	mu       sync.Mutex // guards failures
 	failures []string
 
-	users                     int
+	users, accepted, txns     int
 	user, token, device       string
 	room, event, filter, sync string
 }
@@ -88,9 +93,15 @@ type badAnswer struct {
 	body    []byte
 }
 
+// abreast is how many requests are under way at a time, and together how many may be made before it is asked whether anything was stored.
+const abreast, together = 4, 50
+
+// full is how much may have been stored on a scene: what a user has grown to is no mistake of a client's, and makes all that reads it slow.
+const full = 100
+
 // cast sets the scene, anew if the walk so far has made it useless.
 func (w *badInput) cast() {
-	if w.token != "" {
+	if w.token != "" && w.accepted < full {
 		who := w.do(http.MethodGet, "/_matrix/client/v3/account/whoami", w.token, nil)
 		in := w.do(http.MethodGet, "/_matrix/client/v3/rooms/"+url.PathEscape(w.room)+"/state/m.room.create", w.token, nil)
 		if who.status == http.StatusOK && in.status == http.StatusOK {
@@ -98,6 +109,7 @@ func (w *badInput) cast() {
 		}
 	}
 	w.users++
+	w.accepted = 0
 	var made struct {
 		UserID, DeviceID, AccessToken string
 		Room                          string `json:"room_id"`
@@ -134,9 +146,10 @@ func (w *badInput) cast() {
 
 // good gives a value that fits a path's variable.
 func (w *badInput) good(name string) string {
+	w.txns++
 	v, ok := map[string]string{
 		"roomId": w.room, "roomIdOrAlias": w.room, "userId": w.user, "eventId": w.event, "threadRootId": w.event,
-		"roomAlias": "#walk:example.org", "eventType": "m.room.topic", "stateKey": "", "txnId": fmt.Sprint(w.requests), "deviceId": w.device,
+		"roomAlias": "#walk:example.org", "eventType": "m.room.topic", "stateKey": "", "txnId": fmt.Sprint(w.txns), "deviceId": w.device,
 		"type": "org.example.walk", "tag": "u.walk", "filterId": w.filter, "keyName": "displayname", "kind": "override",
 		"ruleId": ".m.rule.master", "action": "restart", "receiptType": "m.read", "relType": "m.annotation", "version": "1", "serverName": "example.org",
 	}[name]
@@ -162,7 +175,7 @@ func bearer(token string) string {
 // send makes one request and checks what is true of every answer.
 func (w *badInput) send(method, path, authorization string, body []byte, length int64) badAnswer {
 	w.t.Helper()
-	w.requests++
+	w.requests.Add(1)
 	ctx, cancel := context.WithTimeout(w.t.Context(), patient)
 	defer cancel()
 	var in io.Reader
@@ -170,7 +183,10 @@ func (w *badInput) send(method, path, authorization string, body []byte, length 
 		in = io.MultiReader(bytes.NewReader(body)) // of a length that only length tells
 	}
 	req, err := http.NewRequestWithContext(ctx, method, w.URL()+path, in)
-	require.NoError(w.t, err)
+	if err != nil {
+		w.fail(method, path, authorization, body, "%v", err)
+		return badAnswer{}
+	}
 	req.ContentLength = length
 	// What a client says of itself is as bad as the rest, always.
 	req.Header["User-Agent"] = []string{"\xff\xfe walker"}
@@ -182,10 +198,16 @@ func (w *badInput) send(method, path, authorization string, body []byte, length 
 		req.Header["Authorization"] = []string{authorization}
 	}
 	res, err := w.client.Do(req)
-	require.NoError(w.t, err, "%s %s", method, path)
+	if err != nil {
+		w.fail(method, path, authorization, body, "%v", err)
+		return badAnswer{}
+	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	require.NoError(w.t, err)
+	if err != nil {
+		w.fail(method, path, authorization, body, "%v", err)
+		return badAnswer{}
+	}
 	a := badAnswer{status: res.StatusCode, body: b}
 	if res.StatusCode < 400 {
 		return a
@@ -217,7 +239,9 @@ func cut[T ~string | ~[]byte](b T) string {
 func (w *badInput) fail(method, path, authorization string, body []byte, format string, args ...any) {
 	w.t.Helper()
 	text := fmt.Sprintf("%s %s\n%s\n%s\n", method, cut(path), cut(authorization), cut(body)) + fmt.Sprintf(format, args...)
+	w.mu.Lock()
 	w.failures = append(w.failures, text)
+	w.mu.Unlock()
 	w.t.Error(text)
 }
 
@@ -267,52 +291,89 @@ func (w *badInput) settle() {
 	}
 }
 
-// refusing demands of everything that f asks that it is refused as f says, and that nothing is stored.
-func (w *badInput) refusing(f func()) {
+// demand is what is asked, and the error that has to come back.
+type demand struct {
+	method, path, authorization string
+	body                        []byte
+	length                      int64
+	status                      int
+	codes                       []string
+}
+
+// refused demands of everything that is asked that it is refused as is said, and that nothing is stored.
+func (w *badInput) refused(demands []demand) {
 	w.t.Helper()
 	w.settle()
-	f()
-	if w.changes() == "" {
-		return
-	}
-	w.settle()
-	f()
-	if stored := w.changes(); stored != "" { // it was not what still went on behind an earlier answer
+	if stored := w.stores(func() { w.each(len(demands), func(i int) { w.want(&demands[i]) }) }); stored != "" {
 		w.fail("", "", "", nil, "something was stored although everything was refused: %s", stored)
 	}
 }
 
-// want demands an error of a kind.
-func (w *badInput) want(method, path, authorization string, body []byte, length int64, status int, codes ...string) {
+// stores tells what is stored whenever something is done, empty if it is nothing: what is stored once may be what still went on behind an earlier
+// answer.
+func (w *badInput) stores(do func()) (stored string) {
 	w.t.Helper()
-	a := w.send(method, path, authorization, body, length)
-	if a.status < 500 && (a.status != status || !slices.Contains(codes, a.errcode)) {
-		w.fail(method, path, authorization, body, "%d %s, want %d %v", a.status, cut(a.body), status, codes)
+	for range 4 {
+		do()
+		if stored = w.changes(); stored == "" {
+			break
+		}
+		w.settle()
+	}
+	return stored
+}
+
+func (w *badInput) want(d *demand) {
+	w.t.Helper()
+	a := w.send(d.method, d.path, d.authorization, d.body, d.length)
+	if a.status < 500 && (a.status != d.status || !slices.Contains(d.codes, a.errcode)) {
+		w.fail(d.method, d.path, d.authorization, d.body, "%d %s, want %d %v", a.status, cut(a.body), d.status, d.codes)
 	}
 }
 
+// each does n things, some at a time.
+func (w *badInput) each(n int, do func(int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, abreast) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func (w *badInput) endpoint(row *route.Row, method string) {
-	w.refusing(func() { w.tokens(row, method) })
+	w.refused(w.tokens(row, method))
 	if row.Auth == route.AuthAppservice {
 		user := w.token
 		w.token = "as-walk"
 		defer func() { w.token = user }()
 	}
-	w.refusing(func() { w.sizes(row, method) })
+	w.refused(w.sizes(row, method))
+	scene := w.cast
 	switch row.Auth {
 	case route.AuthFederation:
 		return // nobody here can sign
 	case route.AuthAdmin:
+		scene = func() {}
 		w.promote(true)
 		defer w.promote(false)
+	case route.AuthAppservice:
+		scene = func() {}
 	}
 	if takesJSON(row, method) {
-		w.refusing(func() { w.syntax(row, method) })
+		w.refused(w.syntax(row, method))
 	}
 	w.paths(row, method)
+	scene()
 	w.queries(row, method)
 	if takesJSON(row, method) {
+		scene()
 		w.bodies(row, method)
+		scene()
 		w.spoilt(row, method)
 	}
 }
@@ -338,9 +399,12 @@ func takesJSON(row *route.Row, method string) bool {
 	return !no && (method == http.MethodPost || method == http.MethodPut) && row.MaxBody > route.BodyNone
 }
 
-// tokens asks with credentials that are none.
-func (w *badInput) tokens(row *route.Row, method string) {
+// tokens are credentials that are none.
+func (w *badInput) tokens(row *route.Row, method string) (out []demand) {
 	path := w.path(row)
+	add := func(path, authorization string, status int, codes ...string) {
+		out = append(out, demand{method, path, authorization, []byte("{}"), 2, status, codes})
+	}
 	if row.Auth == route.AuthFederation {
 		for _, h := range []string{
 			"", "X-Matrix", "X-Matrix ", "X-Matrix origin", "X-Matrix origin=", `X-Matrix origin="`, `X-Matrix origin="a",key="b"`,
@@ -351,14 +415,14 @@ func (w *badInput) tokens(row *route.Row, method string) {
 			if strings.ContainsAny(h, "\x00") {
 				continue // net/http refuses it on both sides
 			}
-			w.want(method, path, h, []byte("{}"), 2, http.StatusUnauthorized, "M_UNAUTHORIZED", "M_FORBIDDEN", "M_MISSING_TOKEN")
+			add(path, h, http.StatusUnauthorized, "M_UNAUTHORIZED", "M_FORBIDDEN", "M_MISSING_TOKEN")
 		}
-		return
+		return out
 	}
 	if row.Auth == route.AuthNone || row.Auth == route.AuthOptional {
-		return
+		return nil
 	}
-	w.want(method, path, "", []byte("{}"), 2, http.StatusUnauthorized, "M_MISSING_TOKEN")
+	add(path, "", http.StatusUnauthorized, "M_MISSING_TOKEN")
 	last := w.token[len(w.token)-1]
 	other := byte('a')
 	if last == other {
@@ -368,72 +432,113 @@ func (w *badInput) tokens(row *route.Row, method string) {
 		"Bearer x", "Bearer " + w.token + "x", "Bearer " + w.token[:len(w.token)-1] + string(other), "Bearer " + strings.ToUpper(w.token),
 		"Bearer " + strings.Repeat("x", 30000), "Bearer \xff\xfe", "Bearer hed_", "Bearer hed__", "Bearer hed_%00_x_y", "Bearer ' OR 1=1 --", "bearer " + w.user,
 	} {
-		w.want(method, path, h, []byte("{}"), 2, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+		add(path, h, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 	}
 	for _, h := range []string{"Bearer", "Bearer ", "Basic eDp4", w.token, "Token " + w.token} {
-		w.want(method, path, h, []byte("{}"), 2, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN")
+		add(path, h, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN")
 	}
-	w.want(method, path+"?access_token=%00%ff", "", []byte("{}"), 2, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+	add(path+"?access_token=%00%ff", "", http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 	if row.Auth == route.AuthAdmin || row.Auth == route.AuthAppservice {
-		w.want(method, path, bearer(w.token), []byte("{}"), 2, http.StatusForbidden, "M_FORBIDDEN")
+		add(path, bearer(w.token), http.StatusForbidden, "M_FORBIDDEN")
 	}
+	return out
 }
 
-// sizes asks with more than the endpoint takes, once with a length before and once without.
-func (w *badInput) sizes(row *route.Row, method string) {
+// sizes are more than the endpoint takes, once with a length before and once without.
+func (w *badInput) sizes(row *route.Row, method string) (out []demand) {
+	add := func(body []byte, length int64) {
+		out = append(out, demand{method, w.path(row), bearer(w.token), body, length, http.StatusRequestEntityTooLarge, []string{"M_TOO_LARGE"}})
+	}
 	limit := row.MaxBody
 	if limit == route.BodyUpload || limit > 1<<20 {
 		limit = 1 << 20 // not sent: its length alone
 	}
 	big := []byte(`{"a":"` + strings.Repeat("a", int(limit)) + `"}`)
 	if row.MaxBody == limit {
-		w.want(method, w.path(row), bearer(w.token), big, int64(len(big)), http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
+		add(big, int64(len(big)))
 		if takesJSON(row, method) && row.Auth != route.AuthFederation && row.Auth != route.AuthAdmin {
-			w.want(method, w.path(row), bearer(w.token), big, -1, http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
+			add(big, -1)
 		}
 	}
+	return out
 }
 
-// syntax asks with bodies that are not a JSON object.
-func (w *badInput) syntax(row *route.Row, method string) {
+// syntax are bodies that are not a JSON object.
+func (w *badInput) syntax(row *route.Row, method string) (out []demand) {
+	add := func(body string, codes ...string) {
+		out = append(out, demand{method, w.path(row), bearer(w.token), []byte(body), int64(len(body)), http.StatusBadRequest, codes})
+	}
 	for _, body := range []string{
 		`{`, `}`, `{"a":}`, `{"a"}`, `{a:1}`, `{'a':1}`, `{"a":1,}`, `{} {}`, `{} x`, `nul`, `tru`, `{"a":01}`, `{"a":+1}`, `{"a":.5}`, `{"a":NaN}`,
 		`{"a":Infinity}`, "{\"a\":\"\xff\"}", "{\"\xc3\x28\":1}", "\xef\xbb\xbf{}", "{\"a\":\"\x01\"}", "{\"a\":\"\\x\"}", `{"a":"\u12"}`,
 		"\x00", "<xml/>", "a=b&c=d", `{"a":"`, "{\"a\":1}\x00",
 	} {
-		w.want(method, w.path(row), bearer(w.token), []byte(body), int64(len(body)), http.StatusBadRequest, "M_NOT_JSON")
+		add(body, "M_NOT_JSON")
 	}
 	for _, body := range []string{
 		`[]`, `[{}]`, `"x"`, `1`, `true`, `null`, `{"a":1,"a":2}`, `{"a":"\ud800"}`,
 		`{"a":` + strings.Repeat(`[`, 2000) + strings.Repeat(`]`, 2000) + `}`,
 		strings.Repeat(`{"a":`, 10_000) + `1` + strings.Repeat(`}`, 10_000),
 	} {
-		w.want(method, w.path(row), bearer(w.token), []byte(body), int64(len(body)), http.StatusBadRequest, "M_BAD_JSON", "M_NOT_JSON")
+		add(body, "M_BAD_JSON", "M_NOT_JSON")
+	}
+	return out
+}
+
+// attempt is what may be refused or not. errcode is demanded, if it is not empty.
+type attempt struct {
+	path    string
+	body    []byte
+	errcode string
+}
+
+// tries makes many attempts, some at a time: what was stored meanwhile may have been stored by one that was done, so that those that were refused
+// are then made one by one.
+func (w *badInput) tries(method string, attempts []attempt) {
+	w.t.Helper()
+	for some := range slices.Chunk(attempts, together) {
+		answers := make([]badAnswer, len(some))
+		w.each(len(some), func(i int) {
+			answers[i] = w.send(method, some[i].path, bearer(w.token), some[i].body, int64(len(some[i].body)))
+		})
+		for i, a := range answers {
+			if a.status < 400 && method != http.MethodGet {
+				w.accepted++
+			}
+			if e := some[i].errcode; e != "" && a.status < 500 && a.errcode != e {
+				w.fail(method, some[i].path, "", some[i].body, "%d %s, want %s", a.status, cut(a.body), e)
+			}
+		}
+		if method == http.MethodGet || w.changes() == "" {
+			continue
+		}
+		for i, a := range answers {
+			if a.status >= 400 {
+				w.try(method, some[i].path, some[i].body)
+			}
+		}
 	}
 }
 
 // try asks with what may be refused or not, and demands of what is refused that it has stored nothing.
-func (w *badInput) try(method, path string, body []byte) badAnswer {
+func (w *badInput) try(method, path string, body []byte) {
 	w.t.Helper()
-	a := w.send(method, path, bearer(w.token), body, int64(len(body)))
-	if method == http.MethodGet || a.status >= 500 {
-		return a
-	}
-	if w.changes() == "" || a.status < 400 {
-		return a
-	}
-	w.settle()
-	a = w.send(method, path, bearer(w.token), body, int64(len(body)))
-	if stored := w.changes(); stored != "" && a.status >= 400 { // it was not what still went on behind an earlier answer
+	var a badAnswer
+	stored := w.stores(func() {
+		if a.status == 0 || a.status >= 400 {
+			a = w.send(method, path, bearer(w.token), body, int64(len(body)))
+		}
+	})
+	if stored != "" && a.status >= 400 {
 		w.fail(method, path, "", body, "%d %s\nrefused, and yet something was stored: %s", a.status, cut(a.body), stored)
 	}
-	return a
 }
 
 // paths asks with bad values for each variable of the path, the others being right.
 func (w *badInput) paths(row *route.Row, method string) {
 	segs, err := route.ParsePattern(row.Paths[0])
 	require.NoError(w.t, err)
+	var all []attempt
 	for _, s := range segs {
 		if s.Type == route.Literal {
 			continue
@@ -449,12 +554,14 @@ func (w *badInput) paths(row *route.Row, method string) {
 				}
 				return w.good(name)
 			})
-			a := w.try(method, path+quick(row), []byte("{}"))
-			if slices.Contains([]string{"%FF", "%C3%28", "%ED%A0%80"}, bad) && a.status < 500 && a.errcode != "M_INVALID_PARAM" {
-				w.fail(method, path, "", nil, "%d %s, want M_INVALID_PARAM", a.status, cut(a.body))
+			a := attempt{path: path + quick(row), body: []byte("{}")}
+			if slices.Contains([]string{"%FF", "%C3%28", "%ED%A0%80"}, bad) {
+				a.errcode = "M_INVALID_PARAM"
 			}
+			all = append(all, a)
 		}
 	}
+	w.tries(method, all)
 }
 
 // quick keeps a long poll from waiting.
@@ -483,21 +590,23 @@ func (w *badInput) queries(row *route.Row, method string) {
 			"since", "from", "to", "at", "dir", "set_presence", "full_state", "membership", "not_membership", "format", "ts", "username",
 			"device_id", "order_by", "recurse", "only", "room_id", "use_state_after", "kind", "token", "version")
 	}
+	var all []attempt
 	for _, p := range names {
 		for _, v := range values {
 			sep := "?"
 			if q := quick(row); q != "" {
 				sep = q + "&"
 			}
-			w.try(method, w.path(row)+sep+p+"="+v, body)
+			all = append(all, attempt{path: w.path(row) + sep + p + "=" + v, body: body})
 		}
 	}
 	for _, q := range []string{"?%", "?%zz", "?=&=&", "?a;b", "?" + strings.Repeat("a=b&", 5000), "?timeout=x", "?timeout=-1"} {
 		if row.Timeout == route.LongPoll && q[1] != 't' {
 			q += "&timeout=0"
 		}
-		w.try(method, w.path(row)+q, body)
+		all = append(all, attempt{path: w.path(row) + q, body: body})
 	}
+	w.tries(method, all)
 }
 
 // bodies asks with objects whose members are named as the server's are and hold what they please: drawn at random, with a seed.
@@ -518,17 +627,20 @@ func (w *badInput) bodies(row *route.Row, method string) {
 		b.WriteByte('}')
 		return b.Bytes()
 	}
+	var all []attempt
 	for range 40 {
-		w.try(method, w.path(row), draw(0.3))
+		all = append(all, attempt{path: w.path(row), body: draw(0.3)})
 	}
 	for range 60 {
-		w.try(method, w.path(row), draw(0.03))
+		all = append(all, attempt{path: w.path(row), body: draw(0.03)})
 	}
 	for _, name := range w.fields { // each by itself, so that none hides another
 		v := values[rng.IntN(len(values))]
-		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, v))
-		w.try(method, w.path(row), fmt.Appendf(nil, "{%q:%s}", name, "\"a\\u0000b\""))
+		for _, v := range []string{v, `"a\u0000b"`} {
+			all = append(all, attempt{path: w.path(row), body: fmt.Appendf(nil, "{%q:%s}", name, v)})
+		}
 	}
+	w.tries(method, all)
 }
 
 // spoilt asks with what would be right but for one member.
@@ -546,22 +658,21 @@ func (w *badInput) spoilt(row *route.Row, method string) {
 	if !ok {
 		return
 	}
+	var all []attempt
 	for _, name := range w.fields {
-		for i, v := range []string{`"a\u0000b"`, `{"a":["\u0000"]}`, `["\u0000"]`} {
-			if i > 0 && row.Rate == route.RateLogin {
-				break // each of them takes the time of a password
-			}
+		for _, v := range []string{`"a\u0000b"`, `{"a":["\u0000"]}`, `["\u0000"]`} {
 			if !strings.Contains(base, `"`+name+`":`) { // one name twice is another mistake
-				w.try(method, w.path(row), fmt.Appendf(nil, "{%s,%q:%s}", base, name, v))
+				all = append(all, attempt{path: w.path(row), body: fmt.Appendf(nil, "{%s,%q:%s}", base, name, v)})
 			}
 		}
 	}
 	for _, member := range regexp.MustCompile(`"[a-z_]+":("[^"]*"|[a-z0-9]+)`).FindAllString(base, -1) {
 		name, _, _ := strings.Cut(member, ":")
 		for _, v := range w.values() {
-			w.try(method, w.path(row), []byte("{"+strings.Replace(base, member, name+":"+v, 1)+"}"))
+			all = append(all, attempt{path: w.path(row), body: []byte("{" + strings.Replace(base, member, name+":"+v, 1) + "}")})
 		}
 	}
+	w.tries(method, all)
 }
 
 func (w *badInput) values() []string {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/app/buildinfo"
 	"github.com/heddle-im/heddle/pkg/config"
+	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/store/leasedb"
 	"github.com/heddle-im/heddle/pkg/testkit/bustest"
@@ -31,6 +32,8 @@ type fleet struct {
 	db  *pgtest.DB
 	// reads is the feature level that the workers to be started read; 0: this release's.
 	reads int32
+	// passwords is what a password's hash costs the workers to be started; none: what it does elsewhere.
+	passwords account.Argon2Params
 	// hears is called with what the workers to be started hear of the log.
 	hears func(follow.Batch)
 }
@@ -87,7 +90,9 @@ func (f *fleet) start(t *testing.T, kind Kind, name string) *worker {
 	cfg.Listen.HTTP, cfg.Listen.Ops = freePort(t), freePort(t)
 	w := &worker{}
 	var err error
-	w.App, err = New(t.Context(), cfg, Options{Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w, Reads: f.reads, Hears: f.hears})
+	w.App, err = New(t.Context(), cfg, Options{
+		Kind: kind, Build: buildinfo.Info{Version: "v1"}, LogTo: w, Reads: f.reads, Hears: f.hears, Passwords: f.passwords,
+	})
 	require.NoError(t, err)
 	require.NoError(t, w.Start(t.Context()))
 	t.Cleanup(func() { w.stop(t) })

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func buildMaster(s *shared, group *lifecycle.Group) (part, error) {
 	if !s.hasRole(config.RoleClient) {
 		return p, nil
 	}
-	passwords, err := account.NewPasswords(account.DefaultArgon2(), 2)
+	passwords, err := account.NewPasswords(cmp.Or(s.opts.Passwords, account.DefaultArgon2()), 2)
 	if err != nil {
 		return part{}, err
 	}

@@ -84,7 +84,9 @@ func TestDo(t *testing.T) {
 	_, err = host(&epochs{held - 1}).Do(w.Ctx(), r, count)
 	require.ErrorIs(t, err, command.ErrNotOwner, "one that another has taken since")
 
-	reads := func(context.Context) (command.Change[answer], error) { return command.Change[answer]{Answer: answer{7}}, nil }
+	reads := func(context.Context) (command.Change[answer], error) {
+		return command.Change[answer]{Answer: answer{7}}, nil
+	}
 	a, err = host(&epochs{held, held}).Do(w.Ctx(), r, reads)
 	require.NoError(t, err)
 	require.Equal(t, answer{7}, a, "what changes nothing is answered")

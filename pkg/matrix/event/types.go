@@ -25,6 +25,8 @@ const (
 	TypeReaction          = "m.reaction"
 	TypeSpaceChild        = "m.space.child"
 	TypeSpaceParent       = "m.space.parent"
+	// TypeDummy is the type of events by which servers join the branches of a room's history. They say nothing, and no client is shown one.
+	TypeDummy = "org.matrix.dummy_event"
 )
 
 // Memberships.

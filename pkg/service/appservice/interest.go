@@ -206,5 +206,5 @@ func (p *post) concerns(e *entry.At, body *entry.EventBody, s *seen) bool {
 			r.move(c.StateKey, c.Membership == event.Join)
 		}
 	}
-	return yes
+	return yes && body.Type != event.TypeDummy
 }

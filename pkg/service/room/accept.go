@@ -82,7 +82,6 @@ type acceptor struct {
 	*draft
 	given *accepted
 	nodes map[id.EventID]*node
-	byNid map[shard.Nid]*held // what is in memory
 	relay bool
 	// asked says that the policy server has been asked to sign what it had not; device and txn are of the local sender.
 	asked  bool
@@ -104,14 +103,10 @@ func (d *draft) accept(c *Accept, p *plan) error {
 	if d.lacks() {
 		return errLacks
 	}
-	a := &acceptor{draft: d, given: given, nodes: map[id.EventID]*node{}, byNid: map[shard.Nid]*held{}}
-	for _, h := range d.r.cached {
-		if h != nil {
-			a.byNid[h.nid] = h
-		}
-	}
+	a := d.acceptor(given)
 	a.relay, a.asked, a.device, a.txn = c.Relay, c.Asked, c.Device, c.Txn
 	verdicts := make([]Verdict, len(given.events))
+	said := false
 	for i, e := range given.events {
 		if e == nil {
 			verdicts[i] = Verdict{Fate: FateMalformed, Reason: given.errs[i].Error()}
@@ -122,6 +117,12 @@ func (d *draft) accept(c *Accept, p *plan) error {
 			return err
 		}
 		verdicts[i] = v
+		said = said || v.Fate == FateAccepted && e.Type() != event.TypeDummy
+	}
+	if said {
+		if err := d.rejoin(); err != nil {
+			return err
+		}
 	}
 	var done []int64
 	for i := range min(len(verdicts), len(c.Staged)) {

@@ -48,13 +48,17 @@ func (d *draft) count(e *event.Event, body *entry.EventBody) {
 		return
 	}
 	d.moveMembers(a, body)
-	c := d.judge(a, e)
+	says := e.Type() != event.TypeDummy
+	var c pushdb.Counted
+	if says {
+		c = d.judge(a, e)
+	}
 	push := &entry.PushOutcome{Flags: int32(c.Flags)}
 	sender := e.Sender()
 	_, state := e.StateKey()
 	rel, _ := relation.Of(e)
 	_, hears := a.local[sender]
-	push.Sent = hears && !state && (rel.Type == "" || rel.Type == relation.Thread)
+	push.Sent = hears && says && !state && (rel.Type == "" || rel.Type == relation.Thread)
 	if push.Sent {
 		delete(c.Exceptions, string(sender)) // whoever says something has read up to there
 	}

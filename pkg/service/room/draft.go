@@ -31,6 +31,8 @@ type draft struct {
 	unrelated []id.EventID
 	note      *note
 	counts    counts
+	// byNid are the state events that are in memory, by whoever takes events into the draft.
+	byNid map[shard.Nid]*held
 	// room is how many positions are left free before the draft's only entry.
 	room int64
 }

@@ -98,13 +98,15 @@ func (f outliersFact) load(ctx context.Context, r *live) (any, error) {
 }
 
 func (d *draft) acceptor(given *accepted) *acceptor {
-	a := &acceptor{draft: d, given: given, nodes: map[id.EventID]*node{}, byNid: map[shard.Nid]*held{}}
-	for _, h := range d.r.cached {
-		if h != nil {
-			a.byNid[h.nid] = h
+	if d.byNid == nil {
+		d.byNid = map[shard.Nid]*held{}
+		for _, h := range d.r.cached {
+			if h != nil {
+				d.byNid[h.nid] = h
+			}
 		}
 	}
-	return a
+	return &acceptor{draft: d, given: given, nodes: map[id.EventID]*node{}}
 }
 
 // outliers stores events that are known by their auth chains only.

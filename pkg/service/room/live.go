@@ -53,6 +53,8 @@ type live struct {
 	hearing  uint64
 	// graph resolves forks; nil until there was one.
 	graph *stateres.Graph
+	// joinAt is when this server joins the forward extremities, of which there are many, if nobody has done so by then, in ms; 0: it need not.
+	joinAt int64
 	// redacted are events whose redaction may not be committed: what is read of them is not what they are.
 	redacted []shard.Nid
 	size     int64 // about how many bytes it all takes

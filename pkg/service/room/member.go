@@ -256,9 +256,22 @@ func allowedRooms(content []byte) []id.RoomID {
 
 // inviter gives a user of this server who may invite.
 func inviter(v *view) (id.UserID, error) {
+	u := v.memberWho((*eventauth.AuthState).CanInvite)
+	switch {
+	case v.lacks():
+		return "", errLacks
+	case u == "":
+		return "", mxerr.New(mxerr.UnableToGrantJoin, "nobody of this server may let you in")
+	}
+	return u, nil
+}
+
+// memberWho finds somebody of this server in the room whose power suffices for something: one who is named as having power, or else one of a few. "" is
+// nobody, as far as is known.
+func (v *view) memberWho(can func(*eventauth.AuthState, id.UserID) bool) id.UserID {
 	power := v.power()
 	if v.lacks() {
-		return "", errLacks
+		return ""
 	}
 	var candidates []id.UserID
 	if c := power.Create; c != nil {
@@ -270,18 +283,15 @@ func inviter(v *view) (id.UserID, error) {
 		}
 	}
 	may := func(u id.UserID) bool {
-		return v.local(u) && power.CanInvite(u) && v.membership(u) == event.Join
+		return v.local(u) && can(power, u) && v.membership(u) == event.Join
 	}
 	if i := slices.IndexFunc(candidates, may); i >= 0 {
-		return candidates[i], nil
+		return candidates[i]
 	}
 	for _, u := range ask[[]string](v, someMemberFact{}) {
 		if may(id.UserID(u)) {
-			return id.UserID(u), nil
+			return id.UserID(u)
 		}
 	}
-	if v.lacks() {
-		return "", errLacks
-	}
-	return "", mxerr.New(mxerr.UnableToGrantJoin, "nobody of this server may let you in")
+	return ""
 }

@@ -383,8 +383,8 @@ func (r *Reader) RelatedBy(ctx context.Context, room shard.Nid, f *filter.RoomEv
 	return out, err
 }
 
-// Passes tells whether an item passes a filter, of which related is what [Reader.RelatedBy] told.
+// Passes tells whether an item passes a filter, of which related is what [Reader.RelatedBy] told. What servers say to each other alone passes none.
 func (it *Item) Passes(f *filter.RoomEventFilter, roomID string, related map[string]bool) bool {
-	return f.PassEvent(roomID, it.Event.Type(), string(it.Event.Sender()), it.Event.Content()) &&
+	return it.Event.Type() != event.TypeDummy && f.PassEvent(roomID, it.Event.Type(), string(it.Event.Sender()), it.Event.Content()) &&
 		(related == nil || related[string(it.Event.EventID())])
 }

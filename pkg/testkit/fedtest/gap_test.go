@@ -184,10 +184,29 @@ func TestManyEventsThatLackSomething(t *testing.T) {
 	s.goesOn(t, p)
 }
 
-// Many events side by side are all taken; what is built on them names few, and pulls them together.
+// Many events side by side are all taken; what is built on them names few, and pulls them together. When they are very many the server does that
+// by itself: other servers hear of it, and no client does.
 func TestFloodOfExtremities(t *testing.T) {
 	s := newStage(t)
 	p := s.enter(t, roomver.V11, "mallory")
+	joins := make(chan string, 1000)
+	s.remote.Handle("/_matrix/federation/v1/send/", func(w http.ResponseWriter, q *http.Request) {
+		var txn struct {
+			PDUs []struct {
+				Type   string       `json:"type"`
+				Sender string       `json:"sender"`
+				Prev   []id.EventID `json:"prev_events"`
+			} `json:"pdus"`
+		}
+		if json.NewDecoder(q.Body).Decode(&txn) == nil {
+			for _, e := range txn.PDUs {
+				if e.Type == event.TypeDummy && len(e.Prev) > 1 {
+					joins <- e.Sender
+				}
+			}
+		}
+		_, _ = io.WriteString(w, `{"pdus":{}}`)
+	})
 	s.undisturbed(t, func() {
 		var all []string
 		for i := range 6 {
@@ -199,6 +218,7 @@ func TestFloodOfExtremities(t *testing.T) {
 			s.remote.Send(t, s.home, events...)
 		}
 		s.alice.Sees(t, string(p.Room), all...)
+		require.Equal(t, s.alice.User, <-joins)
 		for range 3 {
 			said := s.alice.Say(t, string(p.Room), "one thing after the other")
 			var raw []byte
@@ -207,8 +227,17 @@ func TestFloodOfExtremities(t *testing.T) {
 			require.NoError(t, err)
 			require.LessOrEqual(t, len(e.PrevEvents()), 20)
 			require.Greater(t, len(e.PrevEvents()), 1)
+			s.alice.Sees(t, string(p.Room), said)
 		}
 	})
+	for _, e := range s.alice.Seen.Events[string(p.Room)] {
+		require.NotEqual(t, event.TypeDummy, e.Type)
+	}
+	page := s.alice.Must(t, "GET", fedtest.RoomPath(string(p.Room), "messages")+"?dir=b&limit=100", nil)
+	require.Len(t, page["chunk"], 100)
+	for _, e := range page["chunk"].([]any) {
+		require.NotEqual(t, event.TypeDummy, e.(map[string]any)["type"])
+	}
 }
 
 // In room version 1 servers name their events, and so can have them name each other in a circle.

@@ -64,6 +64,7 @@ type options struct {
 	shards int
 	memory int64
 	store  func(commit.Store) commit.Store
+	now    func() time.Time
 }
 
 // Option changes what New makes.
@@ -75,6 +76,9 @@ func WithShards(n int) Option { return func(o *options) { o.shards = n } }
 // WithMemory sets the worker's memory, half of which is for caches, in place of 256 MiB.
 func WithMemory(bytes int64) Option { return func(o *options) { o.memory = bytes } }
 
+// WithClock gives the host of rooms another clock.
+func WithClock(now func() time.Time) Option { return func(o *options) { o.now = now } }
+
 // WithStore puts something between the committer and the database.
 func WithStore(wrap func(commit.Store) commit.Store) Option {
 	return func(o *options) { o.store = wrap }
@@ -83,7 +87,7 @@ func WithStore(wrap func(commit.Store) commit.Store) Option {
 // New makes a World, gone when the test ends.
 func New(t testing.TB, opts ...Option) *World {
 	t.Helper()
-	o := options{shards: 4, memory: 256 << 20}
+	o := options{shards: 4, memory: 256 << 20, now: time.Now}
 	for _, f := range opts {
 		f(&o)
 	}
@@ -153,7 +157,7 @@ func (w *World) start() {
 	w.Host = room.NewHost(room.Options{
 		Server: Server, Shards: w.Shards, Key: w.Key, Committer: committer, DB: w.Reader, Push: pushdb.NewReader(w.DB.Pool), Preferences: w.Preferences, Sets: feddb.NewDB(w.DB.DB), Ephemeral: master,
 		Metrics: w.Metrics,
-		Budget:  cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: time.Now, Random: rand.Reader,
+		Budget:  cache.NewBudget(cache.BudgetConfig{Memory: w.options.memory}, nil), Now: w.options.now, Random: rand.Reader,
 	})
 	host := w.Host
 	for s := range w.options.shards {

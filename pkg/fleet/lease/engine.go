@@ -101,6 +101,7 @@ type grant struct {
 
 const (
 	defaultCloseTimeout = 10 * time.Second
+	startPatience       = 30 * time.Second
 	defaultWidth        = 4
 	blockedFor          = 5 * time.Second
 	shunnedFor          = time.Minute
@@ -142,17 +143,43 @@ func (e *Engine) Start(ctx context.Context) error {
 	if e.renewer.boot.Load() == nil {
 		return errors.New("leases need a renewer that has been started")
 	}
-	if err := e.connect(ctx); err != nil {
+	if err := e.begin(ctx); err != nil {
 		return err
-	}
-	for _, r := range e.roles {
-		if err := e.conn.Ensure(ctx, r.Name, r.Slots); err != nil {
-			e.disconnect()
-			return err
-		}
 	}
 	e.tasks = lifecycle.NewTasks(context.WithoutCancel(ctx))
 	e.tasks.Go(e.run)
+	return nil
+}
+
+// begin connects for the first time, and sees to it that the leases have rows. A database that does not answer in time is asked again, as it
+// is later: who gave up over it would be started again, only to ask the same.
+func (e *Engine) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		err := e.connect(ctx)
+		if err == nil {
+			err = e.ensure(ctx)
+		}
+		if err == nil {
+			return nil
+		}
+		e.disconnect()
+		e.log.WarnContext(ctx, "cannot see the leases yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(e.timing.Poll):
+		}
+	}
+}
+
+func (e *Engine) ensure(ctx context.Context) error {
+	for _, r := range e.roles {
+		if err := e.conn.Ensure(ctx, r.Name, r.Slots); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

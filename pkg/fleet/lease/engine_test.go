@@ -344,6 +344,29 @@ func TestALostConnectionRestartsTheWait(t *testing.T) {
 	t.Logf("taken %s after the start, %s after the last cut", at.Sub(begun), at.Sub(cut))
 }
 
+// A worker that starts while the database does not answer begins when it does.
+func TestAStartWaitsForTheDatabase(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t)
+	db := leasedb.NewDB(server.Open().DB)
+	own := newOwner()
+	roles := []lease.Role{{Name: leasedb.Writer, Slots: shards, Address: "a:1", Owner: own}}
+	m := &master{owner: own, renewer: lease.NewRenewer(db, lease.RenewerConfig{
+		Worker: leasedb.Worker{Instance: "a", Kind: "master", Address: "a:1", Roles: []string{leasedb.Writer}},
+	})}
+	m.Engine = lease.NewEngine(db, m.renewer, lease.Config{Roles: roles})
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	require.NoError(t, m.renewer.Start(ctx))
+	server.Kill()
+	started := make(chan error, 1)
+	go func() { started <- m.Start(ctx) }()
+	server.Start()
+	require.NoError(t, <-started)
+	m.await(t, shards)
+	m.stop(t)
+}
+
 func TestALaterStartUnderTheSameNameEndsTheEarlier(t *testing.T) {
 	t.Parallel()
 	db := leasedb.NewDB(pgtest.New(t).DB)

@@ -573,6 +573,7 @@ func (a *acceptor) change(h *held, k stateres.Key, old, now shard.Nid, body *ent
 			Room: a.r.nid, UserID: name.StateKey, Membership: roomdb.ParseMembership(c.Membership), Event: now,
 			Local: a.local(id.UserID(name.StateKey)), PushBase: roomdb.Live(len(a.entries)), Entry: len(a.entries),
 		})
+		a.toldNoMore(id.UserID(name.StateKey), c.PrevMembership, c.Membership)
 	}
 	if is != h {
 		body.StateChanges = append(body.StateChanges, c)

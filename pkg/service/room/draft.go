@@ -318,6 +318,7 @@ func (d *draft) setState(w *want, e *event.Event, row *roomdb.Event, body *entry
 	}
 	if w.typ == event.TypeMember {
 		body.StrippedState = d.stripped(body.Membership, w.sender)
+		d.toldNoMore(id.UserID(*w.key), body.PrevMembership, body.Membership)
 		d.rows = append(d.rows, &roomdb.Member{
 			Room: d.r.nid, UserID: *w.key, Membership: roomdb.ParseMembership(body.Membership), Event: row.Nid,
 			Local: d.local(id.UserID(*w.key)), PushBase: roomdb.Live(len(d.entries)), Entry: len(d.entries),

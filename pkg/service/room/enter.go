@@ -391,6 +391,7 @@ func (a *acceptor) replaceState(state stateres.State, given *entered) {
 			load.Pairs = append(load.Pairs, stateres.Pair{Key: k, Event: now})
 			if m, ok := given.members[k]; ok {
 				members.Members = append(members.Members, m)
+				a.toldNoMore(id.UserID(m.UserID), event.Invite, m.Membership.String()) // as it may have been
 			}
 			return
 		}

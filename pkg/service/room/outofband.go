@@ -75,6 +75,8 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	})
 	if len(c.Stripped) > 0 {
 		d.rows = append(d.rows, &feddb.Stripped{Room: d.r.nid, UserID: user, Events: c.Stripped})
+	} else {
+		d.toldNoMore(id.UserID(user), before.Membership.String(), e.Membership())
 	}
 	if d.lacks() {
 		return errLacks
@@ -86,6 +88,14 @@ func (d *draft) outOfBand(c *OutOfBand, p *plan) error {
 	d.entries = append(d.entries, logged)
 	d.noteMade(e)
 	return nil
+}
+
+// toldNoMore deletes what a user of this server was told of the room with an invitation, or on a knock, that is over.
+func (d *draft) toldNoMore(user id.UserID, was, is string) {
+	waited := func(membership string) bool { return membership == event.Invite || membership == event.Knock }
+	if d.local(user) && waited(was) && !waited(is) {
+		d.rows = append(d.rows, &feddb.StrippedGone{Room: d.r.nid, UserID: string(user)})
+	}
 }
 
 // rescinds tells whether an event takes back the invitation that a user has. Whose power it would take is not known here, so that it is for

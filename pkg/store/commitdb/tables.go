@@ -81,7 +81,7 @@ func newSets() []*set {
 		newSet(step(table(e2eedb.QueueBackupKeys)), step(table(e2eedb.QueueBackupKeysGone))),
 
 		newSet(step(table(feddb.QueueStagedGone))),
-		newSet(step(table(feddb.QueueStripped))),
+		newSet(step(table(feddb.QueueStripped)), step(table(feddb.QueueStrippedGone))),
 		newSet(step(table(feddb.QueueEDUs))),
 	}
 }

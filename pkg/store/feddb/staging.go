@@ -285,6 +285,23 @@ func QueueStripped(b *pgx.Batch, rows []entry.Placed[*Stripped]) {
 		entry.Column(rows, func(p placed) []byte { return p.Row.Events }))
 }
 
+// StrippedGone deletes what a user was told of a room: the user is neither invited nor knocking any more.
+type StrippedGone struct {
+	Room   shard.Nid
+	UserID string
+}
+
+// Cost implements entry.Row.
+func (r *StrippedGone) Cost() int { return 48 + len(r.UserID) }
+
+// QueueStrippedGone deletes stripped states.
+func QueueStrippedGone(b *pgx.Batch, rows []entry.Placed[*StrippedGone]) {
+	type placed = *entry.Placed[*StrippedGone]
+	b.Queue(deleteStripped,
+		entry.Column(rows, func(p placed) int64 { return int64(p.Row.Room) }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserID }))
+}
+
 // EDU is what a destination must be sent besides events, as long as it takes.
 type EDU struct {
 	Destination string

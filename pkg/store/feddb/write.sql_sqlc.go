@@ -26,6 +26,21 @@ func (q *Queries) DeleteStaged(ctx context.Context, arg DeleteStagedParams) erro
 	return err
 }
 
+const deleteStripped = `-- name: DeleteStripped :exec
+DELETE FROM stripped_state USING (SELECT unnest($1::bigint[]) AS room_nid, unnest($2::text[]) AS user_id) AS k
+WHERE stripped_state.room_nid = k.room_nid AND stripped_state.user_id = k.user_id
+`
+
+type DeleteStrippedParams struct {
+	Rooms []int64
+	Users []string
+}
+
+func (q *Queries) DeleteStripped(ctx context.Context, arg DeleteStrippedParams) error {
+	_, err := q.db.Exec(ctx, deleteStripped, arg.Rooms, arg.Users)
+	return err
+}
+
 const insertEDUs = `-- name: InsertEDUs :exec
 INSERT INTO fed_edu (shard, destination, type, content)
 SELECT unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bytea[])

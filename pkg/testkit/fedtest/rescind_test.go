@@ -16,6 +16,55 @@ import (
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
 
+// What a user was told of a room with an invitation, or on a knock, is kept as long as that stands.
+func TestWhatIsToldOfInvitationsGoes(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
+	alice, bob, carol := one.NewUser(t, "alice"), two.NewUser(t, "bob"), two.NewUser(t, "carol")
+	kept := func() (n int) {
+		require.NoError(t, two.DB.Pool.QueryRow(t.Context(), "SELECT count(*) FROM stripped_state").Scan(&n))
+		return n
+	}
+	room := func(preset string) string {
+		return alice.Create(t, "10", map[string]any{"preset": preset, "initial_state": []map[string]any{
+			{"type": "m.room.join_rules", "content": map[string]any{"join_rule": "knock"}},
+		}})
+	}
+	invite := func(preset string, who *fedtest.User) string {
+		r := room(preset)
+		alice.Member(t, r, "invite", who)
+		who.SeesRoom(t, r, "invite")
+		return r
+	}
+
+	joined := invite("private_chat", bob)
+	require.Equal(t, 1, kept())
+	alice.Member(t, joined, "invite", carol)
+	carol.SeesRoom(t, joined, "invite")
+	require.Equal(t, 2, kept())
+	bob.Join(t, joined)
+	require.Equal(t, 1, kept(), "who joins from outside")
+	carol.Join(t, joined)
+	require.Equal(t, 0, kept(), "who joins when the server is in the room")
+
+	declined := invite("private_chat", bob)
+	require.Equal(t, 1, kept())
+	bob.Must(t, "POST", fedtest.RoomPath(declined, "leave"), nil)
+	require.Equal(t, 0, kept(), "who declines")
+
+	rescinded := invite("private_chat", bob)
+	require.Equal(t, 1, kept())
+	alice.Member(t, rescinded, "kick", bob)
+	bob.SeesRoom(t, rescinded, "leave")
+	require.Equal(t, 0, kept(), "whose invitation is taken back")
+
+	knocked := room("public_chat")
+	bob.Must(t, "POST", "/knock/"+url.PathEscape(knocked)+"?via="+url.QueryEscape(string(one.Name)), map[string]any{})
+	require.Equal(t, 1, kept())
+	bob.Must(t, "POST", fedtest.RoomPath(knocked, "leave"), nil)
+	require.Equal(t, 0, kept(), "who takes the knock back")
+}
+
 // A user whose invitation is taken back hears of it though the user's server is not in the room; but only from who sent it, and not from what
 // took back an earlier one.
 func TestRescindedInvitations(t *testing.T) {

@@ -137,6 +137,74 @@ func TestLiesAboutWhatIsMissing(t *testing.T) {
 	}
 }
 
+// What an event rests on is asked for and looked at like everything else: if one of the events that allow it is not what its server signed, it does
+// not come in, whichever way that one was given; and it does if it is.
+func TestCorruptedAuthChain(t *testing.T) {
+	s := newStage(t)
+	for _, c := range []struct {
+		name  string
+		given func(t *testing.T, e *event.Event) json.RawMessage
+		comes bool
+	}{
+		{"as it is", func(_ *testing.T, e *event.Event) json.RawMessage { return e.JSON() }, true},
+		{"not signed", func(t *testing.T, e *event.Event) json.RawMessage {
+			return with(t, e, map[string]any{"signatures": map[string]any{}})
+		}, false},
+		{"of another time than was signed", func(t *testing.T, e *event.Event) json.RawMessage {
+			return with(t, e, map[string]any{"origin_server_ts": e.OriginServerTS() + 1})
+		}, false},
+	} {
+		for _, way := range []string{"event", "event_auth"} {
+			t.Run(c.name+", by "+way, func(t *testing.T) {
+				p := s.enter(t, roomver.V1, "mallory") // where events are named, and a changed one is still the one that was asked for
+				user := string(p.User)
+				proto := p.Message(t, "")
+				proto.Type, proto.StateKey, proto.Content = event.TypeMember, &user, []byte(`{"membership":"join","displayname":"another"}`)
+				proto.AuthEvents = append(proto.AuthEvents, p.Find(t, event.TypeJoinRules, "").EventID())
+				renamed := p.Build(t, proto)
+				given := c.given(t, renamed)
+				served := make(chan struct{}, 100)
+				after := []*event.Event{p.Join}
+				switch way {
+				case "event":
+					after[0] = p.Say(t, "never sent", renamed)
+					state := append([]id.EventID{renamed.EventID()}, idsOf(p.State[:len(p.State)-1]...)...)
+					s.remote.Says(fed+"state_ids/", encoded(t, map[string]any{"pdu_ids": state, "auth_chain_ids": idsOf(p.Chain...)}))
+					s.remote.Handle(fed+"event/"+string(renamed.EventID()), func(w http.ResponseWriter, _ *http.Request) {
+						served <- struct{}{}
+						_, _ = io.WriteString(w, encoded(t, map[string]any{"pdus": []json.RawMessage{given}}))
+					})
+				default:
+					s.remote.Handle(fed+"event_auth/", func(w http.ResponseWriter, _ *http.Request) {
+						served <- struct{}{}
+						_, _ = io.WriteString(w, encoded(t, map[string]any{"auth_chain": append(pdusOf(p.Chain...), given)}))
+					})
+				}
+				proto = p.Message(t, "resting on it", after...)
+				proto.AuthEvents = append(idsOf(renamed), proto.AuthEvents[:1]...)
+				proto.AuthEvents = append(proto.AuthEvents, p.Find(t, event.TypeCreate, "").EventID())
+				e := p.Build(t, proto)
+				require.Empty(t, s.remote.Send(t, s.home, e)[string(e.EventID())])
+				<-served
+				if c.comes {
+					s.alice.Sees(t, string(p.Room), string(e.EventID()))
+					return
+				}
+				count := func(query string, of *event.Event) (n int) {
+					require.NoError(t, s.home.DB.Pool.QueryRow(t.Context(), query, string(of.EventID())).Scan(&n))
+					return n
+				}
+				require.Eventually(t, func() bool {
+					return count("SELECT count(*) FROM staged_pdu WHERE event_id = $1 AND tries > 0", e) == 1
+				}, patience, tick, "it waits for what it lacks")
+				require.Zero(t, count("SELECT count(*) FROM event WHERE event_id = $1", e))
+				require.Zero(t, count("SELECT count(*) FROM event WHERE event_id = $1", renamed), "what is not as it was signed is not kept")
+				s.goesOn(t, p)
+			})
+		}
+	}
+}
+
 // A server that takes its time holds up nothing but its own event; when it gives what is missing, that comes in.
 func TestSlowAboutWhatIsMissing(t *testing.T) {
 	s := newStage(t)

@@ -123,3 +123,35 @@ func TestRestrictedRefusals(t *testing.T) {
 		})
 	}
 }
+
+// A server whose users may let nobody in asks one first whose users may, however many others are in the room.
+func TestWhoIsAskedToLetSomebodyIn(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	one, two := fedtest.Run(t, ca, "localhost"), fedtest.Run(t, ca, "127.0.0.1") // the others come before it by name
+	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
+	others := make([]*fedtest.Remote, 5)
+	for i := range others {
+		others[i] = fedtest.NewRemote(t, ca)
+	}
+	for _, version := range []string{"8", "12"} { // who may invite is named by power levels, and by the creation
+		t.Run("version "+version, func(t *testing.T) {
+			space := alice.Create(t, version, map[string]any{"preset": "public_chat"})
+			room := alice.Create(t, version, map[string]any{"preset": "public_chat"})
+			for _, r := range others {
+				r.Enter(t, one, room, "other")
+			}
+			bob.Join(t, room, one)
+			bob.SeesRoom(t, room, "join")
+			bob.Sees(t, room, alice.Set(t, room, "m.room.join_rules", "", map[string]any{
+				"join_rule": "restricted", "allow": []map[string]any{{"type": "m.room_membership", "room_id": space}},
+			}))
+			carol := two.NewUser(t, "carol"+version)
+			carol.Join(t, space, one)
+			carol.Join(t, room)
+			require.Equal(t, alice.User, vouched(t, room, carol))
+			for _, r := range others {
+				require.Zero(t, r.Asked("/_matrix/federation/v1/make_join/"))
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 
 // Parking keeps the connections of long polls while they wait. A request that waits in its handler holds all that net/http has given
 // it, 10 KiB of buffers and a stack of 8; one that is parked holds two small goroutines. The connection is taken from the server
-// (hijacked), answered by us, and, when the client's next request begins, given to the server again through [Parking.Listener].
+// (hijacked), answered by us, and, when the client's next request begins, handled here if it is the same again, or else given to the
+// server through [Parking.Listener].
 //
 // What cannot be parked (TLS, HTTP/1.0, a client that wants the connection closed, no Parking) waits in its handler as ever.
 // A Parking is safe for concurrent use.
@@ -37,11 +39,14 @@ type Parking struct {
 	closing bool       // who has no request is sent away
 	conns   map[*parked]struct{}
 	empty   chan struct{} // closed when closing and nobody is left
+
+	readers sync.Pool // of *nextReader
 }
 
 // parked is one connection.
 type parked struct {
 	conn net.Conn
+	poll poll
 	idle bool    // answered, and no next request yet; guarded by the Parking's mu
 	next []byte  // what has come of the next request
 	one  [1]byte // what is read into
@@ -180,17 +185,10 @@ func (w *response) park(r *http.Request, f func(ctx context.Context) ([]byte, er
 	if !p.enter(k) {
 		return false
 	}
-	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	conn, err := w.take(k, r)
 	if err != nil {
 		p.leave(k)
 		return false
-	}
-	if a, ok := conn.(*again); ok && len(a.first) == 0 {
-		conn = a.Conn
-	}
-	if n := buf.Reader.Buffered(); n > 0 {
-		b, _ := buf.Reader.Peek(n)
-		k.next = bytes.Clone(b)
 	}
 	p.mu.Lock()
 	k.conn = conn // now Stop can close it; if it has given up already, the context has ended
@@ -199,6 +197,29 @@ func (w *response) park(r *http.Request, f func(ctx context.Context) ([]byte, er
 	ctx := trace.ContextWithSpanContext(telemetry.WithRequestID(p.base, RequestID(w)), trace.SpanContextFromContext(r.Context()))
 	go p.serve(ctx, k, f, w.later) // Stop waits for it
 	return true
+}
+
+// take takes the connection from whoever serves it.
+func (w *response) take(k *parked, r *http.Request) (net.Conn, error) {
+	if d, ok := w.ResponseWriter.(*direct); ok {
+		k.poll, d.taken = d.poll, true
+		return d.conn, nil
+	}
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
+		k.poll = poll{server, strings.Clone(r.URL.EscapedPath())}
+	}
+	if a, ok := conn.(*again); ok && len(a.first) == 0 {
+		conn = a.Conn
+	}
+	if n := buf.Reader.Buffered(); n > 0 {
+		b, _ := buf.Reader.Peek(n)
+		k.next = bytes.Clone(b)
+	}
+	return conn, nil
 }
 
 // serve waits, answers, and waits for the next request. later writes an error as the router does, and counts the answer.
@@ -218,12 +239,13 @@ func (p *Parking) serve(ctx context.Context, k *parked, f func(context.Context) 
 	} else {
 		WriteRaw(a, http.StatusOK, b)
 	}
-	p.mu.Lock()
-	last := p.lame
-	p.mu.Unlock()
+	last := p.isLame()
 	later.done(ctx, a.status, int64(len(a.body)))
 	if !a.send(k.conn, last) || last || !p.another(k) {
 		_ = k.conn.Close()
+		return
+	}
+	if p.next(k) {
 		return
 	}
 	select {
@@ -231,6 +253,12 @@ func (p *Parking) serve(ctx context.Context, k *parked, f func(context.Context) 
 	case <-p.done:
 		_ = k.conn.Close()
 	}
+}
+
+func (p *Parking) isLame() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lame
 }
 
 // wait runs f, and ends its context when the client leaves.
@@ -331,6 +359,7 @@ func (a *answer) send(conn net.Conn, last bool) bool {
 		a.header.Set("Connection", "close")
 	}
 	var head bytes.Buffer
+	head.Grow(1 << 10)
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
 	_ = a.header.Write(&head)
 	head.WriteString("\r\n")

@@ -2,6 +2,7 @@ package httpx
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ type lot struct {
 	server  *http.Server
 	waits   chan context.Context
 	answer  chan func() ([]byte, error)
+	taken   atomic.Int64 // connections that the server has been given
 	stopped bool
 }
 
@@ -37,7 +40,16 @@ func newLot(t *testing.T) *lot {
 		waits: make(chan context.Context, 10), answer: make(chan func() ([]byte, error), 10),
 	}
 	rt := newRouter(t, Options{Parking: l.parking, Registerer: l.metrics, Handlers: Handlers{
-		"sync": func(w http.ResponseWriter, r *http.Request) error { return Later(w, r, l.wait) },
+		"sync": func(w http.ResponseWriter, r *http.Request) error {
+			switch what := r.URL.Query().Get("now"); what {
+			case "":
+				return Later(w, r, l.wait)
+			case "panic":
+				panic(http.ErrAbortHandler)
+			default:
+				return WriteJSON(w, 200, map[string]string{"now": what, "more": r.Header.Get("More"), "from": r.RemoteAddr, "host": r.Host})
+			}
+		},
 		"getVersions": func(w http.ResponseWriter, r *http.Request) error {
 			b, _ := io.ReadAll(r.Body)
 			return WriteJSON(w, 200, map[string]string{"said": string(b), "more": r.Header.Get("More")})
@@ -45,7 +57,11 @@ func newLot(t *testing.T) *lot {
 	}})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l.addr, l.server = ln.Addr().String(), &http.Server{Handler: rt}
+	l.addr, l.server = ln.Addr().String(), &http.Server{Handler: rt, ConnState: func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			l.taken.Add(1)
+		}
+	}}
 	served := make(chan struct{}, 2)
 	for _, ln := range []net.Listener{ln, l.parking.Listener(ln.Addr())} {
 		go func() {
@@ -278,4 +294,109 @@ func TestNotParked(t *testing.T) {
 		body, _ := c.read(200)
 		require.Equal(t, `{"a":1}`, body)
 	}
+}
+
+// A client that syncs on is served without the server; whatever is not plainly the same again, the server takes and judges.
+func TestParkedNext(t *testing.T) {
+	const get, host = "GET /_matrix/client/v3/sync?now=1 HTTP/1.1\r\n", "Host: x\r\n"
+	for name, c := range map[string]struct {
+		pieces []string
+		status int
+		server bool
+	}{
+		"the same again":    {[]string{get + host + "More: a b\r\nConnection: Keep-Alive\r\n\r\n"}, 200, false},
+		"in pieces":         {[]string{get + host, "More: a b\r\n\r\n"}, 200, true},
+		"another path":      {[]string{"GET /_matrix/client/versions HTTP/1.1\r\n" + host + "\r\n"}, 200, true},
+		"spelt otherwise":   {[]string{"GET /_matrix/client/v3/syn%63?now=1 HTTP/1.1\r\n" + host + "\r\n"}, 404, true},
+		"an absolute URL":   {[]string{"GET http://x/_matrix/client/v3/sync?now=1 HTTP/1.1\r\n" + host + "\r\n"}, 200, true},
+		"another method":    {[]string{"PUT /_matrix/client/v3/sync HTTP/1.1\r\n" + host + "\r\n"}, 405, true},
+		"HTTP/1.0":          {[]string{"GET /_matrix/client/v3/sync?now=1 HTTP/1.0\r\n" + host + "\r\n"}, 200, true},
+		"for the last time": {[]string{get + host + "Connection: close\r\n\r\n"}, 200, true},
+		"a body":            {[]string{get + host + "Content-Length: 2\r\n\r\n{}"}, 200, true},
+		"chunks":            {[]string{get + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"}, 200, true},
+		"a long header":     {[]string{get + host + "More: " + strings.Repeat("x", maxNext) + "\r\n\r\n"}, 200, true},
+		"no host":           {[]string{get + "\r\n"}, 400, true},
+		"two hosts":         {[]string{get + host + host + "\r\n"}, 400, true},
+		"a bad host":        {[]string{get + "Host: x y\r\n\r\n"}, 400, true},
+		"a bad name":        {[]string{get + host + "a b: c\r\n\r\n"}, 400, true},
+		"a bad value":       {[]string{get + host + "More: \x01\r\n\r\n"}, 400, true},
+		"a folded line":     {[]string{get + host + "More: a\r\n b\r\n\r\n"}, 200, true},
+		"no colon":          {[]string{get + host + "More\r\n\r\n"}, 400, true},
+		"a bad target":      {[]string{"GET /_matrix/client/v3/sync?now=1 x HTTP/1.1\r\n" + host + "\r\n"}, 400, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLot(t)
+			c1 := l.client()
+			for range 2 { // the second is handled here already
+				c1.ask(syncRequest)
+				<-l.waits
+				l.says(`{}`)
+				c1.read(200)
+			}
+			require.Equal(t, int64(1), l.taken.Load())
+			for _, s := range c.pieces {
+				c1.ask(s)
+				if len(c.pieces) > 1 {
+					require.Eventually(t, func() bool { return l.taken.Load() == 2 }, 10*time.Second, time.Millisecond)
+				}
+			}
+			body, header := c1.read(c.status)
+			require.NotEmpty(t, header.Get("Content-Type")+body)
+			want := int64(1)
+			if c.server {
+				want = 2
+			}
+			require.Equal(t, want, l.taken.Load())
+			if strings.Contains(c.pieces[len(c.pieces)-1], "a b\r\n") {
+				require.JSONEq(t, fmt.Sprintf(`{"now":"1","more":"a b","from":%q,"host":"x"}`, c1.LocalAddr()), body)
+				for range 3 { // at once, and waiting
+					c1.ask(get + host + "\r\n")
+					c1.read(200)
+					c1.ask(syncRequest)
+					<-l.waits
+					l.says(`{}`)
+					c1.read(200)
+				}
+			}
+		})
+	}
+}
+
+// A handler that breaks off has its connection closed, also where the server has no part in it.
+func TestParkedNextBreaksOff(t *testing.T) {
+	l := newLot(t)
+	c := l.client()
+	c.ask(syncRequest)
+	<-l.waits
+	l.says(`{}`)
+	c.read(200)
+	c.ask("GET /_matrix/client/v3/sync?now=panic HTTP/1.1\r\nHost: x\r\n\r\n")
+	c.requireClosed()
+	require.Equal(t, int64(1), l.taken.Load())
+}
+
+// What is taken for the same long poll again is one to net/http as well, and all that has come.
+func FuzzPlain(f *testing.F) {
+	const path = "/_matrix/client/v3/sync"
+	f.Add([]byte(syncRequest))
+	f.Add([]byte("GET " + path + "?since=a%20b&timeout=1 HTTP/1.1\r\nHost: [::1]:80\r\nMore:  a b \r\nconnection: keep-alive\r\n\r\n"))
+	f.Add([]byte("GET " + path + " HTTP/1.1\r\nHost: x\r\nMore: a\r\n b\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if !plain(data, path) {
+			return
+		}
+		in := bufio.NewReader(bytes.NewReader(data))
+		r, err := http.ReadRequest(in)
+		require.NoError(t, err)
+		require.Equal(t, http.MethodGet, r.Method)
+		require.Equal(t, path, r.URL.Path)
+		require.Empty(t, r.URL.Host)
+		require.NotEmpty(t, r.Host)
+		require.Equal(t, "HTTP/1.1", r.Proto)
+		require.Zero(t, r.ContentLength)
+		require.Empty(t, r.TransferEncoding)
+		require.False(t, r.Close)
+		_, err = in.ReadByte()
+		require.ErrorIs(t, err, io.EOF)
+	})
 }

@@ -59,29 +59,33 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		return nil, false, err
 	}
 	v.telling = v.recall()
-	sections := map[string][]roomBody{}
-	for _, s := range []struct {
-		name  string
-		parts []*part
-		make  func(context.Context, *part) ([]byte, error)
+	sections := [...]struct {
+		name   string
+		parts  []*part
+		make   func(context.Context, *part) ([]byte, error)
+		bodies []roomBody
 	}{
-		{"join", p.joined, v.joinedRoom},
-		{"invite", p.invited, v.invitedRoom},
-		{"knock", p.knocked, v.knockedRoom},
-		{"leave", p.left, v.leftRoom},
-	} {
-		bodies, err := v.rooms(ctx, s.parts, s.make)
-		if err != nil {
+		{name: "join", parts: p.joined, make: v.joinedRoom},
+		{name: "invite", parts: p.invited, make: v.invitedRoom},
+		{name: "knock", parts: p.knocked, make: v.knockedRoom},
+		{name: "leave", parts: p.left, make: v.leftRoom},
+	}
+	for i := range sections {
+		s := &sections[i]
+		if s.bodies, err = v.rooms(ctx, s.parts, s.make); err != nil {
 			return nil, false, err
-		}
-		if len(bodies) > 0 {
-			sections[s.name] = bodies
 		}
 	}
 	v.remember()
-	body = append(body, `{"next_batch":`...)
-	body = canonjson.AppendString(body, v.upper.Encode())
 	data := v.globalData(p)
+	size := 1024 + len(data) + len(p.presence) + len(messages)
+	for i := range sections {
+		for _, b := range sections[i].bodies {
+			size += len(b.room) + len(b.json) + 8
+		}
+	}
+	body = append(make([]byte, 0, size), `{"next_batch":`...)
+	body = canonjson.AppendString(body, v.upper.Encode())
 	body = append(body, `,"account_data":{"events":[`...)
 	body = append(body, data...)
 	body = append(body, `]},"presence":{"events":[`...)
@@ -95,17 +99,18 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 	body = append(body, '}', ',')
 	body = p.keyCounts.append(body)
 	body = append(body, `,"rooms":{`...)
-	first := true
-	for _, name := range []string{"join", "invite", "knock", "leave"} {
-		if len(sections[name]) == 0 {
+	rooms := 0
+	for i := range sections {
+		s := &sections[i]
+		if len(s.bodies) == 0 {
 			continue
 		}
-		if !first {
+		if rooms > 0 {
 			body = append(body, ',')
 		}
-		first = false
-		body = append(body, `"`+name+`":{`...)
-		for j, b := range sections[name] {
+		rooms += len(s.bodies)
+		body = append(append(append(body, '"'), s.name...), `":{`...)
+		for j, b := range s.bodies {
 			if j > 0 {
 				body = append(body, ',')
 			}
@@ -116,7 +121,7 @@ func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err
 		body = append(body, '}')
 	}
 	body = append(body, `}}`...)
-	told = len(sections)+len(data)+len(messages)+len(changed)+len(left)+len(p.presence) > 0 || p.keysChanged
+	told = rooms+len(data)+len(messages)+len(changed)+len(left)+len(p.presence) > 0 || p.keysChanged
 	return body, told, nil
 }
 
@@ -134,24 +139,28 @@ type roomBody struct {
 // rooms makes the bodies of a section's rooms, several at a time if they are read from the database. A nil body is left out.
 func (v *view) rooms(ctx context.Context, parts []*part, make1 func(context.Context, *part) ([]byte, error)) ([]roomBody, error) {
 	bodies := make([]roomBody, len(parts))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(readers)
-	for i, x := range parts {
-		one := func() error {
-			b, err := make1(ctx, x)
-			bodies[i] = roomBody{x.ref.RoomID, b}
-			return err
-		}
-		if x.held {
-			if err := one(); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		g.Go(one)
+	one := func(ctx context.Context, i int) error {
+		b, err := make1(ctx, parts[i])
+		bodies[i] = roomBody{parts[i].ref.RoomID, b}
+		return err
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	var read []int
+	for i, x := range parts {
+		if !x.held {
+			read = append(read, i)
+		} else if err := one(ctx, i); err != nil {
+			return nil, err
+		}
+	}
+	if len(read) > 0 {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(readers)
+		for _, i := range read {
+			g.Go(func() error { return one(ctx, i) })
+		}
+		if err := g.Wait(); err != nil {
+			return nil, err
+		}
 	}
 	bodies = slices.DeleteFunc(bodies, func(b roomBody) bool { return b.json == nil })
 	slices.SortFunc(bodies, func(a, b roomBody) int { return strings.Compare(a.room, b.room) })
@@ -205,9 +214,12 @@ func (v *view) entered(x *part) bool {
 
 // readEnteredData reads the account data of rooms that the user has entered.
 func (v *view) readEnteredData(ctx context.Context, p *plan) error {
-	entered := make(map[string]*part)
+	var entered map[string]*part
 	for _, x := range p.joined {
 		if v.entered(x) {
+			if entered == nil {
+				entered = make(map[string]*part)
+			}
 			entered[x.ref.RoomID] = x
 		}
 	}

@@ -92,6 +92,32 @@ func TestWakeUps(t *testing.T) {
 	check("an invitation", append([]id.UserID{people[2][0]}, people[3]...)...)
 }
 
+// A sync that finds nothing new allocates no more for a user of many rooms than for one of few.
+func TestAllocationsOfALook(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice := roomtest.User("alice")
+	looks := func() float64 {
+		s.settled(t, w)
+		since := s.sync(t, msync.Request{User: alice}).Next
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		return testing.AllocsPerRun(50, func() {
+			_, p, err := s.Begin(t.Context(), msync.Request{User: alice, Since: since, Timeout: time.Minute})
+			if err != nil || p == nil {
+				t.Fatal("it does not wait", err)
+			}
+			_, _ = p.Wait(gone)
+		})
+	}
+	w.Room(alice, "12")
+	few := looks()
+	for range 40 {
+		w.Room(alice, "12")
+	}
+	require.InDelta(t, few, looks(), 10)
+}
+
 // The rows that a first sync reads are as many as what it tells needs: neither what has happened before, nor members who are not told, nor the
 // rooms of others count.
 func TestRowsOfAFirstSync(t *testing.T) {

@@ -314,7 +314,7 @@ func (v *view) plan() *plan {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := new(plan)
-	rooms := make(map[string]*part)
+	rooms := v.roomsWithData()
 	for nid, m := range v.u.memberships {
 		if !v.Filter.Room.PassRoom(m.ref.RoomID) {
 			continue
@@ -323,13 +323,20 @@ func (v *view) plan() *plan {
 		if m.pos > v.to(nid.Shard()) {
 			continue // not yet
 		}
-		x := &part{membership: *m, fresh: !incremental || m.pos > since}
+		fresh := !incremental || m.pos > since
+		_, data := rooms[m.ref.RoomID]
+		if !fresh && !data && (m.membership != roomdb.MembershipJoin || v.quiet(nid, since)) {
+			continue // as most rooms are, of a user who is in many
+		}
+		x := &part{membership: *m, fresh: fresh}
 		switch m.membership {
 		case roomdb.MembershipJoin:
 			if v.planJoined(x, since) {
 				p.joined = append(p.joined, x)
 			}
-			rooms[m.ref.RoomID] = x
+			if data {
+				rooms[m.ref.RoomID] = x
+			}
 		case roomdb.MembershipInvite:
 			if x.fresh {
 				p.invited = append(p.invited, x)
@@ -351,6 +358,12 @@ func (v *view) plan() *plan {
 	v.planLists(p)
 	v.planPresence(p)
 	return p
+}
+
+// quiet tells whether nothing has happened in a room after the token, and all of that is held. Under mu.
+func (v *view) quiet(nid shard.Nid, since shard.Pos) bool {
+	r := v.e.rooms[nid]
+	return r != nil && !v.FullState && since >= r.complete && since >= r.last && !r.typing.news(v.since, nid.Shard())
 }
 
 // planJoined tells whether there is anything to say of a room that the user is in. Under mu.
@@ -383,6 +396,20 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 		}
 	}
 	return len(x.events)+len(x.receipts) > 0 || x.typing != nil
+}
+
+// roomsWithData gives the rooms that have account data which may be new, without their parts yet; nil if none has. Under mu.
+func (v *view) roomsWithData() (rooms map[string]*part) {
+	since, _ := v.from(v.u.shard)
+	for i := range v.u.data {
+		if d := &v.u.data[i]; d.room != "" && d.pos > since {
+			if rooms == nil {
+				rooms = make(map[string]*part)
+			}
+			rooms[d.room] = nil
+		}
+	}
+	return rooms
 }
 
 // planData takes in the user's account data that is new; that of a room is told with the room. Under mu.

@@ -72,7 +72,8 @@ type Graph struct {
 	base     base
 	create   *eventauth.Create // of the room, in version 12
 	verified map[thirdPartyPair]bool
-	trail    *trail // of the last resolution; nil: nothing of it is kept
+	// trails are what is kept of resolutions, that of the latest first: of a room's state, and of what an event that joins branches follows.
+	trails [2]*trail
 }
 
 type node struct {

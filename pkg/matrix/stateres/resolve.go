@@ -22,7 +22,6 @@ func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	if res, ok, err := g.follow(src, given); ok || err != nil {
 		return res, err
 	}
-	g.trail = nil
 	states, diffs := compare(given)
 	if len(states) == 0 {
 		return Result{}, nil
@@ -52,7 +51,7 @@ func (g *Graph) Resolve(src Source, states []State) (Result, error) {
 	r.resolveV2()
 	res := r.result()
 	if len(given) <= maxTrailed {
-		g.trail = &trail{g: g, states: given, run: r, result: res, nodes: len(g.nodes)}
+		g.keep(&trail{g: g, states: given, run: r, result: res, nodes: len(g.nodes), hopeless: len(g.base.odd) > 0})
 	}
 	return res, nil
 }

@@ -246,10 +246,17 @@ func TestMembersEndpoints(t *testing.T) {
 	type profiles struct {
 		Joined map[id.UserID]map[string]any `json:"joined"`
 	}
-	joined := ok[profiles](s.stack, bob, s.at("/joined_members")).Joined
-	require.Len(t, joined, 2)
-	require.Contains(t, joined, alice)
-	require.Contains(t, joined, bob)
+	joined := func() map[id.UserID]map[string]any {
+		t.Helper()
+		return ok[profiles](s.stack, bob, s.at("/joined_members")).Joined
+	}
+	e := s.State(s.room, bob, "m.room.member", string(bob), `{"membership":"join","displayname":"B\"ob \\ ☃","avatar_url":7}`)
+	s.State(s.room, alice, "m.room.member", string(alice), `{"membership":"join","avatar_url":"mxc://a/b"}`)
+	require.Equal(t, map[id.UserID]map[string]any{
+		alice: {"display_name": nil, "avatar_url": "mxc://a/b"}, bob: {"display_name": `B"ob \ ☃`, "avatar_url": nil},
+	}, joined())
+	s.Redact(s.room, alice, e)
+	require.Equal(t, map[string]any{"display_name": nil, "avatar_url": nil}, joined()[bob])
 	s.closed("v3", "/joined_members")
 	s.refused(dave, s.at("/joined_members"), 403, "M_FORBIDDEN")
 }

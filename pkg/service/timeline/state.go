@@ -173,40 +173,32 @@ func (r *Rooms) JoinedMembers(ctx context.Context, v Viewer, room id.RoomID) ([]
 	if !a.Joined() {
 		return nil, mxerr.New(mxerr.Forbidden, "You are not in this room")
 	}
-	members, err := r.db.Members(ctx, a.Ref.Nid, roomdb.MembershipJoin)
-	if err != nil {
-		return nil, err
-	}
-	nids := make([]shard.Nid, len(members))
-	for i := range members {
-		nids[i] = members[i].Event
-	}
-	items, err := r.load(ctx, a, nids)
-	if err != nil {
-		return nil, err
-	}
 	b := []byte(`{"joined":{`)
-	for i, it := range items {
-		if i > 0 {
+	err = r.db.EachJoined(ctx, a.Ref.Nid, func(event []byte, redacted bool) {
+		if b[len(b)-1] == '}' {
 			b = append(b, ',')
 		}
-		user, _ := it.Event.StateKey()
-		b = append(canonjson.AppendString(b, user), `:{`...)
-		n := len(b)
-		for _, f := range []struct{ from, to string }{{"displayname", "display_name"}, {"avatar_url", "avatar_url"}} {
-			if len(b) > n {
-				b = append(b, ',')
-			}
-			b = append(canonjson.AppendString(b, f.to), ':')
-			if s, ok := canonjson.GetString(it.Event.Content(), f.from); ok {
-				b = canonjson.AppendString(b, s)
-			} else {
-				b = append(b, `null`...)
-			}
+		b = append(appendText(b, event, "state_key"), `:{"display_name":`...)
+		var content []byte
+		if !redacted {
+			content, _ = canonjson.Get(event, "content")
 		}
-		b = append(b, '}')
+		b = appendText(b, content, "displayname")
+		b = append(b, `,"avatar_url":`...)
+		b = append(appendText(b, content, "avatar_url"), '}')
+	})
+	if err != nil {
+		return nil, err
 	}
 	return append(b, `}}`...), nil
+}
+
+// appendText appends a member of an object as it stands there if it is a text, and else null.
+func appendText(b, object []byte, key string) []byte {
+	if v, ok := canonjson.Get(object, key); ok && v[0] == '"' {
+		return append(b, v...)
+	}
+	return append(b, `null`...)
 }
 
 // JoinedRooms gives the rooms that the reader is in.

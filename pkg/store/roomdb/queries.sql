@@ -91,6 +91,11 @@ SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM memb
 SELECT room_nid, user_id, membership, event_nid, pos, local, forgotten FROM member
 WHERE room_nid = @room_nid AND membership = ANY(@memberships::smallint[]) ORDER BY user_id;
 
+-- name: ListJoined :many
+-- The events by which users are in a room.
+SELECT e.json, e.redacted_by <> 0 AS redacted FROM member m JOIN event e ON e.nid = m.event_nid
+WHERE m.room_nid = @room_nid AND m.membership = 4;
+
 -- name: ListLocalMembers :many
 SELECT user_id FROM member WHERE room_nid = @room_nid AND local AND membership = @membership ORDER BY user_id LIMIT @count;
 

@@ -715,6 +715,37 @@ func (q *Queries) ListErased(ctx context.Context, arg ListErasedParams) ([]strin
 	return items, nil
 }
 
+const listJoined = `-- name: ListJoined :many
+SELECT e.json, e.redacted_by <> 0 AS redacted FROM member m JOIN event e ON e.nid = m.event_nid
+WHERE m.room_nid = $1 AND m.membership = 4
+`
+
+type ListJoinedRow struct {
+	Json     []byte
+	Redacted bool
+}
+
+// The events by which users are in a room.
+func (q *Queries) ListJoined(ctx context.Context, roomNid int64) ([]ListJoinedRow, error) {
+	rows, err := q.db.Query(ctx, listJoined, roomNid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListJoinedRow
+	for rows.Next() {
+		var i ListJoinedRow
+		if err := rows.Scan(&i.Json, &i.Redacted); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listLocalMembers = `-- name: ListLocalMembers :many
 SELECT user_id FROM member WHERE room_nid = $1 AND local AND membership = $2 ORDER BY user_id LIMIT $3
 `

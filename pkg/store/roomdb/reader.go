@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -180,6 +181,24 @@ func (r *Reader) Members(ctx context.Context, room shard.Nid, with ...Membership
 	}
 	rows, err := r.q.ListMembersWith(ctx, ListMembersWithParams{RoomNid: int64(room), Memberships: numbers})
 	return each("members", rows, err, func(g *ListMembersWithRow) MemberRow { return memberRow((*GetMemberRow)(g)) })
+}
+
+// EachJoined gives the events by which users are in a room, as they were sent, and whether they were redacted since. There may be very many: they are
+// not copied, and each is good until do returns.
+func (r *Reader) EachJoined(ctx context.Context, room shard.Nid, do func(event []byte, redacted bool)) error {
+	rows, err := r.q.db.Query(ctx, listJoined, int64(room))
+	if err == nil {
+		var event pgtype.DriverBytes
+		var redacted bool
+		_, err = pgx.ForEachRow(rows, []any{&event, &redacted}, func() error {
+			do(event, redacted)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read members: %w", err)
+	}
+	return nil
 }
 
 // LocalMembers reads the first few users of this server with a membership of a room.

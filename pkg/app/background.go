@@ -122,12 +122,7 @@ func (b *background) run(ctx context.Context, name string, d *follow.Durable) {
 		return
 	}
 	b.log.Error("background consumer failed and is begun anew", "consumer", name, "error", err)
-	t := time.NewTimer(restartAfter)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	_ = lifecycle.Sleep(ctx, restartAfter) // the caller looks at ctx
 }
 
 // Closing implements lease.Owner.

@@ -59,7 +59,7 @@ func Must(ctx context.Context) *Caller {
 
 // Sessions finds whom an access token speaks for. The error of a token that is not good is an *mxerr.Error.
 type Sessions interface {
-	Session(ctx context.Context, token string) (account.Session, [32]byte, error)
+	Session(ctx context.Context, token string, hash [32]byte) (account.Session, error)
 }
 
 // Assumer gives the sessions of users for whom application services act. It is *account.Sessions.
@@ -150,10 +150,10 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		}
 		return nil, mxerr.New(mxerr.MissingToken, "Missing access token")
 	}
+	c.TokenHash = account.HashToken(token)
 	if g.services.Any() {
-		hash := account.HashToken(token)
-		if s := g.services.ByToken(hash); s != nil {
-			c.Service, c.TokenHash = s, hash
+		if s := g.services.ByToken(c.TokenHash); s != nil {
+			c.Service = s
 			locked, err := g.act(r, c)
 			if err != nil {
 				return nil, err
@@ -161,7 +161,7 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 			return g.admit(r, row, c, locked)
 		}
 	}
-	s, hash, err := g.sessions.Session(r.Context(), token)
+	s, err := g.sessions.Session(r.Context(), token, c.TokenHash)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (g *Gate) caller(r *http.Request, row *route.Row) (*Caller, error) {
 		own := g.services.OfUser(id.UserID(s.UserID))
 		c.Unlimited = own != nil && !own.RateLimited
 	}
-	c.UserID, c.DeviceID, c.TokenHash = id.UserID(s.UserID), id.DeviceID(s.DeviceID), hash
+	c.UserID, c.DeviceID = id.UserID(s.UserID), id.DeviceID(s.DeviceID)
 	c.Kind, c.Admin, c.Suspended = s.Kind, s.Admin, s.Suspended
 	return g.admit(r, row, c, s.Locked && row.Name != "logout" && row.Name != "logout_all") // which stays possible (spec: "Account locking")
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/heddle-im/heddle/pkg/infra/bus"
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/wire"
@@ -155,12 +156,7 @@ func (c *Client) call(ctx context.Context, r Request) ([]byte, error) {
 		// No answer within an attempt's time on a way that looks whole: the other way is tried in between.
 		skipBus = !skipBus && errors.Is(err, context.DeadlineExceeded)
 		// The jitter keeps those that wait for one hand-over from asking all at once.
-		timer := time.NewTimer(wait/2 + rand.N(wait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		_ = lifecycle.Sleep(ctx, wait/2+rand.N(wait)) // the loop looks at ctx
 		wait = min(2*wait, longestBackoff)
 	}
 }

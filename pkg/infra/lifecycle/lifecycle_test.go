@@ -186,6 +186,24 @@ func TestTasksEvery(t *testing.T) {
 	})
 }
 
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		require.NoError(t, lifecycle.Sleep(t.Context(), time.Second))
+		require.Equal(t, time.Second, time.Since(began))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, lifecycle.Sleep(ctx, time.Hour), context.DeadlineExceeded)
+		require.Equal(t, 2*time.Second, time.Since(began))
+		wake := make(chan struct{}, 1)
+		wake <- struct{}{}
+		require.NoError(t, lifecycle.Doze(t.Context(), time.Hour, wake))
+		require.Equal(t, 2*time.Second, time.Since(began), "it was told before")
+		require.NoError(t, lifecycle.Doze(t.Context(), time.Second, wake))
+		require.Equal(t, 3*time.Second, time.Since(began))
+	})
+}
+
 func TestReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()

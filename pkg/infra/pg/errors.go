@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -29,6 +30,14 @@ const (
 	codeCannotConnectNow    = "57P03"
 	codeReadOnly            = "25006"
 )
+
+// Wrap says in an error what was being done, and is nil if there is none.
+func Wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
 
 func hasCode(err error, codes ...string) bool {
 	var pe *pgconn.PgError

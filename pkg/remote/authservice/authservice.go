@@ -11,13 +11,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/heddle-im/heddle/pkg/infra/outhttp"
 )
 
 // Config names the service.
@@ -224,14 +225,12 @@ func (s *Service) do(ctx context.Context, method, path string, form url.Values) 
 		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	body, err := outhttp.ReadAll(resp.Body, maxAnswer)
 	switch {
-	case err != nil:
-		return nil, err
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("it answered %s with status %d", path, resp.StatusCode)
-	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("its answer to %s is too long", path)
+	case err != nil:
+		return nil, fmt.Errorf("read its answer to %s: %w", path, err)
 	}
 	return body, nil
 }

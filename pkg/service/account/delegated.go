@@ -85,7 +85,7 @@ func (s *Sessions) Delegate(in Introspector, put func(ctx context.Context, cmd *
 }
 
 // delegated is Session where an outside service has the tokens.
-func (s *Sessions) delegated(ctx context.Context, token string, hash [32]byte) (accountdb.Session, [32]byte, error) {
+func (s *Sessions) delegated(ctx context.Context, token string, hash [32]byte) (accountdb.Session, error) {
 	x, ok := s.cache.get(hash)
 	if ok && s.now().UnixMilli() >= x.Expires {
 		s.cache.expire(hash)
@@ -94,15 +94,15 @@ func (s *Sessions) delegated(ctx context.Context, token string, hash [32]byte) (
 	if !ok {
 		var err error
 		if x, err = s.introspect(ctx, token, hash); errors.Is(err, ErrInactive) {
-			return accountdb.Session{}, hash, unknownToken(false).WithCause(err)
+			return accountdb.Session{}, unknownToken(false).WithCause(err)
 		} else if err != nil {
-			return accountdb.Session{}, hash, err
+			return accountdb.Session{}, err
 		}
 	}
 	if x.Deactivated {
-		return accountdb.Session{}, hash, unknownToken(false)
+		return accountdb.Session{}, unknownToken(false)
 	}
-	return x, hash, nil
+	return x, nil
 }
 
 func (s *Sessions) introspect(ctx context.Context, token string, hash [32]byte) (accountdb.Session, error) {

@@ -40,16 +40,14 @@ func (s *Sessions) OnFirstUse(confirm func(ctx context.Context, cmd *ConfirmRefr
 	s.confirm = confirm
 }
 
-// Session gives whom the token speaks for, and the token's hash. A token that is not good is refused with
-// M_UNKNOWN_TOKEN.
-func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session, [32]byte, error) {
-	hash := HashToken(token)
+// Session gives whom the token speaks for; hash is the token's. A token that is not good is refused with M_UNKNOWN_TOKEN.
+func (s *Sessions) Session(ctx context.Context, token string, hash [32]byte) (accountdb.Session, error) {
 	if s.outside != nil {
 		return s.delegated(ctx, token, hash)
 	}
 	localpart, err := TokenLocalpart(token)
 	if err != nil {
-		return accountdb.Session{}, hash, unknownToken(false).WithCause(err)
+		return accountdb.Session{}, unknownToken(false).WithCause(err)
 	}
 	x, ok := s.cache.get(hash)
 	if !ok {
@@ -68,18 +66,18 @@ func (s *Sessions) Session(ctx context.Context, token string) (accountdb.Session
 		}
 		switch {
 		case err != nil:
-			return accountdb.Session{}, hash, err
+			return accountdb.Session{}, err
 		case !ok || x.UserID != user:
-			return accountdb.Session{}, hash, unknownToken(false)
+			return accountdb.Session{}, unknownToken(false)
 		}
 	}
 	switch {
 	case x.Deactivated:
-		return accountdb.Session{}, hash, unknownToken(false)
+		return accountdb.Session{}, unknownToken(false)
 	case x.Expires != 0 && s.now().UnixMilli() >= x.Expires:
-		return accountdb.Session{}, hash, unknownToken(true)
+		return accountdb.Session{}, unknownToken(true)
 	}
-	return x, hash, nil
+	return x, nil
 }
 
 func unknownToken(softLogout bool) *mxerr.Error {

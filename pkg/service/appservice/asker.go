@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 )
@@ -104,7 +105,7 @@ func (a *Asker) exists(ctx context.Context, of func(s *Service) bool, path strin
 func (a *Asker) ask(ctx context.Context, s *Service, q question) (answer Answer, err error) {
 	for try := range askTries {
 		if try > 0 {
-			pause(ctx, 500*time.Millisecond, nil)
+			_ = lifecycle.Sleep(ctx, 500*time.Millisecond) // the next try fails if ctx has ended
 		}
 		if answer, err = a.client.ask(ctx, s, q); err == nil || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 			return answer, err

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/follow"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -127,7 +128,7 @@ func (p *post) run(ctx context.Context) {
 			return
 		default:
 			p.log.Warn("an application service could not be told what happens; it is tried again", "error", err)
-			pause(ctx, p.cfg.Retry, nil)
+			_ = lifecycle.Sleep(ctx, p.cfg.Retry) // the loop looks at ctx
 		}
 	}
 }
@@ -150,8 +151,7 @@ func (p *post) idle(ctx context.Context) error {
 		}
 		p.state.At, p.saved = p.at.Clone(), now
 	}
-	pause(ctx, p.cfg.SaveEvery, p.wake)
-	return nil
+	return lifecycle.Doze(ctx, p.cfg.SaveEvery, p.wake)
 }
 
 // send stores a transaction, and sends it until it is taken. What fails before it is stored is begun anew from the place before it.
@@ -173,8 +173,8 @@ func (p *post) send(ctx context.Context, txn *transaction) error {
 			break
 		}
 		p.log.Warn("a transaction could not be stored; it is tried again", "error", err)
-		if pause(ctx, p.cfg.Retry, nil); ctx.Err() != nil {
-			return ctx.Err()
+		if err := lifecycle.Sleep(ctx, p.cfg.Retry); err != nil {
+			return err
 		}
 	}
 	p.state, p.saved = next, p.o.Now()
@@ -215,7 +215,7 @@ func (p *post) deliver(ctx context.Context) bool {
 		}
 		p.metrics.sent.WithLabelValues(p.service.ID, "failed").Inc()
 		p.log.Warn("an application service does not take a transaction; it is tried again", "transaction", name, "tries", tries, "error", err)
-		pause(ctx, wait, p.knock)
+		_ = lifecycle.Doze(ctx, wait, p.knock) // the next try fails if ctx has ended
 		wait = min(2*wait, p.cfg.MaxBackoff)
 	}
 	return false

@@ -267,7 +267,7 @@ func (t *term) follow(ctx context.Context) {
 			return
 		}
 		t.log.Error("the sender to application services does not follow the log and begins anew", "error", err)
-		pause(ctx, t.cfg.Retry, nil)
+		_ = lifecycle.Sleep(ctx, t.cfg.Retry) // the loop looks at ctx
 	}
 }
 
@@ -298,15 +298,4 @@ func (f *fan) Reset(_ context.Context, at shard.Heads) error {
 		p.reset(at)
 	}
 	return nil
-}
-
-// pause waits, or until ctx ends or somebody knocks.
-func pause(ctx context.Context, d time.Duration, knock <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-knock:
-	case <-ctx.Done():
-	}
 }

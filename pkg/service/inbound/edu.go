@@ -188,12 +188,8 @@ func (s *Sink) later(ctx context.Context, early []*room.Receipt) error {
 		if len(early) == 0 {
 			return nil
 		}
-		t := time.NewTimer(earlyWait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := lifecycle.Sleep(ctx, earlyWait); err != nil {
+			return err
 		}
 		early = slices.DeleteFunc(early, func(c *room.Receipt) bool { return !mxerr.Is(s.mark(ctx, c), mxerr.NotFound) })
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -139,7 +140,7 @@ func New(cfg Config, o Options) *Janitor {
 
 // Run works until ctx ends or the role is lost.
 func (j *Janitor) Run(ctx context.Context, role shard.Role) {
-	for j.wait(ctx, j.cfg.Every) {
+	for lifecycle.Sleep(ctx, j.cfg.Every) == nil {
 		err := j.Round(ctx, role)
 		switch {
 		case err == nil, ctx.Err() != nil:
@@ -199,19 +200,8 @@ func (j *Janitor) pieces(ctx context.Context, of string, full int, remove func()
 		if n < int64(full) {
 			return nil
 		}
-		if !j.wait(ctx, j.cfg.Pause) {
-			return ctx.Err()
+		if err := lifecycle.Sleep(ctx, j.cfg.Pause); err != nil {
+			return err
 		}
-	}
-}
-
-func (j *Janitor) wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

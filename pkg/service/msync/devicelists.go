@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -165,10 +166,8 @@ func (e *Engine) resolve(ctx context.Context) {
 				return
 			}
 			e.Log.Warn("whom changes of device lists concern could not be read", "error", err)
-			select {
-			case <-ctx.Done():
+			if lifecycle.Sleep(ctx, time.Second) != nil {
 				return
-			case <-time.After(time.Second):
 			}
 			continue
 		}

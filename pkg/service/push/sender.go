@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/outhttp"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
@@ -184,12 +185,7 @@ func (t *term) follow(ctx context.Context) {
 			return
 		}
 		t.log.Error("the sender of notifications does not follow the log and begins anew", "error", err)
-		timer := time.NewTimer(t.cfg.RestartAfter)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		_ = lifecycle.Sleep(ctx, t.cfg.RestartAfter) // the loop looks at ctx
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -116,7 +117,7 @@ func (w *Walker) Walk(ctx context.Context, user id.UserID, t Task) error {
 			w.log.Error("some rooms of a user are given up", "task", t.Name, "user", user, "rooms", len(left), "first", left[0])
 			return nil
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := lifecycle.Sleep(ctx, pause); err != nil {
 			return err
 		}
 		pause = min(2*pause, 16*w.cfg.Retry)
@@ -167,15 +168,4 @@ func (w *Walker) try(ctx context.Context, user id.UserID, t *Task, r id.RoomID) 
 		return false
 	}
 	return true
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
@@ -26,7 +27,7 @@ func (s *Sender) follow(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-s.changed:
-				if !sleep(ctx, gatherSlots) {
+				if lifecycle.Sleep(ctx, gatherSlots) != nil {
 					return
 				}
 			}
@@ -38,12 +39,12 @@ func (s *Sender) follow(ctx context.Context) {
 		}
 		if err == nil {
 			pause = 0
-			sleep(ctx, gatherSlots)
+			_ = lifecycle.Sleep(ctx, gatherSlots) // the loop looks at ctx
 			continue
 		}
 		pause = min(max(100*time.Millisecond, 2*pause), 10*time.Second)
 		s.log.Error("the sender does not follow the log and begins anew", "error", err)
-		sleep(ctx, pause)
+		_ = lifecycle.Sleep(ctx, pause)
 	}
 }
 
@@ -156,8 +157,8 @@ func (f *feed) Apply(ctx context.Context, b follow.Batch) error {
 				return ctx.Err()
 			}
 			s.log.Warn("what destinations are owed cannot be read and is tried again", "error", err)
-			if !sleep(ctx, pause) {
-				return ctx.Err()
+			if err := lifecycle.Sleep(ctx, pause); err != nil {
+				return err
 			}
 			pause = min(2*pause, 10*time.Second)
 		}

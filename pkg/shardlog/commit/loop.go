@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -137,15 +138,9 @@ func (c *Committer) commit(group []*pending) {
 
 // pause waits before another attempt; false when the committer gives up.
 func (c *Committer) pause(d *time.Duration) bool {
-	t := time.NewTimer(*d)
-	defer t.Stop()
-	*d = min(2**d, retryMost)
-	select {
-	case <-t.C:
-		return true
-	case <-c.ctx.Done():
-		return false
-	}
+	now := *d
+	*d = min(2*now, retryMost)
+	return lifecycle.Sleep(c.ctx, now) == nil
 }
 
 // build leaves out what was decided meanwhile, and gives the rest places behind their shards' heads.

@@ -140,12 +140,8 @@ func (d *Durable) Apply(ctx context.Context, b Batch) error {
 			break
 		}
 		d.o.Log.Warn("consumer failed and is told again", "consumer", d.o.Name, "shard", b.Shard, "position", b.Last, "error", err)
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := lifecycle.Sleep(ctx, pause); err != nil {
+			return err
 		}
 		pause = min(2*pause, 10*time.Second)
 	}

@@ -385,7 +385,7 @@ func (f *Follower) fill(ctx context.Context) error {
 			err = f.reset(ctx, err)
 		default:
 			f.log.Warn("log cannot be read", "error", err)
-			if err := f.sleep(ctx); err != nil {
+			if err := lifecycle.Sleep(ctx, f.cfg.Retry); err != nil {
 				return err
 			}
 			continue
@@ -393,17 +393,6 @@ func (f *Follower) fill(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-	}
-}
-
-func (f *Follower) sleep(ctx context.Context) error {
-	t := time.NewTimer(f.cfg.Retry)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -430,7 +419,7 @@ func (f *Follower) changeIncarnation(ctx context.Context) error {
 	history, err := f.source.History(ctx)
 	if err != nil {
 		f.log.Warn("history of the database cannot be read", "error", err)
-		return f.sleep(ctx)
+		return lifecycle.Sleep(ctx, f.cfg.Retry)
 	}
 	now, ok := history.Current()
 	begun := f.at.Incarnation != 0 // else nothing had ever been written, and nothing can have been undone
@@ -453,7 +442,7 @@ func (f *Follower) reset(ctx context.Context, why error) error {
 	heads, err := f.source.Heads(ctx)
 	if err != nil {
 		f.log.Warn("heads of the log cannot be read", "error", err)
-		return f.sleep(ctx)
+		return lifecycle.Sleep(ctx, f.cfg.Retry)
 	}
 	f.log.Warn("follower begins anew", "reason", why)
 	if err := r.Reset(ctx, shard.Heads{Incarnation: heads.Incarnation, Positions: heads.Positions.Clone()}); err != nil {

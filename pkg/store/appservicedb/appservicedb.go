@@ -43,7 +43,7 @@ func (d *DB) Register(ctx context.Context, ids []string, heads shard.Vector) err
 		}
 		return q.InitCursors(ctx, p)
 	})
-	return wrap("register application services", err)
+	return pg.Wrap("register application services", err)
 }
 
 // Forget forgets application services that have not been registered for some time, but those named: the log is no longer kept for them. It
@@ -60,7 +60,7 @@ func (d *DB) Forget(ctx context.Context, but []string, age time.Duration) (gone 
 		}
 		return q.DropCursors(ctx, names)
 	})
-	return gone, wrap("forget application services", err)
+	return gone, pg.Wrap("forget application services", err)
 }
 
 // State is how far an application service has been served.
@@ -86,7 +86,7 @@ func (d *DB) Load(ctx context.Context, name string, shards int) (State, error) {
 			s.At[p.Shard] = shard.Pos(p.Pos)
 		}
 	}
-	return s, wrap("read the place of an application service", err)
+	return s, pg.Wrap("read the place of an application service", err)
 }
 
 // Prepare stores the transaction after the last one, which has been taken, with the place in the log up to which it reaches. held is false,
@@ -122,12 +122,12 @@ func (d *DB) save(ctx context.Context, role shard.Role, name string, at shard.Ve
 		}
 		return q.SaveCursor(ctx, p)
 	})
-	return held && err == nil, wrap("store what an application service is sent", err)
+	return held && err == nil, pg.Wrap("store what an application service is sent", err)
 }
 
 // Taken notes that a transaction has been taken.
 func (d *DB) Taken(ctx context.Context, name string, txn int64) error {
-	return wrap("note a transaction as taken", d.q.Taken(ctx, TakenParams{ID: name, Txn: txn}))
+	return pg.Wrap("note a transaction as taken", d.q.Taken(ctx, TakenParams{ID: name, Txn: txn}))
 }
 
 // Member is a user of this server.
@@ -153,7 +153,7 @@ func (d *DB) Members(ctx context.Context, rooms []shard.Nid, since []shard.Pos) 
 		}
 		out[shard.Nid(r.RoomNid)] = append(out[shard.Nid(r.RoomNid)], m)
 	}
-	return out, wrap("read members of rooms", err)
+	return out, pg.Wrap("read members of rooms", err)
 }
 
 // Aliases reads the aliases of rooms that this server has.
@@ -163,7 +163,7 @@ func (d *DB) Aliases(ctx context.Context, rooms []string) (map[string][]string, 
 	for _, r := range rows {
 		out[r.RoomID] = append(out[r.RoomID], r.Alias)
 	}
-	return out, wrap("read aliases of rooms", err)
+	return out, pg.Wrap("read aliases of rooms", err)
 }
 
 // RoomIDs reads the ids of rooms.
@@ -177,7 +177,7 @@ func (d *DB) RoomIDs(ctx context.Context, rooms []shard.Nid) (map[shard.Nid]stri
 	for _, r := range rows {
 		out[shard.Nid(r.Nid)] = r.RoomID
 	}
-	return out, wrap("read room ids", err)
+	return out, pg.Wrap("read room ids", err)
 }
 
 // Place is a room that a user is in.
@@ -194,15 +194,15 @@ func (d *DB) RoomsOf(ctx context.Context, users []string) ([]Place, error) {
 	for i, r := range rows {
 		out[i] = Place{r.UserID, shard.Nid(r.Nid), r.RoomID}
 	}
-	return out, wrap("read rooms of users", err)
+	return out, pg.Wrap("read rooms of users", err)
 }
 
 // Publish lists a room of a shard for a network of an application service, or takes it off that list.
 func (d *DB) Publish(ctx context.Context, service, network, room string, at shard.ID, listed bool) error {
 	if listed {
-		return wrap("list a room", d.q.List(ctx, ListParams{Service: service, Network: network, RoomID: room, Shard: int16(at)}))
+		return pg.Wrap("list a room", d.q.List(ctx, ListParams{Service: service, Network: network, RoomID: room, Shard: int16(at)}))
 	}
-	return wrap("take a room off a list", d.q.Unlist(ctx, UnlistParams{Service: service, Network: network, RoomID: room}))
+	return pg.Wrap("take a room off a list", d.q.Unlist(ctx, UnlistParams{Service: service, Network: network, RoomID: room}))
 }
 
 // Listed is a room that is listed for a network.
@@ -230,12 +230,5 @@ func (d *DB) listed(ctx context.Context, p ListedParams) ([]Listed, error) {
 	for i, r := range rows {
 		out[i] = Listed{shard.Nid(r.Nid), r.RoomID, r.Version, r.Published}
 	}
-	return out, wrap("read listed rooms", err)
-}
-
-func wrap(what string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
+	return out, pg.Wrap("read listed rooms", err)
 }

@@ -83,13 +83,13 @@ func (d *DB) AllHosts(ctx context.Context) ([]string, error) {
 // RoomsOfUser reads the rooms that a user of this server is in.
 func (d *DB) RoomsOfUser(ctx context.Context, user string) ([]shard.Nid, error) {
 	rows, err := d.q.RoomsOfUser(ctx, user)
-	return rooms(rows), wrap("read rooms of a user", err)
+	return rooms(rows), pg.Wrap("read rooms of a user", err)
 }
 
 // RoomsOf reads the rooms that a server is in.
 func (d *DB) RoomsOf(ctx context.Context, host string) ([]shard.Nid, error) {
 	rows, err := d.q.RoomsOf(ctx, host)
-	return rooms(rows), wrap("read rooms of a host", err)
+	return rooms(rows), pg.Wrap("read rooms of a host", err)
 }
 
 // RoomsOfGuests reads the rooms that users of another server are in, ascending.
@@ -263,7 +263,7 @@ func (d *DB) TrimEDUs(ctx context.Context, s shard.ID, keep int64, most int) (in
 // EDUDestinations reads for whom EDUs are queued in a shard.
 func (d *DB) EDUDestinations(ctx context.Context, s shard.ID) ([]string, error) {
 	list, err := d.q.EDUDestinations(ctx, int16(s))
-	return list, wrap("read destinations of EDUs", err)
+	return list, pg.Wrap("read destinations of EDUs", err)
 }
 
 // DropEDUs deletes EDUs that a destination has acknowledged; held is false, and nothing is deleted, if the slot is not held under the
@@ -303,11 +303,4 @@ func rooms(list []int64) []shard.Nid {
 		out[i] = shard.Nid(n)
 	}
 	return out
-}
-
-func wrap(what string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
 }

@@ -8,15 +8,34 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/heddle-im/heddle/pkg/infra/lifecycle"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
 // Reader finds what has been indexed. It works on whatever it is given: a pool of the primary or of a replica, or a transaction.
-type Reader struct{ q *Queries }
+type Reader struct {
+	q *Queries
+	// byWords is for what is found by words: how depends on how many have them.
+	byWords *Queries
+}
 
 // NewReader makes a Reader over a pool, connection or transaction.
-func NewReader(db DBTX) *Reader { return &Reader{q: New(db)} }
+func NewReader(db DBTX) *Reader { return &Reader{q: New(db), byWords: New(planned{db})} }
+
+// planned has PostgreSQL plan each query for its parameters. It would plan a prepared one once for all of them after a few: as if any words were
+// common, so that it would go through events from the latest on until it has found enough, which for words that few have is through all.
+type planned struct{ DBTX }
+
+func (p planned) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return p.DBTX.Query(ctx, sql, slices.Insert(args, 0, any(pgx.QueryExecModeCacheDescribe))...)
+}
+
+func (p planned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return p.DBTX.QueryRow(ctx, sql, slices.Insert(args, 0, any(pgx.QueryExecModeCacheDescribe))...)
+}
 
 // Reach waits until a consumer has indexed the entries of some kinds that the log of some shards holds now, or until the patience is
 // over: then what is found may lack the latest.
@@ -45,12 +64,8 @@ func (r *Reader) Reach(ctx context.Context, consumer string, shards []shard.ID, 
 		if reached {
 			return nil
 		}
-		t := time.NewTimer(min(pause, time.Until(until)))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := lifecycle.Sleep(ctx, min(pause, time.Until(until))); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -160,7 +175,7 @@ func (r *Reader) CountEvents(ctx context.Context, q EventQuery, most int) (int, 
 	if q.nothing() {
 		return 0, nil
 	}
-	n, err := r.q.CountFound(ctx, CountFoundParams{Query: q.text(), Rooms: q.rooms(), Most: int32(most)})
+	n, err := r.byWords.CountFound(ctx, CountFoundParams{Query: q.text(), Rooms: q.rooms(), Most: int32(most)})
 	if err != nil {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
@@ -181,7 +196,7 @@ func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, e
 	var err error
 	if q.ByRank {
 		var rows []FindRankedRow
-		rows, err = r.q.FindRanked(ctx, FindRankedParams{
+		rows, err = r.byWords.FindRanked(ctx, FindRankedParams{
 			Terms: q.words, Query: query, Rooms: rooms, Rank: after.Rank, Ts: after.TS, Nid: int64(after.Event), Most: int32(most),
 			Candidates: maxRanked,
 		})
@@ -190,7 +205,7 @@ func (r *Reader) Events(ctx context.Context, q EventQuery, most int) ([]Found, e
 		}
 	} else {
 		var rows []FindRecentRow
-		rows, err = r.q.FindRecent(ctx, FindRecentParams{
+		rows, err = r.byWords.FindRecent(ctx, FindRecentParams{
 			Terms: q.words, Query: query, Rooms: rooms, Ts: after.TS, Nid: int64(after.Event), Most: int32(most),
 		})
 		for _, f := range rows {
@@ -223,7 +238,7 @@ func (r *Reader) People(ctx context.Context, asker, term string, most int) ([]Pe
 	if strings.Contains(like, ":") {
 		p.Exact = like
 	}
-	rows, err := r.q.FindPeople(ctx, p)
+	rows, err := r.byWords.FindPeople(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("find people: %w", err)
 	}

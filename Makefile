@@ -104,6 +104,14 @@ pgo: ## the profile by which the compiler optimises the master (cmd/master/defau
 	go tool pprof -proto bin/profiles/*.master-1.pprof | go run ./.ci/pgo >bin/default.pgo
 	mv bin/default.pgo cmd/master/default.pgo
 
+.PHONY: profiles
+profiles: ## what docs/profiles shows of where processors spend their time, taken anew; the machine should have nothing else to do
+	@.ci/need postgresql redis
+	@rm -rf bin/profiles && mkdir -p bin/profiles docs/profiles
+	BENCH_PROFILES=$(CURDIR)/bin/profiles go test ./pkg/testkit/fleettest -run '^$$' -bench 'Send/rooms=100$$' -benchtime 60000x
+	BENCH_PROFILES=$(CURDIR)/bin/profiles go test ./pkg/testkit/fleettest -run '^$$' -bench Lively -benchtime 1x
+	.ci/profiles bin/profiles docs/profiles
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)

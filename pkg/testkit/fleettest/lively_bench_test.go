@@ -21,7 +21,8 @@ import (
 
 // BenchmarkLively has 10,000 users wait in long polls of one synchrotron, ten to each of 1,000 rooms, in which 200 messages are sent each second, to
 // one room after the other; each client asks again at once. It reports from sending to arrival (p50, p99), the share of a processor that
-// the synchrotron takes, and how many incremental syncs it answers in a second of a processor. LIVELY_USERS makes it smaller.
+// the synchrotron takes, and how many incremental syncs it answers in a second of a processor. LIVELY_USERS makes it smaller; make profiles
+// keeps the top of the synchrotron's profile.
 func BenchmarkLively(b *testing.B) {
 	const ofRoom, rate, senders, lasting = 10, 200, 10, 20 * time.Second
 	waiting := number(b, "LIVELY_USERS", 10_000)

@@ -13,7 +13,7 @@ import (
 )
 
 // A client that syncs asks again as soon as it is answered, on the same connection. To give that to the server each time costs a tenth of the
-// processor time of a sync, and a third of what it allocates, for goroutines and buffers that the server makes for a connection and loses when
+// processor time of a sync, and a quarter of what it allocates, for goroutines and buffers that the server makes for a connection and loses when
 // it is taken from it. So a request that is plainly the same long poll again is read and handled here, by the server's own handler. Whatever
 // is not plain is the server's: another path, a body, a header in pieces or of many kilobytes, or anything that it may have to refuse.
 

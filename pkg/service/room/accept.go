@@ -106,7 +106,6 @@ func (d *draft) accept(c *Accept, p *plan) error {
 	a := d.acceptor(given)
 	a.relay, a.asked, a.device, a.txn = c.Relay, c.Asked, c.Device, c.Txn
 	verdicts := make([]Verdict, len(given.events))
-	said := false
 	for i, e := range given.events {
 		if e == nil {
 			verdicts[i] = Verdict{Fate: FateMalformed, Reason: given.errs[i].Error()}
@@ -117,12 +116,6 @@ func (d *draft) accept(c *Accept, p *plan) error {
 			return err
 		}
 		verdicts[i] = v
-		said = said || v.Fate == FateAccepted && e.Type() != event.TypeDummy
-	}
-	if said {
-		if err := d.rejoin(); err != nil {
-			return err
-		}
 	}
 	var done []int64
 	for i := range min(len(verdicts), len(c.Staged)) {
@@ -485,6 +478,7 @@ func (a *acceptor) put(h *held, prev []*node, before snapshots, fate Fate, store
 			row.Order = roomdb.Live(len(a.entries))
 			a.gapBefore(row, body, false)
 		}
+		a.said = a.said || h.ev.Type() != event.TypeDummy
 		if err := a.advance(h, prev, before, after, row, body); err != nil {
 			return err
 		}

@@ -33,6 +33,8 @@ type draft struct {
 	counts    counts
 	// byNid are the state events that are in memory, by whoever takes events into the draft.
 	byNid map[shard.Nid]*held
+	// said: it takes in an event that is no answer to many forward extremities.
+	said bool
 	// room is how many positions are left free before the draft's only entry.
 	room int64
 }
@@ -57,11 +59,17 @@ func (d *draft) answer(p *plan) Answer {
 func (d *draft) realise(c Command, p *plan) error {
 	switch c := c.(type) {
 	case *Accept:
-		return d.accept(c, p)
+		if err := d.accept(c, p); err != nil {
+			return err
+		}
+		return d.rejoin()
 	case *Outliers:
 		return d.outliers(c, p)
 	case *Enter:
-		return d.enter(c, p)
+		if err := d.enter(c, p); err != nil {
+			return err
+		}
+		return d.rejoin()
 	case *Backfill:
 		return d.backfill(c, p)
 	case *OutOfBand:

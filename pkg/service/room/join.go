@@ -26,10 +26,13 @@ const (
 	maxJoinWait = 60 * time.Second
 )
 
-// rejoin joins forward extremities, if there are too many after a command in which an event was accepted, until there are few.
+// rejoin joins forward extremities, if there are too many after a command in which something of another server's was accepted, until there are few.
 func (d *draft) rejoin() error {
 	if len(d.head.tips) <= maxTips {
 		d.r.joinAt = 0
+		return nil
+	}
+	if !d.said {
 		return nil
 	}
 	if len(d.head.tips) <= tooManyTips {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -306,6 +307,28 @@ func TestFloodOfExtremities(t *testing.T) {
 	for _, e := range page["chunk"].([]any) {
 		require.NotEqual(t, event.TypeDummy, e.(map[string]any)["type"])
 	}
+}
+
+// So does it with events that are taken by the state before them, since nobody gives what they follow.
+func TestFloodOfGaps(t *testing.T) {
+	s := newStage(t)
+	p := s.enter(t, roomver.V11, "mallory")
+	s.remote.Says(fed+"state_ids/", encoded(t, map[string]any{"pdu_ids": idsOf(p.State...), "auth_chain_ids": idsOf(p.Chain...)}))
+	const many = 210
+	var events []*event.Event
+	for i := range many {
+		events = append(events, p.Say(t, "after what nobody gives", p.Say(t, fmt.Sprint("never sent ", i))))
+	}
+	for part := range slices.Chunk(events, 50) {
+		s.remote.Send(t, s.home, part...)
+	}
+	require.Eventually(t, func() bool { return s.home.Staged(t) == 0 }, 5*patience, tick)
+	var joins int
+	require.NoError(t, s.home.DB.Pool.QueryRow(t.Context(),
+		"SELECT count(*) FROM event WHERE room_nid = (SELECT nid FROM room WHERE room_id = $1) AND convert_from(json, 'UTF8') LIKE '%' || $2 || '%'",
+		string(p.Room), event.TypeDummy).Scan(&joins))
+	require.Positive(t, joins)
+	s.goesOn(t, p)
 }
 
 // In room version 1 servers name their events, and so can have them name each other in a circle.

@@ -20,6 +20,29 @@ func (t *term) wake(p *pusher) {
 	p.running = true
 	if !t.work.Go(func(ctx context.Context) { t.run(ctx, p) }) {
 		p.running = false
+		return
+	}
+	t.running++
+}
+
+// linger waits a while until nobody is being told anything: who gives the role away in order has nothing told twice.
+func (t *term) linger(ctx context.Context) {
+	timer := time.NewTimer(t.cfg.Linger)
+	defer timer.Stop()
+	for {
+		t.mu.Lock()
+		done := t.running == 0
+		t.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-t.progress:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -58,6 +81,8 @@ func (t *term) run(ctx context.Context, p *pusher) {
 		t.mu.Lock()
 		if ctx.Err() != nil || p.gone || !t.hasWork(p) {
 			p.running = false
+			t.running--
+			notify(t.progress)
 			t.mu.Unlock()
 			return
 		}

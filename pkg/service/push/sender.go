@@ -38,6 +38,8 @@ type Config struct {
 	MaxAge time.Duration
 	// Patience is for how long what is under way is waited for before the place in the log is stored. Default 2 s.
 	Patience time.Duration
+	// Linger is for how long those are waited for who are being told something when the role is given away. Default 2 s.
+	Linger time.Duration
 	// Timeout bounds one request to a gateway. Default 20 s.
 	Timeout time.Duration
 	// MinBackoff and MaxBackoff bound how long a pusher is left alone after a failure. Default 1 s and 1 hour.
@@ -69,6 +71,7 @@ func or[T comparable](v, d T) T {
 
 func (c Config) withDefaults() Config {
 	c.MaxQueue, c.Most, c.MaxAge = or(c.MaxQueue, 50), or(c.Most, 20), or(c.MaxAge, 24*time.Hour)
+	c.Linger = or(c.Linger, 2*time.Second)
 	c.Patience, c.Timeout, c.Tick = or(c.Patience, 2*time.Second), or(c.Timeout, 20*time.Second), or(c.Tick, 250*time.Millisecond)
 	c.MinBackoff, c.MaxBackoff = or(c.MinBackoff, time.Second), or(c.MaxBackoff, time.Hour)
 	c.Lanes, c.PerGateway, c.Fresh, c.Readers = or(c.Lanes, 1024), or(c.PerGateway, 64), or(c.Fresh, 4), or(c.Readers, 8)
@@ -170,6 +173,7 @@ func (s *Sender) Closing(ctx context.Context, _ int) {
 	if err := t.following.StopWithin(ctx); err != nil {
 		s.log.Warn("the sender of notifications did not stop in time", "error", err)
 	}
+	t.linger(ctx)
 	if err := t.work.StopWithin(ctx); err != nil {
 		s.log.Warn("notifications did not end in time", "error", err)
 	}

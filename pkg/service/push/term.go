@@ -34,6 +34,7 @@ type term struct {
 	gateways map[string]*gateway
 	pending  map[*pusher]struct{} // for whom something is queued
 	owed     map[*pusher]struct{} // who are owed something
+	running  int                  // for how many a goroutine works
 	// settled are stored as owed something, and are no more.
 	settled map[pushdb.PusherKey]struct{}
 }

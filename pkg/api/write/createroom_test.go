@@ -12,6 +12,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 )
 
 const (
@@ -69,6 +70,49 @@ func TestCreateRoom(t *testing.T) {
 		for v := 1; v <= 12; v++ {
 			r := s.create("alice", fmt.Sprintf(`{"room_version":"%d"}`, v))
 			require.Equal(t, fmt.Sprint(v), s.state(r, "m.room.create", "")["room_version"])
+		}
+	})
+	t.Run("every preset in every version", func(t *testing.T) {
+		for _, rules := range roomver.All() {
+			for preset, want := range map[string]struct{ join, guests string }{
+				`"preset":"private_chat"`:         {"invite", "can_join"},
+				`"preset":"trusted_private_chat"`: {"invite", "can_join"},
+				`"preset":"public_chat"`:          {"public", "forbidden"},
+				`"visibility":"private"`:          {"invite", "can_join"},
+				`"visibility":"public"`:           {"public", "forbidden"},
+			} {
+				t.Run(string(rules.Version)+" "+preset, func(t *testing.T) {
+					s := s.in(t)
+					r := s.create("alice", `{"room_version":"`+string(rules.Version)+`",`+preset+`,"invite":["`+bob+`"],
+						"creation_content":{"additional_creators":["`+carol+`"]}}`)
+					require.Equal(t, want.join, s.state(r, "m.room.join_rules", "")["join_rule"])
+					require.Equal(t, "shared", s.state(r, "m.room.history_visibility", "")["history_visibility"])
+					require.Equal(t, want.guests, s.state(r, "m.room.guest_access", "")["guest_access"])
+					create := s.state(r, "m.room.create", "")
+					users := s.state(r, "m.room.power_levels", "")["users"].(map[string]any)
+					trusted := strings.Contains(preset, "trusted")
+					if rules.PrivilegedCreators {
+						require.Empty(t, users, "creators are not named")
+						creators := []any{carol}
+						if trusted {
+							creators = append(creators, bob)
+						}
+						require.ElementsMatch(t, creators, create["additional_creators"])
+					} else {
+						powers := map[string]any{alice: 100.}
+						if trusted {
+							powers[bob] = 100.
+						}
+						require.Equal(t, powers, users)
+					}
+					if rules.Creator == roomver.CreatorInContent {
+						require.Equal(t, alice, create["creator"])
+					} else {
+						require.NotContains(t, create, "creator")
+					}
+					require.Equal(t, "invite", s.state(r, "m.room.member", bob)["membership"])
+				})
+			}
 		}
 	})
 	t.Run("nulls stand for nothing", func(t *testing.T) {

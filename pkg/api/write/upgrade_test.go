@@ -2,6 +2,7 @@ package write_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"testing"
@@ -29,19 +30,32 @@ func TestUpgradeBetweenAllVersions(t *testing.T) {
 	s := newStack(t)
 	s.users("alice", "bob", "eve")
 	alice, bob, eve := string(roomtest.User("alice")), string(roomtest.User("bob")), string(roomtest.User("eve"))
-	versions := []roomver.Version{"1", "3", "6", "7", "8", "10", "11", "12"}
-	for i, from := range versions {
-		for _, to := range []roomver.Version{versions[(i+2)%len(versions)], versions[(i+5)%len(versions)]} {
+	kept := map[string]map[string]any{ // and not as any preset has them
+		"m.room.server_acl":         {"allow": []any{"*"}, "deny": []any{"bad.example"}},
+		"m.room.encryption":         {"algorithm": "m.megolm.v1.aes-sha2"},
+		"m.room.avatar":             {"url": "mxc://heddle.test/loom"},
+		"m.room.guest_access":       {"guest_access": "can_join"},
+		"m.room.history_visibility": {"history_visibility": "world_readable"},
+	}
+	all := roomver.All()
+	for i := range all {
+		from := all[i].Version
+		for _, to := range []roomver.Version{all[(i+1)%len(all)].Version, all[(i+7)%len(all)].Version} {
 			t.Run(string(from)+" to "+string(to), func(t *testing.T) {
 				s := s.in(t)
 				old := s.call("alice", "POST", "/createRoom", `{"preset":"public_chat","visibility":"public","name":"Weavers","topic":"Looms",
-					"room_version":"`+string(from)+`","creation_content":{"type":"m.space"}}`).ok("room_id")
+					"room_version":"`+string(from)+`","creation_content":{"type":"m.space","m.federate":false,"org.example.own":1}}`).ok("room_id")
 				alias := "#" + "v" + string(from) + "to" + string(to) + ":" + string(roomtest.Server)
 				s.call("alice", "PUT", "/directory/room/"+url.PathEscape(alias), `{"room_id":"`+old+`"}`).ok("")
 				s.setState("alice", old, "m.room.canonical_alias", "", `{"alias":"`+alias+`"}`)
 				s.setState("alice", old, "m.space.child", "!child:x", `{"via":["x"]}`)
 				s.setState("alice", old, "m.space.child", "!gone:x", `{}`)
 				s.setState("alice", old, "com.example", "", `{"mine":true}`)
+				for typ, content := range kept {
+					raw, err := json.Marshal(content)
+					require.NoError(t, err)
+					s.setState("alice", old, typ, "", string(raw))
+				}
 				s.call("bob", "POST", "/join/"+url.PathEscape(old), "").ok("room_id")
 				s.call("alice", "POST", "/rooms/"+url.PathEscape(old)+"/ban", `{"user_id":"`+eve+`"}`).ok("")
 
@@ -51,13 +65,17 @@ func TestUpgradeBetweenAllVersions(t *testing.T) {
 				create := s.state(id.RoomID(made), "m.room.create", "")
 				require.Equal(t, string(to), create["room_version"])
 				require.Equal(t, "m.space", create["type"])
+				require.Equal(t, false, create["m.federate"])
+				require.NotContains(t, create, "org.example.own")
 				predecessor, _ := create["predecessor"].(map[string]any)
 				require.Equal(t, old, predecessor["room_id"])
 				require.Equal(t, to == "12", predecessor["event_id"] == nil)
 				require.Equal(t, "Weavers", s.state(id.RoomID(made), "m.room.name", "")["name"])
 				require.Equal(t, "Looms", s.state(id.RoomID(made), "m.room.topic", "")["topic"])
 				require.Equal(t, "public", s.state(id.RoomID(made), "m.room.join_rules", "")["join_rule"])
-				require.Equal(t, "forbidden", s.state(id.RoomID(made), "m.room.guest_access", "")["guest_access"])
+				for typ, content := range kept {
+					require.Equal(t, content, s.state(id.RoomID(made), typ, ""), typ)
+				}
 				require.Equal(t, alias, s.state(id.RoomID(made), "m.room.canonical_alias", "")["alias"])
 				require.NotNil(t, s.state(id.RoomID(made), "m.space.child", "!child:x"))
 				require.Nil(t, s.state(id.RoomID(made), "m.space.child", "!gone:x"))
@@ -84,6 +102,40 @@ func TestUpgradeBetweenAllVersions(t *testing.T) {
 				s.call("bob", "POST", "/join/"+url.PathEscape(alias), "").ok("room_id")
 			})
 		}
+	}
+}
+
+// A room goes on with the join rule that it had, unless its new version does not know that; then it is closed, and never open to more than before.
+func TestUpgradeKeepsTheJoinRule(t *testing.T) {
+	s := newStack(t)
+	s.users("alice")
+	allow := []any{map[string]any{"type": "m.room_membership", "room_id": "!space:heddle.test"}}
+	for _, x := range []struct {
+		from, to roomver.Version
+		rule     map[string]any
+		keeps    bool
+	}{
+		{"7", "8", map[string]any{"join_rule": "knock"}, true},
+		{"7", "6", map[string]any{"join_rule": "knock"}, false},
+		{"8", "12", map[string]any{"join_rule": "restricted", "allow": allow}, true},
+		{"9", "7", map[string]any{"join_rule": "restricted", "allow": allow}, false},
+		{"10", "11", map[string]any{"join_rule": "knock_restricted", "allow": allow}, true},
+		{"12", "9", map[string]any{"join_rule": "knock_restricted", "allow": allow}, false},
+		{"1", "12", map[string]any{"join_rule": "invite"}, true},
+		{"12", "1", map[string]any{"join_rule": "private"}, true},
+	} {
+		t.Run(string(x.from)+" to "+string(x.to)+", "+x.rule["join_rule"].(string), func(t *testing.T) {
+			s := s.in(t)
+			old := s.call("alice", "POST", "/createRoom", `{"preset":"public_chat","room_version":"`+string(x.from)+`"}`).ok("room_id")
+			raw, err := json.Marshal(x.rule)
+			require.NoError(t, err)
+			s.setState("alice", old, "m.room.join_rules", "", string(raw))
+			made := s.upgrade("alice", old, `{"new_version":"`+string(x.to)+`"}`).ok("replacement_room")
+			if !x.keeps {
+				x.rule = map[string]any{"join_rule": "invite"}
+			}
+			require.Equal(t, x.rule, s.state(id.RoomID(made), "m.room.join_rules", ""))
+		})
 	}
 }
 

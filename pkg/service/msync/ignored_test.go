@@ -8,6 +8,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
@@ -49,4 +50,74 @@ func TestWhatAnIgnoredUserHasSaidIsCounted(t *testing.T) {
 			require.NotContains(t, s.slide(t, ask(t, alice, a.Pos, elementX)).Rooms, string(r))
 		})
 	}
+}
+
+// Of somebody whom the user ignores neither messages nor invitations are told, in either kind of sync; state is. That begins and ends with the
+// change of the list, and what was missed meanwhile is found by a fresh sync alone.
+func TestIgnoredUsersAreNotHeard(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	front := w.Accounts(account.Config{})
+	troll := roomtest.User("troll")
+	w.Register(front, alice)
+	ignore := func(list string) {
+		t.Helper()
+		_, err := front.Do(w.Ctx(), &account.SetAccountData{
+			UserID: string(alice), Type: accountdb.TypeIgnored, Content: []byte(`{"ignored_users":` + list + `}`),
+		})
+		require.NoError(t, err)
+	}
+	r := w.Room(alice, "11")
+	w.State(r, alice, "m.room.power_levels", "", `{"users":{"`+string(alice)+`":100},"state_default":0}`)
+	w.Membership(r, alice, troll, room.ActionInvite)
+	w.Join(r, troll)
+	den := w.Room(troll, "11")
+	w.Membership(den, troll, alice, room.ActionInvite)
+	s.settled(t, w)
+	all := s.sync(t, msync.Request{User: alice})
+	require.Contains(t, all.Rooms.Invite, string(den))
+
+	const list = `{"lists":{"all":{"ranges":[[0,9]],"timeline_limit":20}}}`
+	since, pos := all.Next, s.slide(t, ask(t, alice, "", list)).Pos
+	// told gives what the next syncs of both kinds say of the room, and whether there is the invitation.
+	told := func(by *worker, since, pos string) (ids []string, invited bool, next, nextPos string) {
+		t.Helper()
+		by.settled(t, w)
+		a, b := by.sync(t, msync.Request{User: alice, Since: since}), by.slide(t, ask(t, alice, pos, list))
+		for _, e := range a.Rooms.Join[string(r)].Timeline.Events {
+			ids = append(ids, e.ID)
+		}
+		var slid []string
+		for _, e := range b.Rooms[string(r)].Timeline {
+			slid = append(slid, e.ID)
+		}
+		if pos != "" {
+			require.Equal(t, ids, slid)
+		} else {
+			require.Subset(t, slid, ids)
+		}
+		_, invited = a.Rooms.Invite[string(den)]
+		require.Equal(t, invited, b.Rooms[string(den)].InviteState != nil)
+		return ids, invited, a.Next, b.Pos
+	}
+	ignore(`{"` + string(troll) + `":{}}`)
+	boo := string(w.Send(r, troll, "boo"))
+	set := string(w.State(r, troll, "org.example.thing", "", `{}`))
+	quiet := string(w.Send(r, alice, "quiet here"))
+	ids, _, since, pos := told(s, since, pos)
+	require.Equal(t, []string{set, quiet}, ids, "as they come")
+	for name, by := range map[string]*worker{"from memory": s, "from the database": start(t, w, 256<<20)} {
+		ids, invited, _, _ := told(by, "", "")
+		require.Subset(t, ids, []string{set, quiet}, name)
+		require.NotContains(t, ids, boo, name)
+		require.False(t, invited, name)
+	}
+
+	ignore(`{}`)
+	back := string(w.Send(r, troll, "back again"))
+	ids, _, _, _ = told(s, since, pos)
+	require.Equal(t, []string{back}, ids, "what was missed does not come after")
+	ids, invited, _, _ := told(s, "", "")
+	require.Subset(t, ids, []string{boo, set, quiet, back})
+	require.True(t, invited)
 }

@@ -3,7 +3,6 @@ package msync_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -264,22 +263,6 @@ func TestWaitingEndsWithTheWorker(t *testing.T) {
 	}()
 	s.Drain()
 	require.Equal(t, a0.Next, (<-done).Next, "its token is as far as the client was")
-}
-
-func TestIgnoredUsersAreNotHeard(t *testing.T) {
-	w := roomtest.New(t)
-	s := start(t, w, 256<<20)
-	alice, troll := roomtest.User("alice"), roomtest.User("troll")
-	r := w.Room(alice, "12")
-	w.Membership(r, alice, troll, room.ActionInvite)
-	w.Join(r, troll)
-	w.Exec(`INSERT INTO account_data (shard, user_id, type, content, pos) VALUES ($1, $2, 'm.ignored_user_list', $3, 0)`,
-		int16(w.Shards.OfUser(string(alice))), string(alice), fmt.Sprintf(`{"ignored_users":{"%s":{}}}`, troll))
-	w.Send(r, troll, "boo")
-	w.Send(r, alice, "quiet here")
-	for _, e := range s.sync(t, msync.Request{User: alice}).Rooms.Join[string(r)].Timeline.Events {
-		require.NotContains(t, string(e.Content), "boo")
-	}
 }
 
 // The log can go over to another incarnation without anything that was heard being undone: tokens say so from then on. With the old

@@ -150,8 +150,20 @@ func TestOwnOAuth(t *testing.T) {
 	b, _ := ownOAuth(t)
 	status, meta, _ := b.at.call(t, "GET", "/_matrix/client/v1/auth_metadata", "", "")
 	require.Equal(t, 200, status)
-	require.Equal(t, "https://matrix.example.org/_matrix/oauth2/authorize", meta["authorization_endpoint"])
-	require.Equal(t, []any{"create"}, meta["prompt_values_supported"])
+	const at = "https://matrix.example.org/_matrix/oauth2/"
+	require.Equal(t, map[string]any{
+		"issuer": "https://matrix.example.org/", "authorization_endpoint": at + "authorize", "token_endpoint": at + "token",
+		"revocation_endpoint": at + "revoke", "registration_endpoint": at + "register", "device_authorization_endpoint": at + "device",
+		"response_types_supported": []any{"code"}, "response_modes_supported": []any{"query", "fragment"},
+		"grant_types_supported":            []any{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"},
+		"code_challenge_methods_supported": []any{"S256"}, "prompt_values_supported": []any{"create"},
+		"token_endpoint_auth_methods_supported": []any{"none"},
+		"account_management_uri":                at + "account",
+		"account_management_actions_supported": []any{
+			"org.matrix.profile", "org.matrix.devices_list", "org.matrix.device_view", "org.matrix.device_delete", "org.matrix.account_deactivate",
+			"org.matrix.cross_signing_reset",
+		},
+	}, meta)
 	_, known, _ := b.at.call(t, "GET", "/.well-known/matrix/client", "", "")
 	require.Contains(t, known, "org.matrix.msc2965.authentication")
 

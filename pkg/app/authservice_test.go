@@ -199,7 +199,9 @@ func TestAccountsOfAnOutsideService(t *testing.T) {
 	status, answer, _ = reader.call(t, "GET", "/_matrix/client/v3/capabilities", "t1", "")
 	require.Equal(t, http.StatusOK, status)
 	capabilities, _ := answer["capabilities"].(map[string]any)
-	require.Equal(t, map[string]any{"enabled": false}, capabilities["m.change_password"])
+	for _, name := range []string{"m.change_password", "m.3pid_changes", "m.get_login_token"} {
+		require.Equal(t, map[string]any{"enabled": false}, capabilities[name], name)
+	}
 
 	// Locked, and open again; closed, and open again.
 	done(http.StatusOK, "POST", "provision_user", `{"localpart":"alice","locked":true}`)

@@ -124,6 +124,13 @@ func TestWhatIsAnnouncedIsServed(t *testing.T) {
 	require.Equal(t, "M_UNRECOGNIZED", a["errcode"])
 
 	caps := n.ok(n.alice, "GET", "/_matrix/client/v3/capabilities", "")["capabilities"].(map[string]any)
+	for name, enabled := range map[string]bool{ // there is no mail server here
+		"m.change_password": true, "m.get_login_token": true, "m.set_displayname": true, "m.set_avatar_url": true, "m.3pid_changes": false,
+	} {
+		require.Equal(t, map[string]any{"enabled": enabled}, caps[name], name)
+	}
+	require.Equal(t, "12", caps["m.room_versions"].(map[string]any)["default"])
+	require.Len(t, caps["m.room_versions"].(map[string]any)["available"], 12)
 	require.Equal(t, map[string]any{"enabled": true}, caps["m.profile_fields"])
 	require.Equal(t, map[string]any{"enabled": true}, caps["uk.tcpip.msc4133.profile_fields"])
 	require.Equal(t, map[string]any{"enabled": true}, caps["io.element.msc4452.preview_url"])

@@ -157,7 +157,11 @@ func (e *EventFilter) check(name string) error {
 			return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
 		}
 	}
-	for _, l := range [][]string{e.Senders, e.NotSenders} {
+	return checkUsers(name, e.Senders, e.NotSenders)
+}
+
+func checkUsers(name string, lists ...[]string) error {
+	for _, l := range lists {
 		for _, u := range l {
 			if _, err := id.ParseUserID(u); err != nil {
 				return fmt.Errorf("%s: senders: %w: %w", name, err, ErrInvalid)
@@ -175,6 +179,9 @@ func (e *RoomEventFilter) check(name string) error {
 		if len(l) > maxListed {
 			return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
 		}
+	}
+	if err := checkUsers(name, e.RelatedBySenders); err != nil {
+		return err
 	}
 	return checkRooms(name, e.Rooms, e.NotRooms)
 }

@@ -58,6 +58,36 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// Each member of each part is looked at: it has its type, ids are ids, and no list is endless.
+func TestEachMemberIsChecked(t *testing.T) {
+	long := `["@a:b"` + strings.Repeat(`,"@a:b"`, 1000) + `]`
+	events := map[string][]string{
+		"types": {`"x"`, `{}`, `[1]`, long}, "not_types": {`"x"`, `[null,{}]`, long}, "senders": {`["alice"]`, `[""]`, `"@a:b"`, long},
+		"not_senders": {`["#a:b"]`, `[1]`, long}, "limit": {`-1`, `"1"`, `1e3000`},
+	}
+	inRooms := map[string][]string{
+		"rooms": {`["a"]`, `"!a:b"`, `["#a:b"]`}, "not_rooms": {`["@a:b"]`, `{}`}, "contains_url": {`"true"`, `1`}, "lazy_load_members": {`1`, `"x"`},
+		"include_redundant_members": {`[]`}, "unread_thread_notifications": {`"true"`}, "related_by_rel_types": {`"m.thread"`, `[{}]`, long},
+		"related_by_senders": {`["alice"]`, `"@a:b"`, long}, "org.matrix.msc3874.rel_types": {`"m.thread"`, long}, "org.matrix.msc3874.not_rel_types": {`[1]`, long},
+	}
+	for at, members := range map[string][]map[string][]string{
+		`{"presence":%s}`: {events}, `{"account_data":%s}`: {events}, `{"room":{"account_data":%s}}`: {events, inRooms},
+		`{"room":{"ephemeral":%s}}`: {events, inRooms}, `{"room":{"state":%s}}`: {events, inRooms}, `{"room":{"timeline":%s}}`: {events, inRooms},
+		`{"room":%s}`: {{"rooms": inRooms["rooms"], "not_rooms": inRooms["not_rooms"], "include_leave": {`"yes"`, `0`}}},
+		`%s`:          {{"event_fields": {`"type"`, `[1]`, `{}`}, "event_format": {`"x"`, `1`}, "room": {`"x"`}, "presence": {`[]`}, "account_data": {`1`}}},
+	} {
+		for _, list := range members {
+			for member, values := range list {
+				for _, v := range values {
+					text := fmt.Sprintf(at, `{"`+member+`":`+v+`}`)
+					_, err := filter.Parse([]byte(text))
+					require.ErrorIs(t, err, filter.ErrInvalid, "%.100s", text)
+				}
+			}
+		}
+	}
+}
+
 // An empty list of wanted things wants nothing; an absent one wants all.
 func TestEmptyListsWantNothing(t *testing.T) {
 	f, err := filter.Parse([]byte(`{"presence":{"types":[]},"room":{"rooms":[]}}`))

@@ -160,8 +160,26 @@ func TestEachOneTimeKeyOnce(t *testing.T) {
 	for key, n := range got {
 		require.Equal(t, 1, n, key)
 	}
-	// A key that was handed out is not taken again, for the client would not have it any more; another one is.
 	require.Equal(t, map[string]int64{"signed_curve25519": 5}, b.upload(u, "BOB", &e2ee.Upload{OneTime: oneTime(100, 5)}))
+}
+
+// Keys are handed out in the order in which they were uploaded, whatever they are called (spec: "POST /keys/claim").
+func TestOldestOneTimeKeysFirst(t *testing.T) {
+	b := newBench(t)
+	u := b.user("bob", "BOB")
+	want := []string{"signed_curve25519:k900", "signed_curve25519:k100", "signed_curve25519:k500", "signed_curve25519:f", "signed_curve25519:f"}
+	for _, n := range []int{900, 100, 500} {
+		b.upload(u, "BOB", &e2ee.Upload{OneTime: oneTime(n, 1), Fallback: fallback})
+	}
+	var got []string
+	for range want {
+		c, err := b.front.Claim(b.Ctx(), map[string]map[string]string{string(u): {"BOB": "signed_curve25519"}})
+		require.NoError(t, err)
+		for key := range c.Keys[string(u)]["BOB"] {
+			got = append(got, key)
+		}
+	}
+	require.Equal(t, want, got)
 }
 
 func TestUploadIsChecked(t *testing.T) {
@@ -482,6 +500,17 @@ func TestBackup(t *testing.T) {
 	require.NotEqual(t, s1.ETag, s2.ETag)
 	s3 := put(v1, "!a", "s", key(9, true, "verified"))
 	require.Equal(t, s3, put(v1, "!a", "s", key(0, false, "unverified")))
+	sent := func(forwarded int64) e2ee.SessionKey {
+		k := key(7, true, fmt.Sprint("forwarded ", forwarded))
+		k.Forwarded = &forwarded
+		return k
+	}
+	f2 := put(v1, "!c", "s", sent(2))
+	require.Equal(t, f2, put(v1, "!c", "s", sent(3)), "forwarded more often is worse, if all else is the same")
+	require.NotEqual(t, f2.ETag, put(v1, "!c", "s", sent(1)).ETag)
+	require.NoError(t, b.reader.BackupKeys(b.Ctx(), u, v1, "!c", "s", func(k *e2ee.BackupKey) { require.JSONEq(t, `{"d":"forwarded 1"}`, string(k.Data)) }))
+	_, err = b.front.Drop(b.Ctx(), u, v1, "!c", "s")
+	require.NoError(t, err)
 	put(v1, "!a", "s2", key(0, false, "x"))
 	s4 := put(v1, "!b", "s", key(0, false, "y"))
 	require.EqualValues(t, 3, s4.Count)

@@ -163,6 +163,48 @@ func TestEachOneTimeKeyOnce(t *testing.T) {
 	require.Equal(t, map[string]int64{"signed_curve25519": 5}, b.upload(u, "BOB", &e2ee.Upload{OneTime: oneTime(100, 5)}))
 }
 
+// A device that had no answer to its upload sends it again: a key that was handed out meanwhile is not handed out a second time. Nothing is
+// kept of such keys once the device goes on to others, and with the device it all goes.
+func TestUploadThatIsSentAgain(t *testing.T) {
+	b := newBench(t)
+	u := b.user("bob", "BOB")
+	claim := func() (id string) {
+		t.Helper()
+		c, err := b.front.Claim(b.Ctx(), map[string]map[string]string{string(u): {"BOB": "signed_curve25519"}})
+		require.NoError(t, err)
+		for key := range c.Keys[string(u)]["BOB"] {
+			id = key
+		}
+		return id
+	}
+	spent := func() (n int) {
+		t.Helper()
+		require.NoError(t, b.DB.Pool.QueryRow(b.Ctx(), `SELECT count(*) FROM spent_key WHERE user_id = $1`, string(u)).Scan(&n))
+		return n
+	}
+	first := &e2ee.Upload{OneTime: oneTime(0, 3)}
+	b.upload(u, "BOB", first)
+	got := []string{claim()}
+	require.Equal(t, map[string]int64{"signed_curve25519": 2}, b.upload(u, "BOB", first))
+	got = append(got, claim())
+	require.Equal(t, map[string]int64{"signed_curve25519": 1}, b.upload(u, "BOB", first))
+	got = append(got, claim())
+	require.Empty(t, b.upload(u, "BOB", first))
+	require.Empty(t, claim())
+	require.ElementsMatch(t, []string{"signed_curve25519:k000", "signed_curve25519:k001", "signed_curve25519:k002"}, got)
+	require.Equal(t, 3, spent())
+
+	// Another key of the same name is another key.
+	require.Equal(t, map[string]int64{"signed_curve25519": 1}, b.upload(u, "BOB", &e2ee.Upload{
+		OneTime: map[string]json.RawMessage{"signed_curve25519:k000": json.RawMessage(`{"key":"another"}`)},
+	}))
+	require.Zero(t, spent(), "the device has gone on")
+	require.Equal(t, "signed_curve25519:k000", claim())
+	require.Equal(t, 1, spent())
+	b.logout(u, "BOB")
+	require.Zero(t, spent())
+}
+
 // Keys are handed out in the order in which they were uploaded, whatever they are called (spec: "POST /keys/claim").
 func TestOldestOneTimeKeysFirst(t *testing.T) {
 	b := newBench(t)

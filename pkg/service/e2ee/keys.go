@@ -62,10 +62,11 @@ func (h *Host) deviceKeys(ctx context.Context, user string) (map[string][]byte, 
 	return keys, nil
 }
 
-// addKeys stores one-time and fallback keys.
+// addKeys stores one-time and fallback keys. A device whose upload was not answered sends it again, and some of its keys may have been handed
+// out meanwhile: those are not taken a second time. It is told from a new upload by having a key in common with what came before.
 func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys) error {
 	device := []e2eedb.DeviceName{{UserID: u.UserID, DeviceID: u.DeviceID}}
-	stored, err := h.DB.OneTimeKeys(ctx, s, u.UserID, u.DeviceID)
+	stored, spent, err := h.DB.OneTimeKeys(ctx, s, u.UserID, u.DeviceID)
 	if err != nil {
 		return err
 	}
@@ -80,13 +81,22 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 		have[name{k.Algorithm, k.KeyID}] = k.JSON
 		counts[k.Algorithm]++
 	}
-	added := 0
+	handedOut := make(map[name][]byte, len(spent))
+	for _, k := range spent {
+		handedOut[name{k.Algorithm, k.KeyID}] = k.JSON
+	}
+	added, again := 0, false
 	at := len(c.entries) // of the entry of the counts
 	for _, k := range u.OneTime {
 		if old, ok := have[name{k.Algorithm, k.KeyID}]; ok {
 			if !bytes.Equal(old, k.JSON) {
 				return mxerr.New(mxerr.InvalidParam, "There is another one-time key "+k.Algorithm+":"+k.KeyID)
 			}
+			again = true
+			continue
+		}
+		if old, ok := handedOut[name{k.Algorithm, k.KeyID}]; ok && bytes.Equal(old, k.JSON) {
+			again = true
 			continue
 		}
 		have[name{k.Algorithm, k.KeyID}] = k.JSON
@@ -98,6 +108,9 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 	}
 	if added > 0 && len(have) > maxOneTimeKeys {
 		return mxerr.New(mxerr.ResourceLimitExceeded, "The device has too many one-time keys")
+	}
+	if len(spent) > 0 && added > 0 && (!again || len(spent) > maxOneTimeKeys) {
+		c.rows = append(c.rows, &e2eedb.SpentKeysForgotten{UserID: u.UserID, DeviceID: u.DeviceID})
 	}
 	unused := make(map[string]bool)
 	for i := range fallback {

@@ -76,7 +76,7 @@ func QueueDevicesGone(b *pgx.Batch, rows []entry.Placed[*DeviceGone]) {
 	queueDevicesGone(b, rows, deleteDeviceTokens, deleteDeviceRefreshTokens, deleteDevicePushers)
 	rows = slices.DeleteFunc(slices.Clone(rows), func(p entry.Placed[*DeviceGone]) bool { return p.Row.KeepKeys })
 	if len(rows) > 0 {
-		queueDevicesGone(b, rows, deleteDevices, deleteDeviceKeys, deleteDeviceOneTimeKeys, deleteDeviceFallbackKeys,
+		queueDevicesGone(b, rows, deleteDevices, deleteDeviceKeys, deleteDeviceOneTimeKeys, deleteDeviceSpentKeys, deleteDeviceFallbackKeys,
 			deleteDeviceMessages, deleteDehydrated)
 	}
 }

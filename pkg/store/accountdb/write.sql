@@ -148,6 +148,11 @@ DELETE FROM one_time_key k
 USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
 WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
 
+-- name: DeleteDeviceSpentKeys :exec
+DELETE FROM spent_key k
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
+
 -- name: DeleteDeviceFallbackKeys :exec
 DELETE FROM fallback_key k
 USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u

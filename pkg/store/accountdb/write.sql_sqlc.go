@@ -176,6 +176,23 @@ func (q *Queries) DeleteDeviceRefreshTokens(ctx context.Context, arg DeleteDevic
 	return err
 }
 
+const deleteDeviceSpentKeys = `-- name: DeleteDeviceSpentKeys :exec
+DELETE FROM spent_key k
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id
+`
+
+type DeleteDeviceSpentKeysParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
+}
+
+func (q *Queries) DeleteDeviceSpentKeys(ctx context.Context, arg DeleteDeviceSpentKeysParams) error {
+	_, err := q.db.Exec(ctx, deleteDeviceSpentKeys, arg.Shard, arg.UserID, arg.DeviceID)
+	return err
+}
+
 const deleteDeviceTokens = `-- name: DeleteDeviceTokens :exec
 DELETE FROM access_token t
 USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u

@@ -71,7 +71,7 @@ func newSets() []*set {
 
 		// After the devices: what belongs to a device is written only while there is the device.
 		newSet(step(table(e2eedb.QueueDeviceKeys))),
-		newSet(step(table(e2eedb.QueueOneTimeKeys)), step(table(e2eedb.QueueOneTimeKeysGone))),
+		newSet(step(table(e2eedb.QueueOneTimeKeys)), step(table(e2eedb.QueueOneTimeKeysGone)), step(table(e2eedb.QueueSpentKeysForgotten))),
 		newSet(step(table(e2eedb.QueueFallbackKeys))),
 		newSet(step(table(e2eedb.QueueCrossSigningKeys))),
 		newSet(step(table(e2eedb.QueueKeySignatures))),

@@ -25,7 +25,9 @@ SELECT user_id, device_id FROM device WHERE shard = $1 AND user_id = ANY(@users:
 SELECT pos FROM device_list WHERE shard = $1 AND user_id = $2;
 
 -- name: ListOneTimeKeys :many
-SELECT algorithm, key_id, json FROM one_time_key WHERE shard = $1 AND user_id = $2 AND device_id = $3;
+SELECT o.algorithm, o.key_id, o.json, false AS spent FROM one_time_key o WHERE o.shard = $1 AND o.user_id = $2 AND o.device_id = $3
+UNION ALL
+SELECT s.algorithm, s.key_id, s.json, true FROM spent_key s WHERE s.shard = $1 AND s.user_id = $2 AND s.device_id = $3;
 
 -- name: CountOneTimeKeys :many
 SELECT u.user_id::text AS user_id, u.device_id::text AS device_id, k.algorithm, count(*) AS n

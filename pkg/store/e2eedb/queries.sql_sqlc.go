@@ -544,7 +544,9 @@ func (q *Queries) ListFallbackKeys(ctx context.Context, arg ListFallbackKeysPara
 }
 
 const listOneTimeKeys = `-- name: ListOneTimeKeys :many
-SELECT algorithm, key_id, json FROM one_time_key WHERE shard = $1 AND user_id = $2 AND device_id = $3
+SELECT o.algorithm, o.key_id, o.json, false AS spent FROM one_time_key o WHERE o.shard = $1 AND o.user_id = $2 AND o.device_id = $3
+UNION ALL
+SELECT s.algorithm, s.key_id, s.json, true FROM spent_key s WHERE s.shard = $1 AND s.user_id = $2 AND s.device_id = $3
 `
 
 type ListOneTimeKeysParams struct {
@@ -557,6 +559,7 @@ type ListOneTimeKeysRow struct {
 	Algorithm string
 	KeyID     string
 	Json      []byte
+	Spent     bool
 }
 
 func (q *Queries) ListOneTimeKeys(ctx context.Context, arg ListOneTimeKeysParams) ([]ListOneTimeKeysRow, error) {
@@ -568,7 +571,12 @@ func (q *Queries) ListOneTimeKeys(ctx context.Context, arg ListOneTimeKeysParams
 	var items []ListOneTimeKeysRow
 	for rows.Next() {
 		var i ListOneTimeKeysRow
-		if err := rows.Scan(&i.Algorithm, &i.KeyID, &i.Json); err != nil {
+		if err := rows.Scan(
+			&i.Algorithm,
+			&i.KeyID,
+			&i.Json,
+			&i.Spent,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -91,14 +91,18 @@ func (r *Reader) ListPos(ctx context.Context, s shard.ID, user string) (shard.Po
 	return shard.Pos(pos), failed("device list", err)
 }
 
-// OneTimeKeys reads a device's one-time keys.
-func (r *Reader) OneTimeKeys(ctx context.Context, s shard.ID, user, device string) ([]OneTimeKey, error) {
+// OneTimeKeys reads a device's one-time keys, and those that have been handed out since it last uploaded others.
+func (r *Reader) OneTimeKeys(ctx context.Context, s shard.ID, user, device string) (left, spent []OneTimeKey, err error) {
 	rows, err := r.q.ListOneTimeKeys(ctx, ListOneTimeKeysParams{Shard: int16(s), UserID: user, DeviceID: device})
-	out := make([]OneTimeKey, len(rows))
-	for i, k := range rows {
-		out[i] = OneTimeKey{UserID: user, DeviceID: device, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.Json}
+	for _, k := range rows {
+		key := OneTimeKey{UserID: user, DeviceID: device, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.Json}
+		if k.Spent {
+			spent = append(spent, key)
+		} else {
+			left = append(left, key)
+		}
 	}
-	return out, failed("one-time keys", err)
+	return left, spent, failed("one-time keys", err)
 }
 
 // KeyCount is how many one-time keys of an algorithm a device has.

@@ -22,11 +22,17 @@ type OneTimeKey struct {
 // Cost implements entry.Row.
 func (r *OneTimeKey) Cost() int { return 128 + len(r.UserID) + len(r.JSON) }
 
-// OneTimeKeyGone removes a key that has been handed out.
+// OneTimeKeyGone removes a key that has been handed out, and notes that it has been.
 type OneTimeKeyGone struct{ UserID, DeviceID, Algorithm, KeyID string }
 
 // Cost implements entry.Row.
 func (r *OneTimeKeyGone) Cost() int { return 128 + len(r.UserID) }
+
+// SpentKeysForgotten removes what is noted of keys of a device that have been handed out.
+type SpentKeysForgotten struct{ UserID, DeviceID string }
+
+// Cost implements entry.Row.
+func (r *SpentKeysForgotten) Cost() int { return 96 + len(r.UserID) }
 
 // FallbackKey sets the fallback key of an algorithm, and whether it has been handed out.
 type FallbackKey struct {

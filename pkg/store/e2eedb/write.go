@@ -44,15 +44,24 @@ func QueueOneTimeKeys(b *pgx.Batch, rows []entry.Placed[*OneTimeKey]) {
 		entry.Column(rows, func(p placed) int64 { return int64(p.Pos(p.Row.Entry)) }))
 }
 
-// QueueOneTimeKeysGone removes one-time keys.
+// QueueOneTimeKeysGone removes one-time keys, and notes that they were handed out.
 func QueueOneTimeKeysGone(b *pgx.Batch, rows []entry.Placed[*OneTimeKeyGone]) {
 	type placed = *entry.Placed[*OneTimeKeyGone]
-	b.Queue(deleteOneTimeKeys,
+	b.Queue(spendOneTimeKeys,
 		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
 		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
 		entry.Column(rows, func(p placed) string { return p.Row.DeviceID }),
 		entry.Column(rows, func(p placed) string { return p.Row.Algorithm }),
 		entry.Column(rows, func(p placed) string { return p.Row.KeyID }))
+}
+
+// QueueSpentKeysForgotten removes what is noted of keys that were handed out.
+func QueueSpentKeysForgotten(b *pgx.Batch, rows []entry.Placed[*SpentKeysForgotten]) {
+	type placed = *entry.Placed[*SpentKeysForgotten]
+	b.Queue(deleteSpentKeys,
+		entry.Column(rows, func(p placed) int16 { return int16(p.Shard) }),
+		entry.Column(rows, func(p placed) string { return p.Row.UserID }),
+		entry.Column(rows, func(p placed) string { return p.Row.DeviceID }))
 }
 
 // QueueFallbackKeys sets fallback keys.

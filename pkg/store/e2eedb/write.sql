@@ -14,11 +14,20 @@ SELECT u.* FROM (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::te
     unnest(@algorithm::text[]) AS algorithm, unnest(@key_id::text[]) AS key_id, unnest(@json::bytea[]) AS json, unnest(@pos::bigint[]) AS pos) u
 WHERE EXISTS (SELECT FROM device d WHERE d.shard = u.shard AND d.user_id = u.user_id AND d.device_id = u.device_id);
 
--- name: DeleteOneTimeKeys :exec
-DELETE FROM one_time_key k
-USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id,
-    unnest(@algorithm::text[]) AS algorithm, unnest(@key_id::text[]) AS key_id) u
-WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id AND k.algorithm = u.algorithm AND k.key_id = u.key_id;
+-- name: SpendOneTimeKeys :exec
+WITH spent AS (
+    DELETE FROM one_time_key k
+    USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id,
+        unnest(@algorithm::text[]) AS algorithm, unnest(@key_id::text[]) AS key_id) u
+    WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id AND k.algorithm = u.algorithm AND k.key_id = u.key_id
+    RETURNING k.shard, k.user_id, k.device_id, k.algorithm, k.key_id, k.json)
+INSERT INTO spent_key (shard, user_id, device_id, algorithm, key_id, json) SELECT shard, user_id, device_id, algorithm, key_id, json FROM spent
+ON CONFLICT (shard, user_id, device_id, algorithm, key_id) DO UPDATE SET json = excluded.json;
+
+-- name: DeleteSpentKeys :exec
+DELETE FROM spent_key k
+USING (SELECT unnest(@shard::smallint[]) AS shard, unnest(@user_id::text[]) AS user_id, unnest(@device_id::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id;
 
 -- name: UpsertFallbackKeys :exec
 INSERT INTO fallback_key (shard, user_id, device_id, algorithm, key_id, json, used)

@@ -39,29 +39,20 @@ func (q *Queries) DeleteBackupKeys(ctx context.Context, arg DeleteBackupKeysPara
 	return err
 }
 
-const deleteOneTimeKeys = `-- name: DeleteOneTimeKeys :exec
-DELETE FROM one_time_key k
-USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id,
-    unnest($4::text[]) AS algorithm, unnest($5::text[]) AS key_id) u
-WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id AND k.algorithm = u.algorithm AND k.key_id = u.key_id
+const deleteSpentKeys = `-- name: DeleteSpentKeys :exec
+DELETE FROM spent_key k
+USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id) u
+WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id
 `
 
-type DeleteOneTimeKeysParams struct {
-	Shard     []int16
-	UserID    []string
-	DeviceID  []string
-	Algorithm []string
-	KeyID     []string
+type DeleteSpentKeysParams struct {
+	Shard    []int16
+	UserID   []string
+	DeviceID []string
 }
 
-func (q *Queries) DeleteOneTimeKeys(ctx context.Context, arg DeleteOneTimeKeysParams) error {
-	_, err := q.db.Exec(ctx, deleteOneTimeKeys,
-		arg.Shard,
-		arg.UserID,
-		arg.DeviceID,
-		arg.Algorithm,
-		arg.KeyID,
-	)
+func (q *Queries) DeleteSpentKeys(ctx context.Context, arg DeleteSpentKeysParams) error {
+	_, err := q.db.Exec(ctx, deleteSpentKeys, arg.Shard, arg.UserID, arg.DeviceID)
 	return err
 }
 
@@ -141,6 +132,36 @@ func (q *Queries) InsertToDevice(ctx context.Context, arg InsertToDeviceParams) 
 		arg.DeviceID,
 		arg.Pos,
 		arg.Json,
+	)
+	return err
+}
+
+const spendOneTimeKeys = `-- name: SpendOneTimeKeys :exec
+WITH spent AS (
+    DELETE FROM one_time_key k
+    USING (SELECT unnest($1::smallint[]) AS shard, unnest($2::text[]) AS user_id, unnest($3::text[]) AS device_id,
+        unnest($4::text[]) AS algorithm, unnest($5::text[]) AS key_id) u
+    WHERE k.shard = u.shard AND k.user_id = u.user_id AND k.device_id = u.device_id AND k.algorithm = u.algorithm AND k.key_id = u.key_id
+    RETURNING k.shard, k.user_id, k.device_id, k.algorithm, k.key_id, k.json)
+INSERT INTO spent_key (shard, user_id, device_id, algorithm, key_id, json) SELECT shard, user_id, device_id, algorithm, key_id, json FROM spent
+ON CONFLICT (shard, user_id, device_id, algorithm, key_id) DO UPDATE SET json = excluded.json
+`
+
+type SpendOneTimeKeysParams struct {
+	Shard     []int16
+	UserID    []string
+	DeviceID  []string
+	Algorithm []string
+	KeyID     []string
+}
+
+func (q *Queries) SpendOneTimeKeys(ctx context.Context, arg SpendOneTimeKeysParams) error {
+	_, err := q.db.Exec(ctx, spendOneTimeKeys,
+		arg.Shard,
+		arg.UserID,
+		arg.DeviceID,
+		arg.Algorithm,
+		arg.KeyID,
 	)
 	return err
 }

@@ -18,7 +18,7 @@ var FS embed.FS
 // The versions of the schema that this binary can work with, both included. Max is the newest migration of [FS].
 const (
 	Min = 1
-	Max = 38
+	Max = 39
 )
 
 // Oldest is the [Max] of the oldest binary that works with the schema as this one has it: it goes up with a migration that takes away

@@ -159,6 +159,13 @@ func (h *Handlers) joined(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var before []string // the servers in the room, this one included
+	if partial {
+		if before, err = h.o.Rooms.Servers(ctx, ref); err != nil {
+			return nil, err
+		}
+		before = append(before, string(h.o.Server))
+	}
 	signed := false
 	if via, ok := canonjson.GetString(e.Content(), authorisedVia); ok && ref.Rules.Restricted && id.UserID(via).Server() == h.o.Server {
 		// Who vouches for the user must do so by the rules as they are now, not as they were when the template was given.
@@ -170,7 +177,7 @@ func (h *Handlers) joined(r *http.Request) (any, error) {
 	if err := h.accept(ctx, ref, e); err != nil {
 		return nil, err
 	}
-	state, chain, servers, err := h.o.Rooms.Joined(ctx, ref, e.EventID(), partial)
+	state, chain, err := h.o.Rooms.Joined(ctx, ref, e.EventID(), partial)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +188,7 @@ func (h *Handlers) joined(r *http.Request) (any, error) {
 		out["event"] = json.RawMessage(e.JSON())
 	}
 	if partial {
-		out["servers_in_room"] = append([]string{string(h.o.Server)}, servers...)
+		out["servers_in_room"] = before
 	}
 	return out, nil
 }

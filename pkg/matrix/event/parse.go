@@ -1,9 +1,11 @@
 package event
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
@@ -247,7 +249,7 @@ func (e *Event) appendLinks(buf []byte, ends []uint32, f field, most int) ([]byt
 		if ok {
 			buf, ok = canonjson.AppendText(buf, link)
 		}
-		if size := len(buf) - from; !ok || size < 2 || size > MaxFieldSize || buf[from] != '$' {
+		if size := len(buf) - from; !ok || size < 2 || size > MaxFieldSize || buf[from] != '$' || bytes.IndexByte(buf[from:], 0) >= 0 {
 			return nil, nil, fmt.Errorf("%w: %s", ErrFormat, fieldNames[f])
 		}
 		ends = append(ends, uint32(len(buf)))
@@ -280,6 +282,9 @@ func (e *Event) checkFormat() error {
 		}
 	}
 	for _, s := range [...]string{e.typ, e.stateKey, string(e.sender), string(e.room), given} {
+		if strings.IndexByte(s, 0) >= 0 { // no database of a homeserver's holds it in a name
+			return fmt.Errorf("%w: NUL in %.32q", ErrFormat, s)
+		}
 		if len(s) <= MaxFieldSize {
 			continue
 		}

@@ -7,6 +7,8 @@
 package relation
 
 import (
+	"strings"
+
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
@@ -46,13 +48,13 @@ func Parse(content []byte) (r Relation, ok bool) {
 		case it.KeyIs("is_falling_back"):
 			r.FallingBack, _ = canonjson.Bool(it.Value())
 		case it.KeyIs("key"):
-			r.Key, _ = canonjson.String(it.Value())
+			r.Key = name(it.Value())
 		case it.KeyIs("m.in_reply_to"):
 			if v, found := canonjson.Get(it.Value(), "event_id"); found {
 				r.ReplyTo = eventID(v)
 			}
 		case it.KeyIs("rel_type"):
-			r.Type, _ = canonjson.String(it.Value())
+			r.Type = name(it.Value())
 		}
 	}
 	if r.Type == "" || r.Parent == "" {
@@ -73,11 +75,20 @@ func Of(e *event.Event) (Relation, bool) { return Parse(e.Content()) }
 
 // eventID reads an event id, empty if the value is none.
 func eventID(value []byte) id.EventID {
-	s, ok := canonjson.String(value)
-	if !ok || len(s) < 2 || len(s) > id.MaxLength || s[0] != '$' {
+	s := name(value)
+	if len(s) < 2 || len(s) > id.MaxLength || s[0] != '$' {
 		return ""
 	}
 	return id.EventID(s)
+}
+
+// name reads a text, empty if the value is none, or one with NUL, which no name holds.
+func name(value []byte) string {
+	s, ok := canonjson.String(value)
+	if !ok || strings.IndexByte(s, 0) >= 0 {
+		return ""
+	}
+	return s
 }
 
 // IsReply tells whether the event is a reply that its author meant.

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -90,7 +91,7 @@ func (s *Stager) Take(ctx context.Context, origin id.ServerName, txn string, bod
 		return nil, mxerr.New(mxerr.InvalidParam, "The transaction id is too long")
 	}
 	var t transaction
-	if err := json.Unmarshal(body, &t); err != nil {
+	if err := json.Unmarshal(body, &t); err != nil || !canonjson.IsObject(bytes.TrimSpace(body)) {
 		return nil, mxerr.New(mxerr.BadJSON, "The transaction is malformed").WithCause(err)
 	}
 	if len(t.PDUs) > maxPDUs || len(t.EDUs) > maxEDUs {

@@ -328,29 +328,31 @@ func (r *Rooms) EventAuth(ctx context.Context, room id.RoomID, e id.EventID, ori
 	return append(b, '}'), nil
 }
 
+// Servers gives the other servers that are in a room.
+func (r *Rooms) Servers(ctx context.Context, ref *Ref) ([]string, error) {
+	return r.fed.Hosts(ctx, ref.Nid)
+}
+
 // Joined gives what a server that has just joined is told: the state before its event and the auth chains, or with partial only the
 // state that is not of members, and those members that the room's name and the event's authorisation need.
-func (r *Rooms) Joined(ctx context.Context, ref *Ref, e id.EventID, partial bool) (state, chain []byte, servers []string, err error) {
+func (r *Rooms) Joined(ctx context.Context, ref *Ref, e id.EventID, partial bool) (state, chain []byte, err error) {
 	at, err := r.event(ctx, ref, e)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	rows, err := r.stateOf(ctx, at.StateBefore)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	told := rows
 	if partial {
-		if servers, err = r.fed.Hosts(ctx, ref.Nid); err != nil {
-			return nil, nil, nil, err
-		}
 		if told, err = r.withoutMembers(ctx, ref, rows, at); err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 	}
 	auth, err := r.chain(ctx, ref, append(slices.Clone(told), *at))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	if partial { // what the state holds already is not said twice
 		in := map[shard.Nid]bool{}
@@ -362,7 +364,7 @@ func (r *Rooms) Joined(ctx context.Context, ref *Ref, e id.EventID, partial bool
 	if state, err = appendPDUs(nil, ref, told); err == nil {
 		chain, err = appendPDUs(nil, ref, auth)
 	}
-	return state, chain, servers, err
+	return state, chain, err
 }
 
 // heroes is how many members stand for all of them.

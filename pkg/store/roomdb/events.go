@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -92,12 +93,15 @@ func (r *Reader) EventsByNid(ctx context.Context, nids []shard.Nid) ([]StoredEve
 
 // EventsByID reads events of a room by their ids, in any order; those that it does not have are left out.
 func (r *Reader) EventsByID(ctx context.Context, room shard.Nid, eventIDs []string) ([]StoredEvent, error) {
-	rows, err := r.q.EventsByID(ctx, EventsByIDParams{RoomNid: int64(room), EventIds: eventIDs})
+	rows, err := r.q.EventsByID(ctx, EventsByIDParams{RoomNid: int64(room), EventIds: storable(eventIDs)})
 	return storedEvents(rows, err)
 }
 
 // EventByIDAnywhere reads the events with an id, of all rooms: there can be several in room versions 1 and 2 only.
 func (r *Reader) EventByIDAnywhere(ctx context.Context, eventID string) ([]StoredEvent, error) {
+	if strings.IndexByte(eventID, 0) >= 0 {
+		return nil, nil
+	}
 	rows, err := r.q.EventsByIDAnywhere(ctx, eventID)
 	return storedEvents(rows, err)
 }
@@ -315,7 +319,9 @@ type StateName struct{ Type, StateKey string }
 func (r *Reader) CurrentStateAt(ctx context.Context, room shard.Nid, at []StateName) (map[StateName]StateEvent, error) {
 	p := CurrentStateEventsParams{Shard: int16(room.Shard()), RoomNid: int64(room)}
 	for _, n := range at {
-		p.Types, p.StateKeys = append(p.Types, n.Type), append(p.StateKeys, n.StateKey)
+		if len(storable([]string{n.Type, n.StateKey})) == 2 {
+			p.Types, p.StateKeys = append(p.Types, n.Type), append(p.StateKeys, n.StateKey)
+		}
 	}
 	rows, err := r.q.CurrentStateEvents(ctx, p)
 	if err != nil {

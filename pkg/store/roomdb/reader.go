@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -117,7 +119,7 @@ func (r *Reader) MaxSeq(ctx context.Context) (int64, error) {
 
 // AtomsByName reads the nids of names in a shard; those that have none are left out.
 func (r *Reader) AtomsByName(ctx context.Context, s shard.ID, names []string) (map[string]shard.Nid, error) {
-	rows, err := r.q.AtomsByName(ctx, AtomsByNameParams{Shard: int16(s), Names: names})
+	rows, err := r.q.AtomsByName(ctx, AtomsByNameParams{Shard: int16(s), Names: storable(names)})
 	if err != nil {
 		return nil, fmt.Errorf("read atoms: %w", err)
 	}
@@ -126,6 +128,15 @@ func (r *Reader) AtomsByName(ctx context.Context, s shard.ID, names []string) (m
 		m[g.Name] = shard.Nid(g.Nid)
 	}
 	return m, nil
+}
+
+// storable leaves out names with NUL: nothing that is stored has one, and PostgreSQL refuses even the question.
+func storable(names []string) []string {
+	hasNUL := func(s string) bool { return strings.IndexByte(s, 0) >= 0 }
+	if !slices.ContainsFunc(names, hasNUL) {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), hasNUL)
 }
 
 // AtomNames reads the names of nids.

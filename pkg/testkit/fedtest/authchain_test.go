@@ -2,9 +2,11 @@ package fedtest_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -146,5 +148,69 @@ func TestFirstVersions(t *testing.T) {
 			require.Greater(t, len(told.Chain), len(p.Chain), "both of the user's changes are told too")
 			s.alice.Until(t, "the join", func(v *fedtest.Seen) bool { return v.Members[room][string(p.User)] == event.Join })
 		})
+	}
+}
+
+// A server that wants to begin without a room's members is told everything else of its state, a few of them where the room has no name, what
+// allows all of that, and which servers were in the room before.
+func TestJoiningWithoutMembers(t *testing.T) {
+	s := newStage(t)
+	var crowd []*fedtest.User
+	for i := range 7 {
+		crowd = append(crowd, s.home.NewUser(t, fmt.Sprint("member", i)))
+	}
+	for _, version := range versions {
+		for kind, c := range map[string]struct {
+			more    map[string]any
+			members int
+		}{
+			"with a name":  {map[string]any{"preset": "public_chat", "name": "the mill"}, 0},
+			"without name": {map[string]any{"preset": "public_chat"}, 5},
+		} {
+			t.Run("version "+string(version)+" "+kind, func(t *testing.T) {
+				room := s.alice.Create(t, string(version), c.more)
+				for _, u := range crowd {
+					u.Join(t, room)
+				}
+				p := s.remote.Enter(t, s.home, room, "early")
+				s.alice.Sees(t, room, string(p.Join.EventID()))
+				var others []string
+				members := 0
+				for key, e := range s.alice.State(t, room) {
+					if strings.HasPrefix(key, event.TypeMember+"|") {
+						members++
+					} else {
+						others = append(others, e)
+					}
+				}
+				require.Equal(t, len(crowd)+2, members)
+
+				late := fedtest.NewRemote(t, s.ca)
+				p, answer := late.EnterBy(t, s.home, room, "late", "?omit_members=true")
+				var told struct {
+					Omitted bool     `json:"members_omitted"`
+					Servers []string `json:"servers_in_room"`
+				}
+				require.NoError(t, json.Unmarshal(answer, &told))
+				require.True(t, told.Omitted)
+				require.ElementsMatch(t, []string{string(s.home.Name), string(s.remote.Name)}, told.Servers)
+				var state []string
+				members = 0
+				for _, e := range p.State[:len(p.State)-1] {
+					if e.Type() == event.TypeMember {
+						members++
+					} else {
+						state = append(state, string(e.EventID()))
+					}
+				}
+				require.ElementsMatch(t, others, state)
+				require.Equal(t, c.members, members)
+				requireClosed(t, []*event.Event{p.Join}, slices.Concat(p.State, p.Chain))
+
+				said := p.Say(t, "who is here?")
+				require.Empty(t, late.Send(t, s.home, said)[string(said.EventID())])
+				s.alice.Sees(t, room, string(said.EventID()))
+			})
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -226,6 +227,52 @@ func TestHostileInvitations(t *testing.T) {
 			}
 		}
 		require.Equal(t, 1, names, fmt.Sprint(s.alice.Seen.Stripped[string(p.Room)]))
+	}
+}
+
+// A server that knows only the first version of inviting is answered as that says. What it may not invite to by it, since its events have no
+// names, it may not.
+func TestInvitedByTheFirstVersion(t *testing.T) {
+	s := newStage(t)
+	for _, version := range []roomver.Version{roomver.V1, roomver.V2, roomver.V10} {
+		p := s.remote.Host(t, version, "host")
+		proto := p.Message(t, "")
+		proto.Type, proto.StateKey, proto.Content = event.TypeMember, &s.alice.User, []byte(`{"membership":"invite"}`)
+		proto.PrevEvents = []id.EventID{p.Find(t, event.TypeJoinRules, "").EventID()}
+		invite := p.Build(t, proto)
+		uri := "/_matrix/federation/v1/invite/" + url.PathEscape(string(p.Room)) + "/" + url.PathEscape(string(invite.EventID()))
+		ask := func(e *event.Event, more map[string]any) (int, []byte) {
+			more["unsigned"] = map[string]any{"invite_room_state": []any{
+				map[string]any{"type": "m.room.name", "state_key": "", "sender": p.User, "content": map[string]any{"name": "the loft"}},
+			}}
+			return s.remote.Ask(t, s.home, http.MethodPut, uri, with(t, e, more))
+		}
+		if p.Rules.EventIDs != roomver.EventIDGiven {
+			status, answer := ask(invite, map[string]any{})
+			require.Equal(t, http.StatusBadRequest, status, "%s", answer)
+			continue
+		}
+		status, answer := ask(invite, map[string]any{"signatures": map[string]any{}})
+		require.Equal(t, http.StatusForbidden, status, "%s", answer)
+		status, answer = ask(invite, map[string]any{})
+		require.Equal(t, http.StatusOK, status, "%s", answer)
+		var list []json.RawMessage
+		require.NoError(t, json.Unmarshal(answer, &list))
+		require.Len(t, list, 2)
+		require.JSONEq(t, "200", string(list[0]))
+		var told struct {
+			Event json.RawMessage `json:"event"`
+		}
+		require.NoError(t, json.Unmarshal(list[1], &told))
+		signed, err := event.Parse(p.Rules, told.Event)
+		require.NoError(t, err)
+		require.Equal(t, invite.EventID(), signed.EventID())
+		require.True(t, signed.SignedBy(s.home.Name))
+		require.True(t, signed.SignedBy(s.remote.Name))
+		s.alice.SeesRoom(t, string(p.Room), "invite")
+		require.True(t, slices.ContainsFunc(s.alice.Seen.Stripped[string(p.Room)], func(e fedtest.Event) bool {
+			return e.Type == "m.room.name" && e.Content["name"] == "the loft"
+		}))
 	}
 }
 

@@ -197,15 +197,22 @@ func TestHostileEvents(t *testing.T) {
 		"a list":                  {raw(`[]`), false},
 		"null":                    {raw(`null`), false},
 		"a number":                {raw(`1e400`), false},
+		"an invitation by a token that is a NUL": {changed(state(event.TypeMember, string(bob), `{"membership":"invite","third_party_invite":{"display_name":"x",`+
+			`"signed":{"mxid":"`+string(bob)+`","token":"\u0000","signatures":{"x":{"ed25519:0":"x"}}}}}`)), false},
+		"a join that a NUL vouches for": {changed(func(_ *testing.T, p *fedtest.Place, proto *event.Proto) {
+			me := string(p.User)
+			proto.Type, proto.StateKey, proto.Content = event.TypeMember, &me, []byte(`{"membership":"join","join_authorised_via_users_server":"@\u0000:`+string(s.home.Name)+`"}`)
+		}), false},
 		"an id of another server's": {changed(func(_ *testing.T, _ *fedtest.Place, proto *event.Proto) {
 			proto.EventID = id.EventID("$trust-me:" + string(s.home.Name))
 		}), true},
 	}
 	not := map[string]func(r *roomver.Rules) bool{ // of which versions a case is none
-		"signed after its key's end": func(r *roomver.Rules) bool { return !r.EnforceKeyValidity },
-		"an id of another server's":  func(r *roomver.Rules) bool { return r.EventIDs != roomver.EventIDGiven },
+		"signed after its key's end":    func(r *roomver.Rules) bool { return !r.EnforceKeyValidity },
+		"an id of another server's":     func(r *roomver.Rules) bool { return r.EventIDs != roomver.EventIDGiven },
+		"a join that a NUL vouches for": func(r *roomver.Rules) bool { return !r.Restricted },
 	}
-	for _, version := range []roomver.Version{roomver.V1, roomver.V6, roomver.V10, roomver.V12} {
+	for _, version := range versions {
 		p := s.enter(t, version, "mallory"+string(version))
 		s.home.NewUser(t, "warm"+string(version))
 		for name, c := range cases {
@@ -247,6 +254,32 @@ func TestChangedContentIsRedacted(t *testing.T) {
 	s.alice.Sees(t, string(p.Room), string(e.EventID()))
 	got := s.alice.Must(t, "GET", fedtest.RoomPath(string(p.Room), "event", string(e.EventID())), nil)
 	require.Empty(t, got["content"])
+}
+
+// An event that names another in a way that nothing is named by comes in all the same, and concerns none.
+func TestNamesOfNothing(t *testing.T) {
+	s := newStage(t)
+	for _, version := range []roomver.Version{roomver.V6, roomver.V12} {
+		p := s.enter(t, version, "mallory"+string(version))
+		for typ, content := range map[string]string{
+			"m.reaction":          `{"m.relates_to":{"rel_type":"m.annotation","event_id":"$\u0000","key":"x"}}`,
+			"m.room.message":      `{"m.relates_to":{"rel_type":"m.\u0000","event_id":"$x","m.in_reply_to":{"event_id":"$\u0000"}},"body":"a\u0000b"}`,
+			"org.example.x":       `{"m.relates_to":{"rel_type":"m.annotation","event_id":"$x","key":"\u0000"}}`,
+			event.TypeRedaction:   `{"redacts":"$\u0000"}`,
+			"m.room.guest_access": `{"guest_access":"\u0000"}`,
+		} {
+			proto := p.Message(t, "")
+			proto.Type, proto.Content = typ, []byte(content)
+			if typ == event.TypeRedaction {
+				proto.Redacts = "$\x00"
+			}
+			e := p.Build(t, proto)
+			require.Empty(t, s.remote.Send(t, s.home, e)[string(e.EventID())])
+			s.alice.Sees(t, string(p.Room), string(e.EventID()))
+		}
+		s.goesOn(t, p)
+		require.Zero(t, s.home.Staged(t))
+	}
 }
 
 // Requests that are not from whom they say, not for this server, or not what they say: each is refused for what it is.

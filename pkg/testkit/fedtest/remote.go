@@ -221,6 +221,13 @@ type Place struct {
 // Enter has a user of the Remote join a room of a homeserver, as a good server does.
 func (r *Remote) Enter(t testing.TB, home *Homeserver, room, name string) *Place {
 	t.Helper()
+	p, _ := r.EnterBy(t, home, room, name, "")
+	return p
+}
+
+// EnterBy is Enter with a query of send_join, which begins with "?" if there is any. It gives the answer too.
+func (r *Remote) EnterBy(t testing.TB, home *Homeserver, room, name, query string) (*Place, []byte) {
+	t.Helper()
 	p := &Place{Remote: r, Home: home, Room: id.RoomID(room), User: id.UserID("@" + name + ":" + string(r.Name)), hashes: map[id.EventID]event.Hash{}}
 	q := url.Values{}
 	for _, v := range roomver.All() {
@@ -242,7 +249,7 @@ func (r *Remote) Enter(t testing.TB, home *Homeserver, room, name string) *Place
 	}
 	p.Join = p.Build(t, proto)
 	status, answer = r.Ask(t, home, http.MethodPut,
-		"/_matrix/federation/v2/send_join/"+url.PathEscape(room)+"/"+url.PathEscape(string(p.Join.EventID())), p.Join.JSON())
+		"/_matrix/federation/v2/send_join/"+url.PathEscape(room)+"/"+url.PathEscape(string(p.Join.EventID()))+query, p.Join.JSON())
 	require.Equal(t, http.StatusOK, status, "%s", answer)
 	var state struct {
 		State []json.RawMessage `json:"state"`
@@ -251,7 +258,7 @@ func (r *Remote) Enter(t testing.TB, home *Homeserver, room, name string) *Place
 	require.NoError(t, json.Unmarshal(answer, &state))
 	p.State, p.Chain = p.parse(t, state.State), p.parse(t, state.Chain)
 	p.State = append(p.State, p.Join)
-	return p
+	return p, answer
 }
 
 func (p *Place) parse(t testing.TB, raw []json.RawMessage) []*event.Event {

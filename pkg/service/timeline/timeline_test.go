@@ -18,6 +18,8 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -335,6 +337,26 @@ func TestTokens(t *testing.T) {
 	require.Empty(t, end.End, "there is nothing more")
 	all, _ := w.messages(alice, timeline.Page{Room: r})
 	require.Empty(t, all.End, "the beginning of the room")
+
+	// A token of a sync stands for what the sync had told, in either direction and as either end.
+	var head int64
+	require.NoError(t, w.DB.Pool.QueryRow(w.Ctx(), `SELECT max(ord) FROM event WHERE event_id = $1`, on.Chunk[0].ID).Scan(&head))
+	synced := token.Sync{Incarnation: 1, Positions: make(shard.Vector, w.Shards.Count())}
+	synced.Positions[w.Shards.Of(string(r))] = shard.Pos(head)
+	before, _ := w.messages(alice, timeline.Page{Room: r, From: synced.Encode(), Limit: 3})
+	require.Equal(t, "A98", texts(before))
+	after, _ := w.messages(alice, timeline.Page{Room: r, From: synced.Encode(), Dir: timeline.Forward})
+	require.Equal(t, "B", texts(after))
+	upto, _ := w.messages(alice, timeline.Page{Room: r, From: p1.Start, To: synced.Encode(), Dir: timeline.Forward})
+	require.Equal(t, "A", texts(upto))
+	since, _ := w.messages(alice, timeline.Page{Room: r, To: synced.Encode()})
+	require.Equal(t, "B", texts(since))
+	require.Empty(t, since.End, "that was all until there")
+	apart, _ := w.messages(alice, timeline.Page{Room: r, From: p2.End, To: p1.Start})
+	require.Empty(t, apart.Chunk, "an end that lies the other way")
+	require.Empty(t, apart.End)
+	ended, _ := w.messages(alice, timeline.Page{Room: r, From: p1.Start, To: p2.End, Dir: timeline.Forward})
+	require.Empty(t, ended.Chunk)
 
 	for _, bad := range []string{"x", "s1_2", "!!", strings.Repeat("A", 20000)} {
 		_, code := w.messages(alice, timeline.Page{Room: r, From: bad})

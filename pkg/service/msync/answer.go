@@ -17,12 +17,10 @@ import (
 func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err error) {
 	if p.reads() || v.Filter.Room.Timeline.NeedsRelations() {
 		// Those who read the database take turns, lest many who come at once exhaust it.
-		select {
-		case v.e.slots <- struct{}{}:
-			defer func() { <-v.e.slots }()
-		case <-ctx.Done():
-			return nil, false, ctx.Err()
+		if err := v.e.turns.enter(ctx, v.u.id); err != nil {
+			return nil, false, err
 		}
+		defer v.e.turns.leave()
 		weight := &v.e.reading
 		if v.since == nil {
 			weight = &v.e.beginning

@@ -84,7 +84,7 @@ type Engine struct {
 	source  Log
 	account *cache.Account
 	tasks   *lifecycle.Tasks
-	slots   chan struct{} // syncs that read the database
+	turns   *turns // of syncs that read the database
 	// What their answers take: of those that begin, and of the others.
 	beginning, reading cache.Weight
 	busy               atomic.Bool   // the filter has been asked about a batch that is not applied yet
@@ -117,7 +117,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), slots: make(chan struct{}, maxReading),
+		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), turns: newTurns(maxReading),
 		stop: make(chan struct{}), applied: make(chan struct{}), pos: make(shard.Vector, o.Shards.Count()),
 		resolved: make(chan struct{}), heard: make(chan struct{}, 1),
 		rooms: make(map[shard.Nid]*room), users: make(map[string]*user), typing: make([]typingState, o.Shards.Count()),

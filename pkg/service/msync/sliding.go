@@ -146,10 +146,8 @@ func (s *slideView) reading(ctx context.Context) error {
 	if s.slotted {
 		return nil
 	}
-	select {
-	case s.e.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := s.e.turns.enter(ctx, s.u.id); err != nil {
+		return err
 	}
 	weight := &s.e.reading
 	if s.since == nil {
@@ -157,7 +155,7 @@ func (s *slideView) reading(ctx context.Context) error {
 	}
 	leave, err := s.e.Gate.Enter(ctx, weight)
 	if err != nil {
-		<-s.e.slots
+		s.e.turns.leave()
 		return err
 	}
 	s.slotted, s.leave = true, leave
@@ -168,7 +166,7 @@ func (s *slideView) reading(ctx context.Context) error {
 func (s *slideView) release(length int) {
 	if s.slotted {
 		s.leave(int64(length))
-		<-s.e.slots
+		s.e.turns.leave()
 	}
 }
 

@@ -626,3 +626,79 @@ func TestSlidingPositions(t *testing.T) {
 		require.Equal(t, 400, mxerr.From(err).HTTPStatus)
 	}
 }
+
+// What Element X asks for is answered: of the rooms in its list all the state that it names and nothing else, more of the room that is open,
+// and by a connection beside that one, which each goes on by itself, keys and messages alone.
+func TestRequestsOfElementX(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, "12")
+	named := map[string]string{ // the state keys
+		"m.room.name": "", "m.room.encryption": "", "m.room.topic": "", "m.room.avatar": "", "m.room.canonical_alias": "", "m.room.power_levels": "",
+		"org.matrix.msc3401.call.member": "_@alice:heddle.test_DEVICE_m.call", "m.room.join_rules": "", "m.room.tombstone": "", "m.room.create": "",
+		"m.room.history_visibility": "", "io.element.functional_members": "", "m.space.parent": "!mill:heddle.test", "m.space.child": "!loft:heddle.test",
+		"org.matrix.msc3672.beacon_info": string(alice),
+	}
+	contents := map[string]string{
+		"m.room.encryption": `{"algorithm":"m.megolm.v1.aes-sha2"}`, "m.room.join_rules": `{"join_rule":"public"}`, "m.room.name": `{"name":"Weaving"}`,
+		"m.room.history_visibility": `{"history_visibility":"shared"}`,
+	}
+	wishes := [][2]string{{"m.room.member", "$LAZY"}, {"m.room.member", "$ME"}}
+	for _, typ := range slices.Sorted(maps.Keys(named)) {
+		key := named[typ]
+		if typ != "m.room.create" && typ != "m.room.power_levels" {
+			content := contents[typ]
+			if content == "" {
+				content = `{}`
+			}
+			w.State(r, alice, typ, key, content)
+		}
+		if key != "" {
+			key = "*"
+		}
+		wishes = append(wishes, [2]string{typ, key})
+	}
+	w.State(r, alice, "org.example.other", "", `{}`)
+	w.State(r, alice, "m.room.pinned_events", "", `{"pinned":[]}`)
+	w.Join(r, bob)
+	for i := range 25 {
+		w.Send(r, alice, fmt.Sprint(i))
+	}
+	s.settled(t, w)
+	list := func(last int, more string) string {
+		required, err := json.Marshal(wishes)
+		require.NoError(t, err)
+		return fmt.Sprintf(`{"conn_id":"room-list","lists":{"all_rooms":{"ranges":[[0,%d]],"timeline_limit":1,"required_state":%s,
+			"filters":{"not_room_types":["m.space"]}}},"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]},
+			"typing":{"enabled":true}}%s}`, last, required, more)
+	}
+	a := s.slide(t, ask(t, bob, "", list(19, "")))
+	told := a.Rooms[string(r)]
+	state := map[string]string{}
+	for _, e := range told.State {
+		if e.Type != "m.room.member" {
+			state[e.Type] = e.StateKey
+		}
+	}
+	require.Equal(t, named, state)
+	require.Equal(t, []string{string(alice), string(bob)}, told.stateOf("m.room.member"))
+	require.Len(t, told.Timeline, 1)
+
+	const encryption = `{"conn_id":"encryption","extensions":{"e2ee":{"enabled":true},"to_device":{"enabled":true}}}`
+	keys := s.slide(t, ask(t, bob, "", encryption))
+	require.Empty(t, keys.Rooms)
+	require.NotNil(t, keys.Extensions.E2EE.Counts)
+	require.NotEmpty(t, keys.Extensions.ToDevice.Next)
+
+	open := `,"room_subscriptions":{"` + string(r) + `":{"timeline_limit":20,"required_state":[["m.room.pinned_events",""]]}}`
+	b := s.slide(t, ask(t, bob, a.Pos, list(119, open)))
+	told = b.Rooms[string(r)]
+	require.False(t, told.Initial, "the other connection has not made it begin anew")
+	require.Len(t, told.Timeline, 20)
+	require.Equal(t, []string{""}, told.stateOf("m.room.pinned_events"))
+	require.Empty(t, told.stateOf("m.room.name"), "which it has been told")
+	keys = s.slide(t, ask(t, bob, keys.Pos, encryption))
+	require.Empty(t, keys.Rooms)
+	require.NotContains(t, s.slide(t, ask(t, bob, b.Pos, list(119, open))).Rooms, string(r), "there is nothing new")
+}

@@ -59,7 +59,9 @@ func TestFlows(t *testing.T) {
 	t.Run("devices there", func(t *testing.T) { devices(t, alice, bob) })
 	t.Run("devices back", func(t *testing.T) { devices(t, bob, alice) })
 	t.Run("queries", func(t *testing.T) { queries(t, alice, bob) })
-	t.Run("three", func(t *testing.T) { atThree(t, alice, bob, carol) })
+	for _, v := range versions {
+		t.Run("version "+string(v)+" at three", func(t *testing.T) { atThree(t, v, alice, bob, carol) })
+	}
 }
 
 func (w *walk) inviteAndJoin() {
@@ -287,8 +289,8 @@ func queries(t *testing.T, a, b *fedtest.User) {
 
 // A third server joins by way of the second, whom it believes on keys, while the first, which made the room, is away; and all agree in
 // the end.
-func atThree(t *testing.T, alice, bob, carol *fedtest.User) {
-	room := together(t, "10", alice, bob)
+func atThree(t *testing.T, version roomver.Version, alice, bob, carol *fedtest.User) {
+	room := together(t, string(version), alice, bob)
 	alice.Home.Link.Refuse()
 	carol.Join(t, room, bob.Home)
 	bob.SeesMember(t, room, carol, "join")

@@ -142,6 +142,7 @@ func TestLiesAboutWhatIsMissing(t *testing.T) {
 // not come in, whichever way that one was given; and it does if it is.
 func TestCorruptedAuthChain(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	for _, c := range []struct {
 		name  string
 		given func(t *testing.T, e *event.Event) json.RawMessage
@@ -236,6 +237,7 @@ func TestSlowAboutWhatIsMissing(t *testing.T) {
 // However many events a server sends that lack something, those that lack nothing come in, and what lacks something is kept in bounds.
 func TestManyEventsThatLackSomething(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	p := s.enter(t, roomver.V11, "mallory")
 	for i := range 4 {
 		var events []*event.Event
@@ -312,6 +314,7 @@ func TestFloodOfExtremities(t *testing.T) {
 // So does it with events that are taken by the state before them, since nobody gives what they follow.
 func TestFloodOfGaps(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	p := s.enter(t, roomver.V11, "mallory")
 	s.remote.Says(fed+"state_ids/", encoded(t, map[string]any{"pdu_ids": idsOf(p.State...), "auth_chain_ids": idsOf(p.Chain...)}))
 	const many = 210
@@ -334,6 +337,7 @@ func TestFloodOfGaps(t *testing.T) {
 // In room version 1 servers name their events, and so can have them name each other in a circle.
 func TestEventsInACircle(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	p := s.enter(t, roomver.V1, "mallory")
 	build := func(name, after id.EventID) *event.Event {
 		proto := p.Message(t, "round and round")
@@ -354,6 +358,7 @@ func TestEventsInACircle(t *testing.T) {
 // Who is banned cannot speak on from before the ban, whatever is told of the state there.
 func TestSpeakingFromBeforeABan(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	p := s.enter(t, roomver.V11, "mallory")
 	s.goesOn(t, p)
 	s.alice.Must(t, "POST", fedtest.RoomPath(string(p.Room), "ban"), map[string]any{"user_id": p.User})
@@ -379,6 +384,7 @@ func TestSpeakingFromBeforeABan(t *testing.T) {
 // Who has no power cannot get it by events that are allowed by each other alone.
 func TestPowerOutOfNothing(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	for _, version := range []roomver.Version{roomver.V6, roomver.V11, roomver.V12} {
 		p := s.enter(t, version, "mallory"+string(version))
 		empty := ""

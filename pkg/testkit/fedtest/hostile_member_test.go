@@ -279,6 +279,7 @@ func TestInvitedByTheFirstVersion(t *testing.T) {
 // A server is told of a room what it may know: nothing if it is not in it or the room denies it, and only what its users might see.
 func TestWhoMayAsk(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	stranger := fedtest.NewRemote(t, s.ca)
 	for _, version := range []roomver.Version{roomver.V10, roomver.V12} {
 		room := s.alice.Create(t, string(version), map[string]any{"preset": "public_chat", "initial_state": []map[string]any{

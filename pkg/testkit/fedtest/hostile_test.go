@@ -43,33 +43,42 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// undisturbed runs the traffic of a room that has nothing to do with what f does, and demands that it went on: every message that was sent
-// there was taken, and is there once.
+// undisturbed runs the traffic of a room that has nothing to do with what f does, and demands that it went on.
 func (s *stage) undisturbed(t *testing.T, f func()) {
+	t.Helper()
+	defer s.traffic(t)()
+	f()
+}
+
+// traffic has somebody speak in a room that has nothing to do with the bad server, until stop is called, which demands that every message
+// that was sent there was taken, and is there once.
+func (s *stage) traffic(t *testing.T) (stop func()) {
 	t.Helper()
 	s.speakers++
 	speaker := s.home.NewUser(t, fmt.Sprint("speaker", s.speakers))
 	room := speaker.Create(t, "11", nil)
-	stop := make(chan struct{})
+	over := make(chan struct{})
 	var group sync.WaitGroup
 	var said []string
 	group.Go(func() {
 		for {
 			said = append(said, speaker.Say(t, room, "undisturbed"))
 			select {
-			case <-stop:
+			case <-over:
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	})
-	f()
-	close(stop)
-	group.Wait()
-	require.NotEmpty(t, said)
-	timeline := s.home.Timeline(t, room)
-	for _, e := range said {
-		require.Contains(t, timeline, e)
+	return func() {
+		t.Helper()
+		close(over)
+		group.Wait()
+		require.NotEmpty(t, said)
+		timeline := s.home.Timeline(t, room)
+		for _, e := range said {
+			require.Contains(t, timeline, e)
+		}
 	}
 }
 
@@ -111,6 +120,7 @@ func with(t *testing.T, e *event.Event, members map[string]any) json.RawMessage 
 // Events that a server must not be believed: each gets its answer, none comes in, and the room goes on.
 func TestHostileEvents(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	bystander := s.alice.Create(t, "11", nil) // nobody of the other server is in it
 	bob := id.UserID("@bob:" + string(fedtest.Nowhere(t)))
 	type hostile struct {
@@ -214,7 +224,6 @@ func TestHostileEvents(t *testing.T) {
 	}
 	for _, version := range versions {
 		p := s.enter(t, version, "mallory"+string(version))
-		s.home.NewUser(t, "warm"+string(version))
 		for name, c := range cases {
 			if not[name] != nil && not[name](p.Rules) {
 				continue
@@ -259,6 +268,7 @@ func TestChangedContentIsRedacted(t *testing.T) {
 // An event that names another in a way that nothing is named by comes in all the same, and concerns none.
 func TestNamesOfNothing(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	for _, version := range []roomver.Version{roomver.V6, roomver.V12} {
 		p := s.enter(t, version, "mallory"+string(version))
 		for typ, content := range map[string]string{
@@ -285,6 +295,7 @@ func TestNamesOfNothing(t *testing.T) {
 // Requests that are not from whom they say, not for this server, or not what they say: each is refused for what it is.
 func TestHostileRequests(t *testing.T) {
 	s := newStage(t)
+	defer s.traffic(t)()
 	p := s.enter(t, roomver.V11, "mallory")
 	r, here := s.remote, s.home.Name
 	body := []byte(`{"origin":"x","origin_server_ts":1,"pdus":[],"edus":[]}`)

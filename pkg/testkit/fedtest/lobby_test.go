@@ -41,6 +41,12 @@ func TestLobbyOfAnotherServer(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
 	alice, bob := one.NewUser(t, "alice"), two.NewUser(t, "bob")
+	t.Run("there", func(t *testing.T) { lobby(t, alice, bob) })
+	t.Run("back", func(t *testing.T) { lobby(t, bob, alice) })
+}
+
+func lobby(t *testing.T, alice, bob *fedtest.User) {
+	one := alice.Home
 	via := []string{string(one.Name)}
 	open := func(name string, more map[string]any) string {
 		body := map[string]any{"preset": "public_chat", "visibility": "public", "name": name}

@@ -20,9 +20,10 @@ import (
 func TestInvitedByAnAddress(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	one, two := fedtest.Run(t, ca, "127.0.0.1"), fedtest.Run(t, ca, "localhost")
-	alice, bob, eve := one.NewUser(t, "alice"), two.NewUser(t, "bob"), one.NewUser(t, "eve")
+	alice, bob, eve, other := one.NewUser(t, "alice"), two.NewUser(t, "bob"), one.NewUser(t, "eve"), two.NewUser(t, "other")
 	identity := fedtest.NewRemote(t, ca)
 	for _, v := range versions {
+		one, two, alice, bob, eve, other = two, one, bob, alice, other, eve // one way and the other
 		t.Run("version "+string(v), func(t *testing.T) {
 			room := alice.Create(t, string(v), nil)
 			key := identity.Key.Public()

@@ -192,7 +192,7 @@ func TestMetricsOfAWorker(t *testing.T) {
 		"heddle_build_info", "heddle_http_requests_total", "heddle_http_request_duration_seconds", "heddle_log_position",
 		"heddle_log_lag_positions", "heddle_commit_batch_proposals", "heddle_commit_seconds", "heddle_leases_held",
 		"heddle_memory_budget_used_bytes", "heddle_memory_budget_limit_bytes", "heddle_process_resident_memory_bytes",
-		"heddle_pg_pool_connections", "heddle_bus_connected",
+		"heddle_pg_pool_connections", "heddle_bus_connected", "heddle_memory_budget_account_bytes", "heddle_cache_misses_total",
 	} {
 		require.NotNil(t, families[name], name)
 	}

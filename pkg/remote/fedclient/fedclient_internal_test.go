@@ -556,6 +556,36 @@ func TestWhoIsNotAsked(t *testing.T) {
 	require.ErrorIs(t, err, ErrDisabled)
 }
 
+// Requests to a server go over one connection by HTTP/2, one after the other and side by side.
+func TestConnectionsAreKept(t *testing.T) {
+	r := newRig(t)
+	var mu sync.Mutex
+	met := map[string]int{} // requests by connection
+	at := r.serve(func(_ http.ResponseWriter, q *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		met[q.Proto+" "+q.RemoteAddr]++
+	})
+	for range 5 {
+		_, err := r.Do(t.Context(), at, get("/x"))
+		require.NoError(t, err)
+	}
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			if _, err := r.Do(t.Context(), at, get("/x")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	require.Len(t, met, 1)
+	for connection, n := range met {
+		require.Contains(t, connection, "HTTP/2.0 ")
+		require.Equal(t, 15, n)
+	}
+}
+
 // The address that is signed is the one that is sent, whatever is in it.
 func TestSignedAddressIsTheSentOne(t *testing.T) {
 	r := newRig(t)

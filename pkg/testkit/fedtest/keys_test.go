@@ -2,6 +2,7 @@ package fedtest_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -92,6 +93,42 @@ func TestEachOneTimeKeyOnceAcrossServers(t *testing.T) {
 	require.Len(t, got, 50)
 	for key, n := range got {
 		require.Equal(t, 1, n, key)
+	}
+}
+
+// A server that shares a room with a user is told the user's devices, and only those that are this server's to tell.
+func TestDevicesAreTold(t *testing.T) {
+	s := newStage(t)
+	s.enter(t, "12", "weaver")
+	upload(t, s.alice, 0, 1, false)
+	ask := func(user string) (status int, answer map[string]json.RawMessage) {
+		status, raw := s.remote.Ask(t, s.home, "GET", fed+"user/devices/"+url.PathEscape(user), nil)
+		require.NoError(t, json.Unmarshal(raw, &answer), "%s", raw)
+		return status, answer
+	}
+	status, answer := ask(s.alice.User)
+	require.Equal(t, 200, status)
+	require.JSONEq(t, encoded(t, s.alice.User), string(answer["user_id"]))
+	var stream int64
+	require.NoError(t, json.Unmarshal(answer["stream_id"], &stream))
+	require.Positive(t, stream)
+	var devices []struct {
+		ID   string `json:"device_id"`
+		Keys struct {
+			Keys map[string]string `json:"keys"`
+		} `json:"keys"`
+	}
+	require.NoError(t, json.Unmarshal(answer["devices"], &devices))
+	require.Len(t, devices, 1)
+	require.Equal(t, s.alice.Device, devices[0].ID)
+	require.Equal(t, "bbb", devices[0].Keys.Keys["ed25519:"+s.alice.Device])
+	_, answer = ask("@nobody:" + string(s.home.Name))
+	require.Equal(t, "[]", string(answer["devices"]))
+	for _, not := range []string{"@bob:" + string(fedtest.Nowhere(t)), "nobody"} {
+		status, answer = ask(not)
+		require.GreaterOrEqual(t, status, 400, not)
+		require.Less(t, status, 500, not)
+		require.NotContains(t, answer, "devices")
 	}
 }
 

@@ -189,32 +189,20 @@ func (f enterFact) load(ctx context.Context, r *live) (any, error) {
 
 // readSet reads the state that a staged set names.
 func (e *entered) readSet(ctx context.Context, r *live, set []byte) error {
-	const piece = 1000
-	for from := 0; ; from += piece {
-		staged, err := r.term.host.Sets.SetPiece(ctx, set, from, piece)
-		if err != nil {
+	ids, err := r.term.host.Sets.SetState(ctx, set)
+	if err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(ids, 1000) {
+		if err := e.add(ctx, r, piece); err != nil {
 			return err
-		}
-		var ids []string
-		for i := range staged {
-			if staged[i].State {
-				ids = append(ids, staged[i].EventID)
-			}
-		}
-		if err := e.add(ctx, r, ids); err != nil {
-			return err
-		}
-		if len(staged) < piece {
-			return nil
 		}
 	}
+	return nil
 }
 
 // add takes stored events into the state. Those that were rejected, or never stored, are no part of it.
 func (e *entered) add(ctx context.Context, r *live, ids []string) error {
-	if len(ids) == 0 {
-		return nil
-	}
 	rows, err := r.term.host.DB.EventsByID(ctx, r.nid, ids)
 	if err != nil {
 		return err

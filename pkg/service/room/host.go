@@ -47,6 +47,7 @@ type TypingUsers struct {
 // Sets reads staged sets of events.
 type Sets interface {
 	SetPiece(ctx context.Context, set []byte, from, count int) ([]feddb.SetEvent, error)
+	SetState(ctx context.Context, set []byte) ([]string, error)
 }
 
 // Options are what a Host needs. Metrics and Log may be nil.

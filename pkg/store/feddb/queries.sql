@@ -75,7 +75,11 @@ INSERT INTO staged_event (set_id, seq, state, event_id, json)
 SELECT @set_id::bytea, unnest(@seqs::int[]), unnest(@states::bool[]), unnest(@event_ids::text[]), unnest(@jsons::bytea[]);
 
 -- name: ListStagedEvents :many
-SELECT seq, state, event_id, json FROM staged_event WHERE set_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3;
+-- The numbers of a set have no holes. With a limit in place of the upper bound all of the rest may be sorted for each piece.
+SELECT state, event_id, json FROM staged_event WHERE set_id = @set_id AND seq >= @first::integer AND seq < @below::integer ORDER BY seq;
+
+-- name: StateOfSet :many
+SELECT event_id FROM staged_event WHERE set_id = @set_id AND state ORDER BY seq;
 
 -- name: DropSet :exec
 WITH e AS (DELETE FROM staged_event WHERE set_id = ANY(@set_ids::bytea[]))
@@ -109,4 +113,6 @@ SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags
 SELECT event_id, ts FROM event WHERE room_nid = $1 AND ord IS NOT NULL AND flags & 7 = 0 AND ts <= @at::bigint ORDER BY ts DESC, ord DESC LIMIT 1;
 
 -- name: KnownEvents :many
-SELECT event_id FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);
+-- One look-up for each, as in roomdb's EventsByID.
+SELECT e.event_id FROM (SELECT DISTINCT unnest(@event_ids::text[]) AS event_id) n
+CROSS JOIN LATERAL (SELECT v.event_id FROM event v WHERE v.room_nid = @room_nid AND v.event_id = n.event_id LIMIT 1) e;

@@ -285,16 +285,18 @@ func (q *Queries) KeysOf(ctx context.Context, servers []string) ([]ServerKey, er
 }
 
 const knownEvents = `-- name: KnownEvents :many
-SELECT event_id FROM event WHERE room_nid = $1 AND event_id = ANY($2::text[])
+SELECT e.event_id FROM (SELECT DISTINCT unnest($1::text[]) AS event_id) n
+CROSS JOIN LATERAL (SELECT v.event_id FROM event v WHERE v.room_nid = $2 AND v.event_id = n.event_id LIMIT 1) e
 `
 
 type KnownEventsParams struct {
-	RoomNid  int64
 	EventIds []string
+	RoomNid  int64
 }
 
+// One look-up for each, as in roomdb's EventsByID.
 func (q *Queries) KnownEvents(ctx context.Context, arg KnownEventsParams) ([]string, error) {
-	rows, err := q.db.Query(ctx, knownEvents, arg.RoomNid, arg.EventIds)
+	rows, err := q.db.Query(ctx, knownEvents, arg.EventIds, arg.RoomNid)
 	if err != nil {
 		return nil, err
 	}
@@ -355,24 +357,24 @@ func (q *Queries) ListStagedEDUs(ctx context.Context, arg ListStagedEDUsParams) 
 }
 
 const listStagedEvents = `-- name: ListStagedEvents :many
-SELECT seq, state, event_id, json FROM staged_event WHERE set_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3
+SELECT state, event_id, json FROM staged_event WHERE set_id = $1 AND seq >= $2::integer AND seq < $3::integer ORDER BY seq
 `
 
 type ListStagedEventsParams struct {
 	SetID []byte
-	Seq   int32
-	Limit int32
+	First int32
+	Below int32
 }
 
 type ListStagedEventsRow struct {
-	Seq     int32
 	State   bool
 	EventID string
 	Json    []byte
 }
 
+// The numbers of a set have no holes. With a limit in place of the upper bound all of the rest may be sorted for each piece.
 func (q *Queries) ListStagedEvents(ctx context.Context, arg ListStagedEventsParams) ([]ListStagedEventsRow, error) {
-	rows, err := q.db.Query(ctx, listStagedEvents, arg.SetID, arg.Seq, arg.Limit)
+	rows, err := q.db.Query(ctx, listStagedEvents, arg.SetID, arg.First, arg.Below)
 	if err != nil {
 		return nil, err
 	}
@@ -380,12 +382,7 @@ func (q *Queries) ListStagedEvents(ctx context.Context, arg ListStagedEventsPara
 	var items []ListStagedEventsRow
 	for rows.Next() {
 		var i ListStagedEventsRow
-		if err := rows.Scan(
-			&i.Seq,
-			&i.State,
-			&i.EventID,
-			&i.Json,
-		); err != nil {
+		if err := rows.Scan(&i.State, &i.EventID, &i.Json); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -554,6 +551,30 @@ func (q *Queries) StagedOfRoom(ctx context.Context, arg StagedOfRoomParams) ([]S
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const stateOfSet = `-- name: StateOfSet :many
+SELECT event_id FROM staged_event WHERE set_id = $1 AND state ORDER BY seq
+`
+
+func (q *Queries) StateOfSet(ctx context.Context, setID []byte) ([]string, error) {
+	rows, err := q.db.Query(ctx, stateOfSet, setID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var event_id string
+		if err := rows.Scan(&event_id); err != nil {
+			return nil, err
+		}
+		items = append(items, event_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

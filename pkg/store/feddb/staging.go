@@ -213,14 +213,12 @@ func (d *DB) PutSet(ctx context.Context, set []byte, events []SetEvent) error {
 func (d *DB) Set(ctx context.Context, set []byte) ([]SetEvent, error) {
 	var out []SetEvent
 	for {
-		rows, err := d.q.ListStagedEvents(ctx, ListStagedEventsParams{SetID: set, Seq: int32(len(out)), Limit: setPiece})
+		piece, err := d.SetPiece(ctx, set, len(out), setPiece)
 		if err != nil {
-			return nil, fmt.Errorf("read staged events: %w", err)
+			return nil, err
 		}
-		for _, r := range rows {
-			out = append(out, SetEvent{EventID: r.EventID, State: r.State, JSON: r.Json})
-		}
-		if len(rows) < setPiece {
+		out = append(out, piece...)
+		if len(piece) < setPiece {
 			return out, nil
 		}
 	}
@@ -324,7 +322,7 @@ func QueueEDUs(b *pgx.Batch, rows []entry.Placed[*EDU]) {
 
 // SetPiece reads part of a set in its order.
 func (d *DB) SetPiece(ctx context.Context, set []byte, from, count int) ([]SetEvent, error) {
-	rows, err := d.q.ListStagedEvents(ctx, ListStagedEventsParams{SetID: set, Seq: int32(from), Limit: int32(count)})
+	rows, err := d.q.ListStagedEvents(ctx, ListStagedEventsParams{SetID: set, First: int32(from), Below: int32(from + count)})
 	if err != nil {
 		return nil, fmt.Errorf("read staged events: %w", err)
 	}
@@ -333,4 +331,13 @@ func (d *DB) SetPiece(ctx context.Context, set []byte, from, count int) ([]SetEv
 		out[i] = SetEvent{EventID: r.EventID, State: r.State, JSON: r.Json}
 	}
 	return out, nil
+}
+
+// SetState gives the ids of the events of a set that are the state, without what they say.
+func (d *DB) SetState(ctx context.Context, set []byte) ([]string, error) {
+	ids, err := d.q.StateOfSet(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("read staged state: %w", err)
+	}
+	return ids, nil
 }

@@ -22,7 +22,10 @@ SELECT greatest((SELECT max(nid) FROM atom), (SELECT max(nid) FROM room), (SELEC
                 (SELECT max(nid) FROM state_snapshot), 0)::bigint;
 
 -- name: AtomsByName :many
-SELECT nid, name FROM atom WHERE shard = @shard AND name = ANY(@names::text[]);
+-- One look-up for each name, here and in EventsByID: of a room that has just come, or a database that is new, the planner expects so few rows
+-- that it would read all of them each time.
+SELECT a.nid, a.name FROM (SELECT DISTINCT unnest(@names::text[]) AS name) n
+CROSS JOIN LATERAL (SELECT t.nid, t.name FROM atom t WHERE t.shard = @shard AND t.name = n.name LIMIT 1) a;
 
 -- name: AtomsByNid :many
 SELECT nid, name FROM atom WHERE nid = ANY(@nids::bigint[]);
@@ -33,9 +36,11 @@ SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, 
 FROM event WHERE nid = ANY(@nids::bigint[]);
 
 -- name: EventsByID :many
-SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
-FROM event WHERE room_nid = @room_nid AND event_id = ANY(@event_ids::text[]);
+SELECT e.* FROM (SELECT DISTINCT unnest(@event_ids::text[]) AS event_id) n
+CROSS JOIN LATERAL (
+    SELECT v.nid, v.room_nid, v.ord, v.event_id, v.type, v.state_key, v.sender, v.depth, v.ts, v.flags, v.state_before, v.state_after, v.extremities,
+           v.prev, v.auth, v.replaces, v.redacted_by, v.relates_to, v.rel_type, v.sender_device, v.txn_id, v.counts, v.json, v.relation
+    FROM event v WHERE v.room_nid = @room_nid AND v.event_id = n.event_id LIMIT 1) e;
 
 -- name: EventsByIDAnywhere :many
 SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,

@@ -48,12 +48,13 @@ func (q *Queries) AllCurrentState(ctx context.Context, roomNid int64) ([]AllCurr
 }
 
 const atomsByName = `-- name: AtomsByName :many
-SELECT nid, name FROM atom WHERE shard = $1 AND name = ANY($2::text[])
+SELECT a.nid, a.name FROM (SELECT DISTINCT unnest($1::text[]) AS name) n
+CROSS JOIN LATERAL (SELECT t.nid, t.name FROM atom t WHERE t.shard = $2 AND t.name = n.name LIMIT 1) a
 `
 
 type AtomsByNameParams struct {
-	Shard int16
 	Names []string
+	Shard int16
 }
 
 type AtomsByNameRow struct {
@@ -61,8 +62,10 @@ type AtomsByNameRow struct {
 	Name string
 }
 
+// One look-up for each name, here and in EventsByID: of a room that has just come, or a database that is new, the planner expects so few rows
+// that it would read all of them each time.
 func (q *Queries) AtomsByName(ctx context.Context, arg AtomsByNameParams) ([]AtomsByNameRow, error) {
-	rows, err := q.db.Query(ctx, atomsByName, arg.Shard, arg.Names)
+	rows, err := q.db.Query(ctx, atomsByName, arg.Names, arg.Shard)
 	if err != nil {
 		return nil, err
 	}
@@ -199,18 +202,20 @@ func (q *Queries) CurrentStateEvents(ctx context.Context, arg CurrentStateEvents
 }
 
 const eventsByID = `-- name: EventsByID :many
-SELECT nid, room_nid, ord, event_id, type, state_key, sender, depth, ts, flags, state_before, state_after, extremities, prev,
-       auth, replaces, redacted_by, relates_to, rel_type, sender_device, txn_id, counts, json, relation
-FROM event WHERE room_nid = $1 AND event_id = ANY($2::text[])
+SELECT e.nid, e.room_nid, e.ord, e.event_id, e.type, e.state_key, e.sender, e.depth, e.ts, e.flags, e.state_before, e.state_after, e.extremities, e.prev, e.auth, e.replaces, e.redacted_by, e.relates_to, e.rel_type, e.sender_device, e.txn_id, e.counts, e.json, e.relation FROM (SELECT DISTINCT unnest($1::text[]) AS event_id) n
+CROSS JOIN LATERAL (
+    SELECT v.nid, v.room_nid, v.ord, v.event_id, v.type, v.state_key, v.sender, v.depth, v.ts, v.flags, v.state_before, v.state_after, v.extremities,
+           v.prev, v.auth, v.replaces, v.redacted_by, v.relates_to, v.rel_type, v.sender_device, v.txn_id, v.counts, v.json, v.relation
+    FROM event v WHERE v.room_nid = $2 AND v.event_id = n.event_id LIMIT 1) e
 `
 
 type EventsByIDParams struct {
-	RoomNid  int64
 	EventIds []string
+	RoomNid  int64
 }
 
 func (q *Queries) EventsByID(ctx context.Context, arg EventsByIDParams) ([]EventColumns, error) {
-	rows, err := q.db.Query(ctx, eventsByID, arg.RoomNid, arg.EventIds)
+	rows, err := q.db.Query(ctx, eventsByID, arg.EventIds, arg.RoomNid)
 	if err != nil {
 		return nil, err
 	}

@@ -184,7 +184,8 @@ type SetEvent struct {
 // setPiece is how many events of a set are written or read at a time.
 const setPiece = 1000
 
-// PutSet stores a set of events, each after those that it names, for a room's writer to take.
+// PutSet stores a set of events, each after those that it names, for a room's writer to take. They are numbered without holes, which SetPiece
+// relies on.
 func (d *DB) PutSet(ctx context.Context, set []byte, events []SetEvent) error {
 	err := pg.InTx(ctx, d.db.Primary, func(tx pgx.Tx) error {
 		q := New(tx)

@@ -212,9 +212,20 @@ func (c *clumsy) spoilt(t *testing.T, row *route.Row, method string) {
 	require.NoError(t, json.Unmarshal([]byte(base), &whole))
 	deep := json.RawMessage(strings.Repeat(`[`, 90) + strings.Repeat(`]`, 90))
 	values := []any{
-		nil, true, 0, -1, json.RawMessage("1.5"), json.RawMessage("1e400"), json.RawMessage("9223372036854775808"), "", "x", "\x00", strings.Repeat("x", 70_000), []any{}, map[string]any{},
-		[]any{nil}, []any{1}, []any{[]any{}}, []any{"\x00"}, []any{map[string]any{}}, map[string]any{"": ""}, map[string]any{"\x00": 1},
-		map[string]any{"@x:y": map[string]any{"\x00": "\x00"}}, map[string]any{c.alice.User: 1}, map[string]any{c.alice.User: []any{1}}, deep,
+		nil, true, 0, -1, json.RawMessage("1.5"), json.RawMessage("1e400"), json.RawMessage("9223372036854775808"), "", "x", "\x00", strings.Repeat("x", 70_000),
+		[]any{},
+		map[string]any{},
+		[]any{nil},
+		[]any{1},
+		[]any{[]any{}},
+		[]any{"\x00"},
+		[]any{map[string]any{}},
+		map[string]any{"": ""},
+		map[string]any{"\x00": 1},
+		map[string]any{"@x:y": map[string]any{"\x00": "\x00"}},
+		map[string]any{c.alice.User: 1},
+		map[string]any{c.alice.User: []any{1}},
+		deep,
 	}
 	id := c.good("eventId")
 	if e, err := event.Parse(c.place.Rules, []byte(base)); err == nil {

@@ -171,14 +171,14 @@ func (c *clumsy) syntax(t *testing.T, pattern, method string) {
 func (c *clumsy) bodies(t *testing.T) map[string]string {
 	t.Helper()
 	p, alice := c.place, c.alice.User
-	member := func(sender, target, membership string) *event.Event {
+	member := func(target, membership string) *event.Event {
 		proto := p.Message(t, "")
 		proto.Type, proto.StateKey, proto.Content = event.TypeMember, &target, []byte(`{"membership":"`+membership+`"}`)
 		return p.Build(t, proto)
 	}
 	me := string(p.User)
-	invite := member(me, alice, event.Invite)
-	join, leave, knock := member(me, me, event.Join), member(me, me, event.Leave), member(me, me, event.Knock)
+	invite := member(alice, event.Invite)
+	join, leave, knock := member(me, event.Join), member(me, event.Leave), member(me, event.Knock)
 	return map[string]string{
 		"federation.sendInviteV1": string(invite.JSON()),
 		"federation.sendInviteV2": encoded(t, map[string]any{"event": json.RawMessage(invite.JSON()), "room_version": "11", "invite_room_state": []any{}}),

@@ -163,7 +163,7 @@ func (a *App) listen(s *shared, parts []part) error {
 	gate.LetIn(s.services, s.sessions)
 	parking := httpx.NewParking(idleTime)
 	router, err := httpx.New(httpx.Options{
-		Parking: parking, Gate: b.gate, Pressure: b.pressure,
+		Parking: parking, Gate: b.gate, Pressure: b.pressure, Passing: pg.IsConnection,
 		Kinds: kinds, Handlers: handlers, Wrap: gate.Wrap, Forwarder: fwd, Elsewhere: fwd.LaterRelease, Internal: fwd.Internal,
 		MaxUpload: int64(b.cfg.Media.MaxUpload), Log: b.log, Registerer: b.tel.Metrics.Registerer(),
 		TracerProvider: b.tel.Tracer, Propagator: b.tel.Propagator,

@@ -68,6 +68,8 @@ type Options struct {
 	Parking *Parking
 	// Gate, if not nil, bounds what answers to GET requests take that are being made at a time.
 	Gate *cache.Gate
+	// Passing, if not nil, tells of a failure that it will pass, as when the database is not to be had: it is answered 503, and not 500.
+	Passing func(err error) bool
 	// Pressure, if not nil, turns requests away while memory is short.
 	Pressure *cache.Pressure
 	// MaxUpload is the body limit of media uploads in bytes.
@@ -343,7 +345,7 @@ func (rt *Router) gated(row *route.Row, h Handler, forwarded bool) Handler {
 func (rt *Router) answeredLater(row *route.Row, meter *series, start time.Time) *later {
 	return &later{
 		fail: func(ctx context.Context, w http.ResponseWriter, err error) {
-			e := classify(err)
+			e := rt.classify(err)
 			rt.logFailure(ctx, row.Name, e, err)
 			WriteError(w, e)
 		},
@@ -398,7 +400,7 @@ func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 	if errors.Is(err, cache.ErrBusy) {
 		w.Header().Set("Connection", "close") // else it keeps more memory than a sync that waits
 	}
-	e := classify(err)
+	e := rt.classify(err)
 	rt.logFailure(r.Context(), name, e, err)
 	WriteError(w, e)
 }
@@ -408,6 +410,15 @@ func (rt *Router) logFailure(ctx context.Context, name string, e *mxerr.Error, e
 	if e.HTTPStatus >= 500 && !errors.Is(err, cache.ErrBusy) {
 		rt.opts.Log.ErrorContext(ctx, "request failed", "route", name, "status", e.HTTPStatus, "error", err)
 	}
+}
+
+// classify is classify, and says what is of a failure that will pass.
+func (rt *Router) classify(err error) *mxerr.Error {
+	e := classify(err)
+	if e != nil && e.HTTPStatus == http.StatusInternalServerError && rt.opts.Passing != nil && rt.opts.Passing(err) {
+		return mxerr.New(mxerr.Unknown, "The server cannot do this now").WithStatus(http.StatusServiceUnavailable).WithCause(err)
+	}
+	return e
 }
 
 // statusClientGone is for the metrics only.

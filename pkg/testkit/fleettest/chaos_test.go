@@ -45,7 +45,7 @@ type load struct {
 
 const (
 	chaosClients = 20
-	chaosRooms   = 5
+	chaosRooms   = 16 // so that what is sent while a reader is cut off, at most a thousand events a second, is told in one sync: 1,000 of a room
 )
 
 func startLoad(t *testing.T, url string) *load {

@@ -63,7 +63,8 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ended := s.presence.Sync(r.Context(), string(c.UserID), string(c.DeviceID), shown)
-	body, pending, err := s.engine.Begin(r.Context(), q)
+	stream := httpx.NewStream(w)
+	body, pending, err := s.engine.BeginTo(r.Context(), q, stream)
 	if pending != nil {
 		return httpx.Later(w, r, func(ctx context.Context) ([]byte, error) {
 			defer ended()
@@ -71,8 +72,11 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	ended()
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case body == nil:
+		return stream.Close()
 	}
 	httpx.WriteRaw(w, http.StatusOK, body)
 	return nil

@@ -63,8 +63,7 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ended := s.presence.Sync(r.Context(), string(c.UserID), string(c.DeviceID), shown)
-	stream := httpx.NewStream(w)
-	body, pending, err := s.engine.BeginTo(r.Context(), q, stream)
+	body, pending, err := s.engine.Begin(r.Context(), q)
 	if pending != nil {
 		return httpx.Later(w, r, func(ctx context.Context) ([]byte, error) {
 			defer ended()
@@ -72,11 +71,8 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	ended()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case body == nil:
-		return stream.Close()
 	}
 	httpx.WriteRaw(w, http.StatusOK, body)
 	return nil

@@ -3,7 +3,6 @@ package msync
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
@@ -88,12 +87,6 @@ type Pending struct {
 
 // Begin is the part of Sync that does not wait: the answer, or what is to be waited for.
 func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error) {
-	return e.BeginTo(ctx, q, nil)
-}
-
-// BeginTo is Begin, but an answer that tells everything is written as it is made, and not given. If that fails, a part of it may have been
-// written.
-func (e *Engine) BeginTo(ctx context.Context, q Request, to io.Writer) ([]byte, *Pending, error) {
 	if q.Filter == nil {
 		q.Filter = &filter.Filter{EventFormat: filter.FormatClient}
 	}
@@ -117,11 +110,7 @@ func (e *Engine) BeginTo(ctx context.Context, q Request, to io.Writer) ([]byte, 
 	timeout := min(q.Timeout, maxTimeout)
 	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1), noPresence: !q.Filter.Presence.PassType(typePresence)}, since: since, until: time.Now().Add(timeout)}
 	e.await(u, p.w) // before the first look, so that nothing slips in between
-	everything := since == nil || q.FullState
-	if !everything {
-		to = nil
-	}
-	body, done, err := p.look(ctx, timeout <= 0 || everything, to)
+	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState)
 	if err != nil || done {
 		e.leave(p.u, p.w)
 		return body, nil, err
@@ -144,14 +133,14 @@ func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if body, done, err := p.look(ctx, over, nil); err != nil || done {
+		if body, done, err := p.look(ctx, over); err != nil || done {
 			return body, err
 		}
 	}
 }
 
 // look answers if there is something to tell, or in any case when it is over.
-func (p *Pending) look(ctx context.Context, over bool, to io.Writer) (body []byte, done bool, err error) {
+func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, err error) {
 	if err := p.served(ctx); err != nil {
 		return nil, false, err
 	}
@@ -163,7 +152,20 @@ func (p *Pending) look(ctx context.Context, over bool, to io.Writer) (body []byt
 	if !over && plan.empty() {
 		return nil, false, nil
 	}
-	body, told, err := v.answer(ctx, plan, to)
+	var told bool
+	if v.since == nil && p.e.Replica != nil {
+		upto := shard.Heads{Incarnation: v.upper.Incarnation, Positions: v.upper.Positions.Clone()}
+		err = p.e.Replica.Read(ctx, upto, func(ctx context.Context) (err error) {
+			if plan == nil { // each try has a plan of its own, which an answer adds to
+				plan = v.plan()
+			}
+			body, told, err = v.answer(ctx, plan)
+			plan = nil
+			return err
+		})
+	} else {
+		body, told, err = v.answer(ctx, plan)
+	}
 	if err != nil || told || over {
 		return body, true, err
 	}

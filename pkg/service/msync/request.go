@@ -47,8 +47,6 @@ type view struct {
 	ignoresAnew bool
 	// invites are whose invitations are shown.
 	invites invitation.Rules
-	// own is shared by those who make the answer's rooms.
-	own *ownNumbers
 	// mostMessages is how many messages to the device are told, if not as many as ever.
 	mostMessages int
 }
@@ -253,7 +251,7 @@ func (e *Engine) leave(u *user, w *waiter) {
 
 // look fixes up to where an answer goes.
 func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
-	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}, own: new(ownNumbers)}
+	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v.ignored, v.invites = u.ignored, u.taken
@@ -283,12 +281,6 @@ type part struct {
 	unread   map[string]pushdb.Count // by thread
 	// heroes are those whom the summary names; empty if they are not told.
 	heroes []string
-	// settled says that the last that happened in the room up to the upper token, but for receipts, is at upto or before; later are the receipts
-	// after it.
-	settled bool
-	upto    shard.Pos
-	later   []receipt
-	common  *common // nil: the room is read for this user alone
 }
 
 // plan is what an answer will say.
@@ -385,9 +377,6 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 		t := r.typing
 		x.typing = &t
 	}
-	if x.fresh {
-		x.settle(r, v.to(s))
-	}
 	if x.fresh || v.FullState || since < r.complete {
 		return true
 	}
@@ -407,21 +396,6 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 		}
 	}
 	return len(x.events)+len(x.receipts) > 0 || x.typing != nil
-}
-
-// settle notes up to where a room has to be read, to be told as a whole as of a position. Under mu.
-func (x *part) settle(r *room, to shard.Pos) {
-	if x.upto = r.complete; len(r.events) > 0 {
-		x.upto = shard.Pos(r.events[len(r.events)-1].Ord)
-	}
-	if x.settled = x.upto <= to; !x.settled {
-		return
-	}
-	for i := range r.receipts {
-		if r.receipts[i].pos > x.upto {
-			x.later = append(x.later, r.receipts[i])
-		}
-	}
 }
 
 // roomsWithData gives the rooms that have account data which may be new, without their parts yet; nil if none has. Under mu.

@@ -1,7 +1,6 @@
 package msync
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -116,10 +115,8 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 		}
 		at = append(at, old)
 	}
-	var states map[shard.Nid]stateres.State
-	if x.common.has(at) {
-		states = x.common.states
-	} else if states, err = v.e.Rooms.States(ctx, at); err != nil {
+	states, err := v.e.Rooms.States(ctx, at)
+	if err != nil {
 		return nil, err
 	}
 	skip := func(stateres.Key) bool { return false }
@@ -128,13 +125,9 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 			return nil, err
 		}
 	}
-	return v.stateItems(ctx, x, different(states[end], states[start], states[old], told, skip))
-}
-
-// different gives what a state has and an older one had not; in the place of events that are told, what there was before them.
-func different(end, before, was stateres.State, told map[shard.Nid]bool, skip func(stateres.Key) bool) []shard.Nid {
+	before, was := states[start], states[old]
 	var nids []shard.Nid
-	for k, n := range end.All() {
+	for k, n := range states[end].All() {
 		if skip(k) {
 			continue
 		}
@@ -149,7 +142,7 @@ func different(end, before, was stateres.State, told map[shard.Nid]bool, skip fu
 		}
 		nids = append(nids, shard.Nid(n))
 	}
-	return nids
+	return v.itemsOf(ctx, x.ref, nids)
 }
 
 // lazyKeys tells which member events need not even be read when members are loaded lazily.
@@ -158,23 +151,18 @@ func (v *view) lazyKeys(ctx context.Context, x *part, st *stretch) (skip func(st
 		return func(stateres.Key) bool { return false }, nil
 	}
 	names := append(append(senders(st), x.heroes...), typeMember, v.u.id)
-	numbers, err := v.numbersOf(ctx, x, names)
+	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), names)
 	if err != nil {
 		return nil, err
 	}
-	return otherMembers(numbers, names), nil
-}
-
-// otherMembers tells of the members who are not named.
-func otherMembers(numbers map[string]shard.Nid, names []string) func(stateres.Key) bool {
-	member := int64(numbers[typeMember])
+	member := int64(atoms[typeMember])
 	wanted := make(map[int64]bool, len(names))
 	for _, n := range names {
-		if nid, ok := numbers[n]; ok {
+		if nid, ok := atoms[n]; ok {
 			wanted[int64(nid)] = true
 		}
 	}
-	return func(k stateres.Key) bool { return k.Type == member && !wanted[k.StateKey] }
+	return func(k stateres.Key) bool { return k.Type == member && !wanted[k.StateKey] }, nil
 }
 
 func (v *view) itemsOf(ctx context.Context, ref roomdb.RoomRef, nids []shard.Nid) ([]*readdb.Item, error) {
@@ -185,7 +173,7 @@ func (v *view) itemsOf(ctx context.Context, ref roomdb.RoomRef, nids []shard.Nid
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(stored, func(a, b roomdb.StoredEvent) int { return cmp.Compare(a.Ord, b.Ord) })
+	slices.SortFunc(stored, func(a, b roomdb.StoredEvent) int { return int(a.Ord - b.Ord) })
 	items, err := v.e.Rooms.Items(ctx, ref.Version, stored)
 	for _, it := range items {
 		it.Membership = ""

@@ -25,25 +25,11 @@ func (t *term) wake(p *pusher) {
 	t.running++
 }
 
-// linger waits a while until nobody is being told anything: who gives the role away in order has nothing told twice.
-func (t *term) linger(ctx context.Context) {
-	timer := time.NewTimer(t.cfg.Linger)
-	defer timer.Stop()
-	for {
-		t.mu.Lock()
-		done := t.running == 0
-		t.mu.Unlock()
-		if done {
-			return
-		}
-		select {
-		case <-t.progress:
-		case <-timer.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
+// idle tells whether nobody is being told anything.
+func (t *term) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.running == 0
 }
 
 // hasWork tells whether something can be done for a pusher now. Under mu.

@@ -173,7 +173,7 @@ func (s *Sender) Closing(ctx context.Context, _ int) {
 	if err := t.following.StopWithin(ctx); err != nil {
 		s.log.Warn("the sender of notifications did not stop in time", "error", err)
 	}
-	t.linger(ctx)
+	t.await(ctx, t.cfg.Linger, t.idle) // who gives the role away in order has nothing told twice
 	if err := t.work.StopWithin(ctx); err != nil {
 		s.log.Warn("notifications did not end in time", "error", err)
 	}

@@ -23,7 +23,7 @@ type term struct {
 	work      *lifecycle.Tasks
 	lanes     chan struct{}
 	readers   chan struct{}
-	progress  chan struct{} // capacity 1: something was told, or is owed
+	progress  chan struct{} // capacity 1: something was told, or is owed, or somebody is being told no more
 	saving    sync.Mutex    // one at a time stores what is owed
 
 	mu       sync.Mutex   // guards all below and what they lead to; never held across I/O
@@ -300,19 +300,23 @@ func (t *term) Flush(ctx context.Context) error {
 	t.mu.Lock()
 	mark := t.seq
 	t.mu.Unlock()
-	timer := time.NewTimer(t.cfg.Patience)
+	t.await(ctx, t.cfg.Patience, func() bool { return t.toldUpTo(mark) })
+	return t.saveOwed(ctx, mark)
+}
+
+// await waits a while for something that comes with progress.
+func (t *term) await(ctx context.Context, atMost time.Duration, done func() bool) {
+	timer := time.NewTimer(atMost)
 	defer timer.Stop()
-wait:
-	for !t.toldUpTo(mark) {
+	for !done() {
 		select {
 		case <-t.progress:
 		case <-timer.C:
-			break wait
+			return
 		case <-ctx.Done():
-			break wait
+			return
 		}
 	}
-	return t.saveOwed(ctx, mark)
 }
 
 // save stores what has changed of what pushers are owed.

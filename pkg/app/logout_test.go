@@ -16,11 +16,7 @@ func TestLoggedOutEverywhere(t *testing.T) {
 	f := newFleet(t)
 	m := f.start(t, Master, "m")
 	f.owns(t, "m")
-	f.hears = func(b follow.Batch) { // they are slow to hear of it
-		if len(b.Entries) > 0 {
-			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // that is what is tested
-		}
-	}
+	f.hears = slowly(20 * time.Millisecond)
 	workers := []*worker{m, f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2"), f.start(t, FederationReader, "f")}
 	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers) }, patient, 20*time.Millisecond)
 	const client = "/_matrix/client/v3"
@@ -63,6 +59,15 @@ func TestLoggedOutEverywhere(t *testing.T) {
 	}
 }
 
+// slowly has workers be slow to hear of what happens.
+func slowly(by time.Duration) func(follow.Batch) {
+	return func(b follow.Batch) {
+		if len(b.Entries) > 0 {
+			time.Sleep(by) //nolint:forbidigo // that is what is tested
+		}
+	}
+}
+
 // An account that an administrator locks is locked on every worker from then on, and when it is let go it is let go everywhere.
 func TestLockedEverywhere(t *testing.T) {
 	f := newFleet(t)
@@ -70,11 +75,7 @@ func TestLockedEverywhere(t *testing.T) {
 	f.owns(t, "m")
 	_, err := CreateUser(t.Context(), f.cfg, NewUser{Localpart: "root", Password: "correct horse", Admin: true})
 	require.NoError(t, err)
-	f.hears = func(b follow.Batch) { // they are slow to hear of it
-		if len(b.Entries) > 0 {
-			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // that is what is tested
-		}
-	}
+	f.hears = slowly(50 * time.Millisecond)
 	workers := []*worker{f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2")}
 	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers)+1 }, patient, 20*time.Millisecond)
 	const client = "/_matrix/client"
@@ -104,11 +105,7 @@ func TestSyncedDevicesEverywhere(t *testing.T) {
 	f.cfg.OAuth.Endpoint, f.cfg.OAuth.Secret = service.URL, serviceSecret
 	m := f.start(t, Master, "m")
 	f.owns(t, "m")
-	f.hears = func(b follow.Batch) { // they are slow to hear of it
-		if len(b.Entries) > 0 {
-			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // that is what is tested
-		}
-	}
+	f.hears = slowly(50 * time.Millisecond)
 	workers := []*worker{f.start(t, Synchrotron, "s1"), f.start(t, Synchrotron, "s2")}
 	require.Eventually(t, func() bool { return len(m.base.living()) == len(workers)+1 }, patient, 20*time.Millisecond)
 	const whoami = "/_matrix/client/v3/account/whoami"

@@ -166,10 +166,8 @@ func (e *Engine) begin(ctx context.Context) error {
 		}
 		e.disconnect()
 		e.log.WarnContext(ctx, "cannot see the leases yet", "error", err)
-		select {
-		case <-ctx.Done():
+		if lifecycle.Sleep(ctx, e.timing.Poll) != nil {
 			return err
-		case <-time.After(e.timing.Poll):
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package pushrule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,8 +101,8 @@ func (s *Ruleset) kinds() map[string]*[]Rule {
 // maxOwn bounds the user's own rules of one kind: a user may have one for each of very many rooms.
 const maxOwn = 5000
 
-// Put makes an own rule or replaces one, before or after another own rule of the kind, if one of these is given; otherwise a new rule
-// comes first and an old one stays where it is. A rule that is replaced stays enabled or disabled.
+// Put makes an own rule or replaces one, before or after another own rule of the kind, if one of these is given: before, if both are. Otherwise
+// a new rule comes first and an old one stays where it is. A rule that is replaced stays enabled or disabled.
 func (c *Custom) Put(kind string, r Rule, before, after string) error {
 	rules, ok := c.Own.kinds()[kind]
 	if !ok {
@@ -110,9 +111,6 @@ func (c *Custom) Put(kind string, r Rule, before, after string) error {
 	if err := check(kind, &r); err != nil {
 		return err
 	}
-	if before != "" && after != "" {
-		return invalid("a rule comes before one or after one, not both")
-	}
 	list := slices.Clone(*rules)
 	r.Default, r.Enabled = false, true
 	at := 0
@@ -120,12 +118,12 @@ func (c *Custom) Put(kind string, r Rule, before, after string) error {
 		r.Enabled, at = list[i].Enabled, i
 		list = slices.Delete(list, i, i+1)
 	}
-	if anchor := before + after; anchor != "" {
+	if anchor := cmp.Or(before, after); anchor != "" {
 		i := indexOf(list, anchor)
 		if i < 0 {
 			return invalid("before/after rule not found: %s", anchor)
 		}
-		if at = i; after != "" {
+		if at = i; before == "" {
 			at++
 		}
 	}

@@ -39,6 +39,8 @@ func TestOwnRulesAreOrdered(t *testing.T) {
 		{"c", "", "", "d b c a"}, // stays
 		{"c", "d", "", "c d b a"},
 		{"c", "", "a", "d b a c"},
+		{"c", "b", "d", "d c b a"}, // next to the one that it is to come before
+		{"c", "", "a", "d b a c"},
 	} {
 		require.NoError(t, put(step.id, step.before, step.after))
 		rules := ids(c.Rules("@a:b").Override)
@@ -50,7 +52,7 @@ func TestOwnRulesAreOrdered(t *testing.T) {
 		require.ErrorContains(t, put("e", anchor, ""), "before/after rule not found: "+anchor)
 		require.ErrorContains(t, put("e", "", anchor), "before/after rule not found: "+anchor)
 	}
-	require.Error(t, put("e", "a", "b"))
+	require.Error(t, put("e", "nobody", "a"))
 	require.ErrorContains(t, put("a", "a", ""), "not found", "relative to itself")
 	require.Equal(t, []string{"d", "b", "a", "c"}, ids(c.Own.Override), "a refusal changes nothing")
 	require.NoError(t, c.Delete("override", "b"))
@@ -137,6 +139,34 @@ func TestChangesSurviveStorage(t *testing.T) {
 	require.JSONEq(t, string(want), string(plain))
 	_, err = pushrule.Content("@alice:b", []byte("{"))
 	require.Error(t, err)
+}
+
+// A condition is given back as it was put, and means the same: null and the empty text are values, and members that are unknown are a client's.
+func TestConditionsSurviveStorage(t *testing.T) {
+	for condition, holds := range map[string]bool{
+		`{"kind":"event_property_is","key":"content.null","value":null}`:                true,
+		`{"kind":"event_property_is","key":"content.empty","value":""}`:                 true,
+		`{"kind":"event_property_is","key":"content.no","value":false}`:                 true,
+		`{"kind":"event_property_is","key":"content.n","value":0}`:                      true,
+		`{"kind":"event_property_contains","key":"content.list","value":null}`:          true,
+		`{"kind":"event_match","key":"content.empty","pattern":""}`:                     true,
+		`{"kind":"org.example.new","feature":"x","values":[1,{"a":null}],"pattern":""}`: false,
+	} {
+		var r pushrule.Rule
+		require.NoError(t, json.Unmarshal([]byte(`{"rule_id":"a","conditions":[`+condition+`],"actions":["notify"]}`), &r))
+		c := new(pushrule.Custom)
+		require.NoError(t, c.Put("override", r, "", ""), condition)
+		stored, err := json.Marshal(c)
+		require.NoError(t, err)
+		c, err = pushrule.ParseCustom(stored)
+		require.NoError(t, err)
+		a, _ := c.Rules("@a:b").Find("override", "a")
+		shown, err := json.Marshal(a.Conditions)
+		require.NoError(t, err)
+		require.JSONEq(t, `[`+condition+`]`, string(shown))
+		e := read(t, `{"type":"org.example","content":{"null":null,"empty":"","no":false,"n":0,"list":[null]}}`)
+		require.Equal(t, holds, pushrule.Compile(c.Rules("@a:b")).Evaluate(e, here()).Notify, condition)
+	}
 }
 
 func TestOwnRulesAreBounded(t *testing.T) {

@@ -224,10 +224,8 @@ func (c *Condition) compile() (test, bool) {
 func outcomeOf(kind string, r *Rule) Outcome {
 	o := Outcome{Kind: kind, Rule: r.ID, Actions: r.Actions}
 	for _, a := range r.Actions {
-		if a.Kind() == '"' {
-			if s := string(a); s == `"notify"` || s == `"coalesce"` {
-				o.Notify = true
-			}
+		if a.Kind() == '"' { // dont_notify and coalesce of older versions say nothing (spec: "Historical Actions")
+			o.Notify = o.Notify || string(a) == `"notify"`
 			continue
 		}
 		var tweak struct {

@@ -185,6 +185,9 @@ func TestOutcomes(t *testing.T) {
 		"a rule of the sender": {own(func(c *pushrule.Custom) error {
 			return c.Put("sender", pushrule.Rule{ID: "@bob:x", Actions: []jsontext.Value{jsontext.Value(`"notify"`), jsontext.Value(`{"set_tweak":"highlight","value":false}`), jsontext.Value(`{"set_tweak":"sound","value":1}`)}}, "", "")
 		}), message(""), 3, "@bob:x", true, false, ""},
+		"actions of older versions say nothing": {own(func(c *pushrule.Custom) error {
+			return c.SetActions("underride", ".m.rule.message", []jsontext.Value{jsontext.Value(`"dont_notify"`), jsontext.Value(`"coalesce"`)})
+		}), message(""), 3, ".m.rule.message", false, false, ""},
 		"a disabled rule is none": {own(func(c *pushrule.Custom) error { return c.SetEnabled("underride", ".m.rule.message", false) }), message(""), 3, "", false, false, ""},
 		"no highlight without a notification": {own(func(c *pushrule.Custom) error {
 			return c.SetActions("underride", ".m.rule.message", []jsontext.Value{jsontext.Value(`{"set_tweak":"highlight"}`)})

@@ -24,7 +24,9 @@ type Condition struct {
 	Key     string         `json:"key,omitempty"`
 	Pattern *string        `json:"pattern,omitzero"`
 	Is      string         `json:"is,omitempty"`
-	Value   jsontext.Value `json:"value,omitempty"`
+	Value   jsontext.Value `json:"value,omitzero"` // null and the empty text are values, too
+	// Unknown are the members of kinds of conditions that a client may know.
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // Ruleset is a user's rules, each kind in the order of priority.

@@ -1,6 +1,7 @@
 package pushrule_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -35,4 +36,28 @@ func TestDefaultsAreOfTheUserAndWellFormed(t *testing.T) {
 	require.Contains(t, string(b), `"key":"state_key","pattern":""`)
 	_, ok := s.Of("global")
 	require.False(t, ok)
+}
+
+// The predefined rules are those that the specification spells out, in its order; what is beside them is named after a proposal.
+func TestDefaultsAreThoseOfTheSpecification(t *testing.T) {
+	b, err := os.ReadFile("testdata/defaults.json")
+	require.NoError(t, err)
+	var want map[string][]any
+	require.NoError(t, json.Unmarshal(b, &want))
+	got := map[string][]any{}
+	s := pushrule.Defaults("@alice:example.org")
+	for _, kind := range []string{"override", "content", "room", "sender", "underride"} {
+		rules, _ := s.Of(kind)
+		for _, r := range rules {
+			if strings.HasPrefix(r.ID, ".org.matrix.msc") {
+				continue
+			}
+			b, err := json.Marshal(r)
+			require.NoError(t, err)
+			var shown any
+			require.NoError(t, json.Unmarshal(b, &shown))
+			got[kind] = append(got[kind], shown)
+		}
+	}
+	require.Equal(t, want, got)
 }

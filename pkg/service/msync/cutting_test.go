@@ -81,7 +81,8 @@ type folder struct {
 	name     string
 	device   id.DeviceID
 	filter   *filter.Filter
-	messages bool // of the timeline it wants messages alone
+	only     string // the one type of events that it wants of timelines
+	deaf     bool   // it wants no receipts
 	stable   bool
 	unstable bool
 
@@ -303,7 +304,7 @@ func (c *folder) check(t testing.TB, at shard.Vector) {
 		moved, err := h.Reader.ReceiptsSince(t.Context(), m.Nid, 0)
 		require.NoError(t, err)
 		for _, r := range moved {
-			if r.Kind == "m.read" || r.UserID == string(h.watcher) {
+			if !c.deaf && (r.Kind == "m.read" || r.UserID == string(h.watcher)) {
 				receipts[strings.Join([]string{m.RoomID, r.UserID, r.Kind, r.Thread}, "|")] = r.EventID
 			}
 		}
@@ -362,11 +363,11 @@ func (c *folder) checkTimeline(t testing.TB, s *setting, all []*storedShown, joi
 			declined = !in
 			in = e.membership() == "join"
 		}
-		if (in || before || open) && (!c.messages || e.Type == "m.room.message") || e.own(c.h.watcher) && !in && !c.messages {
+		if (in || before || open) && (c.only == "" || e.Type == c.only) || e.own(c.h.watcher) && !in && c.only == "" {
 			want = append(want, e.ID)
-			if in || before {
-				ends = len(want)
-			}
+		}
+		if in || before {
+			ends = len(want)
 		}
 	}
 	if !joined {
@@ -383,17 +384,15 @@ func (c *folder) checkTimeline(t testing.TB, s *setting, all []*storedShown, joi
 func (c *folder) checkCounts(t testing.TB, m *roomdb.MembershipRow, upto int64) {
 	t.Helper()
 	h, have := c.h, c.in[m.RoomID]
-	if !c.messages { // what only changes counts is not worth telling
-		read, err := pushdb.NewReader(h.DB.Pool).Unread(t.Context(), string(h.watcher), []pushdb.Place{{Room: m.Nid, Base: int64(m.Pos), Upto: upto}})
-		require.NoError(t, err)
-		want := map[string]unreadCount{}
-		for thread, n := range read[0].Counts {
-			if n != (pushdb.Count{}) {
-				want[thread] = unreadCount{int(n.Highlight), int(n.Notify)}
-			}
+	read, err := pushdb.NewReader(h.DB.Pool).Unread(t.Context(), string(h.watcher), []pushdb.Place{{Room: m.Nid, Base: int64(m.Pos), Upto: upto}})
+	require.NoError(t, err)
+	want := map[string]unreadCount{}
+	for thread, n := range read[0].Counts {
+		if n != (pushdb.Count{}) {
+			want[thread] = unreadCount{int(n.Highlight), int(n.Notify)}
 		}
-		require.Equal(t, want, have.unread, "unread in %s", m.RoomID)
 	}
+	require.Equal(t, want, have.unread, "unread in %s", m.RoomID)
 	counts, err := h.Reader.CountMembers(t.Context(), m.Nid)
 	require.NoError(t, err)
 	require.Equal(t, counts[roomdb.MembershipJoin], have.joined, "joined in %s", m.RoomID)
@@ -436,7 +435,7 @@ func (c *folder) checkTold(t testing.TB, a toldAll) {
 				require.Less(t, before.Order, first)
 				for _, e := range all {
 					between := e.Ord > before.Order && e.Ord < first
-					require.False(t, between && !place.closed && (!c.messages || e.Type == "m.room.message"), "prev_batch skips %s", e.ID)
+					require.False(t, between && !place.closed && (c.only == "" || e.Type == c.only), "prev_batch skips %s", e.ID)
 				}
 			}
 			if have := c.in[r]; have != nil && c.filter.Room.State.LazyLoadMembers {
@@ -473,10 +472,14 @@ func cut(t *testing.T, seed uint64, steps int) {
 			f.Room.State.LazyLoadMembers, f.Room.State.IncludeRedundantMembers = true, true
 		}},
 		{"MESSAGES", func(c *folder, f *filter.Filter) {
-			c.messages, f.Room.Timeline.Types = true, []string{"m.room.message"}
+			c.only, f.Room.Timeline.Types = "m.room.message", []string{"m.room.message"}
 		}},
 		{"MESSAGESAFTER", func(c *folder, f *filter.Filter) {
-			c.stable, c.messages, f.Room.Timeline.Types = true, true, []string{"m.room.message"}
+			c.stable, c.only, f.Room.Timeline.Types = true, "m.room.message", []string{"m.room.message"}
+		}},
+		{"COUNTS", func(c *folder, f *filter.Filter) { // it sees nothing of what changes its counts
+			c.only, f.Room.Timeline.Types = "m.test", []string{"m.test"}
+			c.deaf, f.Room.Ephemeral.Types = true, []string{}
 		}},
 	}
 	var devices []string

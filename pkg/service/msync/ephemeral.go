@@ -11,12 +11,9 @@ import (
 
 const receiptPrivate = "m.read.private"
 
-// receiptsOf gives the receipts that moved and that the user may see.
+// receiptsOf gives the receipts that moved and that the user may see, the filter aside.
 func (v *view) receiptsOf(ctx context.Context, x *part) ([]roomdb.ReceiptRow, error) {
 	var out []roomdb.ReceiptRow
-	if !v.Filter.Room.Ephemeral.PassRoom(x.ref.RoomID) {
-		return nil, nil
-	}
 	take := func(r *roomdb.ReceiptRow) {
 		if r.Kind == receiptPrivate && r.UserID != v.u.id {
 			return
@@ -59,7 +56,7 @@ func (v *view) appendEphemeral(b []byte, x *part, receipts []roomdb.ReceiptRow) 
 		}
 		b = append(b, `]}}`...)
 	}
-	if len(receipts) == 0 || !f.Pass("m.receipt", "") {
+	if len(receipts) == 0 || !f.PassRoom(x.ref.RoomID) || !f.Pass("m.receipt", "") {
 		return b
 	}
 	for _, layer := range layers(receipts) {

@@ -279,6 +279,8 @@ type part struct {
 	typing   *roomTyping
 	data     []accountData
 	unread   map[string]pushdb.Count // by thread
+	// counted says that something has happened, of what is held, that may have changed what is unread.
+	counted bool
 	// heroes are those whom the summary names; empty if they are not told.
 	heroes []string
 }

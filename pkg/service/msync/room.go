@@ -19,7 +19,7 @@ const typeMember = "m.room.member"
 type stretch struct {
 	items   []*readdb.Item
 	limited bool
-	// counted says that messages are left out that may have changed what is unread: of somebody whom the user has come to ignore since.
+	// counted says that events are left out that may have changed what is unread: by the filter, or because the user ignores the sender by now.
 	counted bool
 	// before is the order key below which the client goes on reading backwards.
 	before int64
@@ -58,7 +58,7 @@ func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
 	data := v.roomData(x)
 	whole := x.fresh || v.FullState
 	if !whole && !st.limited && len(st.items)+len(state)+len(ephemeral)+len(data) == 0 && string(summary) == `{}` &&
-		!x.readSomething(v.u.id) && !st.counted {
+		!st.counted && !x.counted && !slices.ContainsFunc(receipts, v.reads) {
 		return nil, nil
 	}
 	if x.fresh && v.since != nil && !st.limited {
@@ -244,9 +244,10 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				it.Membership = "join"
 			}
 			st.before = it.Ord - 1
-			st.counted = st.counted || v.ignoresAnew && v.ignores(it)
 			if v.shown(x, it, related) {
 				st.items, st.start = append(st.items, it), it.StateBefore
+			} else {
+				st.counted = st.counted || v.ignoresAnew || !v.ignores(it)
 			}
 			if it.Gap { // what was there before does not lead up to it
 				st.limited = true

@@ -9,6 +9,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/store/pushdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
 // Unread counts are read once for a user and a room, as of a place in the log, and carried on from there by what the log tells of
@@ -141,6 +142,18 @@ func (p *pushed) heard() *pushdb.Heard {
 	return h
 }
 
+// recounted tells whether something that a room holds after the token may have changed what the user has not read there. Under mu.
+func (v *view) recounted(r *room) bool {
+	since, _ := v.from(r.ref.Nid.Shard())
+	return slices.ContainsFunc(r.pushed, func(p *pushed) bool {
+		if p.ord <= int64(since) || p.ord > int64(v.to(r.ref.Nid.Shard())) {
+			return false
+		}
+		return p.flags != 0 || p.sender == v.u.id || p.beyond[v.u.id] != (pushdb.Count{}) ||
+			p.correct != nil && (p.correct.flags != 0 || p.correct.beyond[v.u.id] != (pushdb.Count{}))
+	})
+}
+
 // countUnread finds the unread counts of the rooms that the user is in, from memory as far as they are there.
 func (v *view) countUnread(ctx context.Context, parts []*part) error {
 	e := v.e
@@ -149,6 +162,7 @@ func (v *view) countUnread(ctx context.Context, parts []*part) error {
 	e.mu.Lock()
 	for _, x := range parts {
 		m, r := v.u.memberships[x.ref.Nid], e.rooms[x.ref.Nid]
+		x.counted = x.held && r != nil && v.recounted(r)
 		if m != nil && r != nil && m.unread != nil && m.pos == x.pos && e.carryOn(r, v.u.id, m.unread) {
 			x.unread = maps.Clone(m.unread.Counts)
 			continue
@@ -180,10 +194,13 @@ func (v *view) countUnread(ctx context.Context, parts []*part) error {
 	return nil
 }
 
-// readSomething tells whether the user's own receipts moved.
+// readSomething tells whether the user's own receipts moved, of what is held.
 func (x *part) readSomething(userID string) bool {
 	return slices.ContainsFunc(x.receipts, func(r receipt) bool { return r.UserID == userID })
 }
+
+// reads tells whether a receipt is the user's own.
+func (v *view) reads(r roomdb.ReceiptRow) bool { return r.UserID == v.u.id }
 
 // appendUnread appends the room's unread counts, by thread if the filter asks for that.
 func (v *view) appendUnread(b []byte, x *part) []byte {

@@ -8,9 +8,11 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/matrix/stateres"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/token"
 	"github.com/heddle-im/heddle/pkg/store/readdb"
+	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
 // Which members a client that loads them lazily has been told is remembered by what it was told last: each answer that tells of new
@@ -154,29 +156,76 @@ func memberKeys(lists ...[]*readdb.Item) []string {
 	return out
 }
 
-// lazy leaves out the members who sent nothing of the timeline and are no heroes, and adds the member events of those who did or are and
-// whom the client has not been told.
+// lazy adds to a state the member events of those who sent what the timeline tells, or are heroes, and whom the client has not been told. Of a room
+// that is told as a whole they are there, and the other members have been left out.
 func (v *view) lazy(ctx context.Context, x *part, st *stretch, items []*readdb.Item) ([]*readdb.Item, error) {
-	wanted := append(senders(st), x.heroes...)
 	if x.fresh || v.FullState {
-		wanted = append(wanted, v.u.id)
-		items = slices.DeleteFunc(items, func(it *readdb.Item) bool {
-			key, _ := it.Event.StateKey()
-			return isMember(it) && !slices.Contains(wanted, key)
-		})
-	} else {
-		here := memberKeys(items, st.items)
-		again := v.Filter.Room.State.IncludeRedundantMembers
-		wanted = slices.DeleteFunc(wanted, func(u string) bool {
-			return slices.Contains(here, u) || !again && v.telling.known.has(x.ref.Nid, u)
-		})
-		slices.Sort(wanted)
-		members, err := v.memberEvents(ctx, x, slices.Compact(wanted))
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, members...)
+		return items, nil
 	}
-	v.telling.tell(x.ref.Nid, memberKeys(items, st.items)...)
-	return items, nil
+	told := memberKeys(items)
+	here := memberKeys(items, st.items)
+	known := func(u string) bool {
+		return !v.Filter.Room.State.IncludeRedundantMembers && v.telling.known.has(x.ref.Nid, u)
+	}
+	wanted := slices.DeleteFunc(append(senders(st), x.heroes...), func(u string) bool { return slices.Contains(here, u) || known(u) })
+	slices.Sort(wanted)
+	members, err := v.membersOf(ctx, x, st, slices.Compact(wanted))
+	if err != nil || v.after() {
+		return append(items, members...), err
+	}
+	before, err := v.membersBefore(ctx, x, st, func(u string) bool { return slices.Contains(told, u) || known(u) })
+	return append(append(items, members...), before...), err
+}
+
+// membersOf gives the member events of users who have none in the timeline, as of its end.
+func (v *view) membersOf(ctx context.Context, x *part, st *stretch, users []string) ([]*readdb.Item, error) {
+	if x.membership.membership == roomdb.MembershipJoin || len(users) == 0 {
+		return v.memberEvents(ctx, x, users)
+	}
+	// What has become of them since is not for somebody who has left.
+	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(users, typeMember))
+	if err != nil {
+		return nil, err
+	}
+	state, err := v.e.Rooms.State(ctx, st.end)
+	if err != nil {
+		return nil, err
+	}
+	var nids []shard.Nid
+	for _, u := range users {
+		if n, ok := state.Get(stateres.Key{Type: int64(atoms[typeMember]), StateKey: int64(atoms[u])}); ok {
+			nids = append(nids, shard.Nid(n))
+		}
+	}
+	return v.itemsOf(ctx, x.ref, nids)
+}
+
+// membersBefore gives the member events of those who said something in the timeline before they changed in it, as they were then, but those whom
+// the client knows.
+func (v *view) membersBefore(ctx context.Context, x *part, st *stretch, known func(user string) bool) ([]*readdb.Item, error) {
+	var ids []string
+	spoke, changed := make(map[string]bool), make(map[string]bool)
+	for _, it := range st.items {
+		if isMember(it) {
+			if u, _ := it.Event.StateKey(); !changed[u] {
+				changed[u] = true
+				if spoke[u] && it.Replaced.Event != "" && !known(u) {
+					ids = append(ids, string(it.Replaced.Event))
+				}
+			}
+		}
+		spoke[string(it.Event.Sender())] = true
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	stored, err := v.e.Rooms.EventsByID(ctx, x.ref.Nid, ids)
+	if err != nil {
+		return nil, err
+	}
+	nids := make([]shard.Nid, len(stored))
+	for i := range stored {
+		nids[i] = stored[i].Nid
+	}
+	return v.itemsOf(ctx, x.ref, nids)
 }

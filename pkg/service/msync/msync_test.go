@@ -1,6 +1,7 @@
 package msync_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -238,6 +239,16 @@ func TestForgottenRoomsAreToldAsLeft(t *testing.T) {
 	after := s.sync(t, msync.Request{User: bob, Since: before.Next, Timeout: 10 * time.Second})
 	require.Contains(t, after.Rooms.Leave, string(r), "a device that held the room as joined is told")
 	require.Empty(t, after.Rooms.Leave[string(r)].State.Events)
+	for _, q := range []msync.Request{{}, {StateAfter: true}, {StateAfterUnstable: true}} {
+		q.User, q.Since = bob, before.Next
+		b, err := s.Sync(t.Context(), q)
+		require.NoError(t, err)
+		for name, want := range map[string]bool{
+			"state": !q.StateAfter && !q.StateAfterUnstable, "state_after": q.StateAfter, "org.matrix.msc4222.state_after": q.StateAfterUnstable,
+		} {
+			require.Equal(t, want, bytes.Contains(b, []byte(`"`+name+`":{"events":[]}`)), "%s of %s", name, b)
+		}
+	}
 	include := filter.Filter{Room: filter.RoomFilter{IncludeLeave: true}}
 	require.NotContains(t, s.sync(t, msync.Request{User: bob, Filter: &include}).Rooms.Leave, string(r))
 	again := s.sync(t, msync.Request{User: bob, Since: after.Next})

@@ -126,7 +126,8 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case st == nil && incremental: // what is forgotten is told as left, and no more than that
-		return []byte(`{"timeline":{"events":[],"limited":false},"state":{"events":[]},"account_data":{"events":[]}}`), nil
+		b := v.appendState([]byte(`{"timeline":{"events":[],"limited":false},`), nil)
+		return append(b, `,"account_data":{"events":[]}}`...), nil
 	case st == nil:
 		return nil, nil
 	}

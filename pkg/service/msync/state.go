@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/event"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
@@ -42,7 +43,11 @@ func (v *view) state(ctx context.Context, x *part, st *stretch) ([]*readdb.Item,
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(items, func(it *readdb.Item) bool { return !it.Passes(f, x.ref.RoomID, nil) }), nil
+	items = slices.DeleteFunc(items, func(it *readdb.Item) bool { return !it.Passes(f, x.ref.RoomID, nil) })
+	if f.LazyLoadMembers {
+		v.telling.tell(x.ref.Nid, memberKeys(items, st.items)...)
+	}
+	return items, nil
 }
 
 func (v *view) after() bool { return v.StateAfter || v.StateAfterUnstable }
@@ -107,20 +112,28 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 			at = append(at, start)
 		}
 	}
+	// old is the state that the client holds, of which it is told what changed; of a room that is told as a whole, this is needed for the members.
 	var old shard.Nid
 	since, incremental := v.from(x.ref.Nid.Shard())
-	if incremental && !x.fresh && !v.FullState {
+	whole := !incremental || x.fresh || v.FullState
+	if whole && incremental && v.Filter.Room.State.LazyLoadMembers {
+		if incremental, err = v.wasIn(ctx, x, since); err != nil {
+			return nil, err
+		}
+	}
+	if incremental && (!whole || v.Filter.Room.State.LazyLoadMembers) {
 		if old, err = last(since); err != nil {
 			return nil, err
 		}
 		at = append(at, old)
 	}
+	whole = whole || old == 0
 	states, err := v.e.Rooms.States(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	skip := func(stateres.Key) bool { return false }
-	if old == 0 {
+	if whole {
 		if skip, err = v.lazyKeys(ctx, x, st); err != nil {
 			return nil, err
 		}
@@ -128,21 +141,33 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 	before, was := states[start], states[old]
 	var nids []shard.Nid
 	for k, n := range states[end].All() {
-		if skip(k) {
-			continue
-		}
 		had, ok := was.Get(k)
-		if ok && had == n {
+		same := had == n && ok
+		if same && !whole || (same || old == 0) && skip(k) {
 			continue
 		}
 		if told[shard.Nid(n)] {
-			if n, ok = before.Get(k); !ok || n == had || told[shard.Nid(n)] {
+			if n, ok = before.Get(k); !ok || n == had && !whole || told[shard.Nid(n)] {
 				continue
 			}
 		}
 		nids = append(nids, shard.Nid(n))
 	}
 	return v.itemsOf(ctx, x.ref, nids)
+}
+
+// wasIn tells whether the user was in a room at a place in its order: then a client that has heard of it up to there holds its state.
+func (v *view) wasIn(ctx context.Context, x *part, at shard.Pos) (bool, error) {
+	if !x.fresh {
+		return true, nil
+	}
+	own, err := v.e.Rooms.MemberEvents(ctx, x.ref.Nid, v.u.id, int64(at)+1, 1)
+	if err != nil || len(own) == 0 {
+		return false, err
+	}
+	content, _ := canonjson.Get(own[0].JSON, "content")
+	membership, _ := canonjson.GetString(content, "membership")
+	return membership == event.Join, nil
 }
 
 // lazyKeys tells which member events need not even be read when members are loaded lazily.

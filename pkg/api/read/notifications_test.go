@@ -1,6 +1,8 @@
 package read_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -9,7 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
+	"github.com/heddle-im/heddle/pkg/service/account"
+	"github.com/heddle-im/heddle/pkg/service/push"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
+	"github.com/heddle-im/heddle/pkg/store/accountdb"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
@@ -68,7 +74,9 @@ func TestNotifications(t *testing.T) {
 		require.Positive(t, x.TS)
 		require.Equal(t, "notify", x.Actions[0])
 	}
-	require.Len(t, a.List[2].Actions, 2)
+	sound := map[string]any{"set_tweak": "sound", "value": "default"}
+	require.Equal(t, []any{"notify", sound}, a.List[0].Actions, "of a room of two")
+	require.Equal(t, []any{"notify", sound, map[string]any{"set_tweak": "highlight"}}, a.List[2].Actions, "of a mention")
 	require.Equal(t, []id.EventID{two}, func() []id.EventID {
 		a := ok[notifications](s, bob, "/v3/notifications?only=highlight")
 		return a.ids()
@@ -91,6 +99,62 @@ func TestNotifications(t *testing.T) {
 	s.refused(bob, "/v3/notifications?only=lowlight", http.StatusBadRequest, "M_INVALID_PARAM")
 	s.refused(bob, "/v3/notifications?limit=-1", http.StatusBadRequest, "M_INVALID_PARAM")
 	s.refused("", "/v3/notifications", http.StatusUnauthorized, "M_MISSING_TOKEN")
+}
+
+// preferences are those that the writer of rooms asks.
+type preferences struct{ *push.Preferences }
+
+func (p preferences) Of(ctx context.Context, users []string) (map[string]room.Preference, error) {
+	found, err := p.Preferences.Of(ctx, users)
+	out := make(map[string]room.Preference, len(found))
+	for u, x := range found {
+		out[u] = room.Preference(x)
+	}
+	return out, err
+}
+
+// The actions are all of the rule that matches, the user's own or predefined; of one that is gone it is left that there was a notification.
+func TestActionsOfNotifications(t *testing.T) {
+	s := newStack(t)
+	alice, bob, carol := roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")
+	s.users(alice, bob, carol)
+	heard := preferences{push.NewPreferences(s.Shards, accountdb.NewReader(s.DB.Pool))}
+	s.Preferences = heard
+	s.Restart()
+	s.front = s.Accounts(account.Config{Enabled: true})
+	r := s.Room(alice, "11")
+	s.Join(r, carol)
+	s.Do(&room.SetMembership{Room: r, By: roomtest.As(bob), Target: bob, Action: room.ActionJoin, Profile: room.Profile{DisplayName: "Bobby"}})
+	change := func(op, kind, rule string) {
+		t.Helper()
+		_, err := s.front.Do(s.Ctx(), &account.ChangePushRule{UserID: string(bob), Op: op, Kind: kind, Rule: []byte(rule)})
+		require.NoError(t, err)
+	}
+	const cake = `["notify",{"set_tweak":"sound","value":"cake.wav"},{"set_tweak":"org.example.light","value":{"blue":3}}]`
+	const named = `["notify",{"set_tweak":"highlight"}]`
+	change(account.PutRule, "content", `{"rule_id":"cake","pattern":"cake","default":false,"enabled":true,"actions":`+cake+`}`)
+	change(account.PutRule, "override", `{"rule_id":"name","conditions":[{"kind":"contains_display_name"}],"default":false,"enabled":true,"actions":`+named+`}`)
+	require.NoError(t, heard.Reset(s.Ctx(), shard.Heads{}))
+	s.Send(r, alice, "hello")
+	s.Send(r, alice, "a cake")
+	s.Send(r, alice, "bobby?")
+	s.Do(&room.Send{Room: r, By: roomtest.As(alice), Type: "m.room.message", Content: []byte(`{"msgtype":"m.text","body":"all","m.mentions":{"room":true}}`)})
+	actions := func() (out []string) {
+		a := ok[notifications](s, bob, "/v3/notifications")
+		for _, x := range a.List {
+			b, err := json.Marshal(x.Actions)
+			require.NoError(t, err)
+			out = append(out, string(b))
+		}
+		return out
+	}
+	const plain, told = `["notify"]`, `["notify",{"set_tweak":"highlight","value":true}]`
+	require.Equal(t, []string{named, named, cake, plain}, actions(), "the room's is predefined with the same")
+	change(account.DeleteRule, "override", `{"rule_id":"name","default":false,"enabled":true,"actions":[]}`)
+	change(account.EnableRule, "content", `{"rule_id":"cake","default":false,"enabled":false,"actions":[]}`)
+	require.Equal(t, []string{named, told, plain, plain}, actions())
+	change(account.EnableRule, "override", `{"rule_id":".m.rule.master","default":true,"enabled":true,"actions":[]}`)
+	require.Equal(t, []string{told, told, plain, plain}, actions())
 }
 
 func TestNotificationsOfManyRooms(t *testing.T) {

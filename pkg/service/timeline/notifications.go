@@ -134,19 +134,21 @@ func (n *Notifications) merge(
 func (n *Notifications) answer(
 	ctx context.Context, v Viewer, list []*pushdb.Notification, refs map[shard.Nid]roomdb.RoomRef, at listed, more bool,
 ) ([]byte, error) {
+	if len(list) == 0 {
+		return []byte(`{"notifications":[]}`), nil
+	}
 	items, err := n.items(ctx, list, refs)
 	if err != nil {
 		return nil, err
 	}
-	var rooms []shard.Nid
-	for _, x := range list {
-		rooms = append(rooms, x.Room)
+	rooms := roomsOf(list)
+	reads, err := n.counts.Reads(ctx, string(v.User), rooms)
+	if err != nil {
+		return nil, err
 	}
-	reads := map[shard.Nid]*pushdb.Unread{}
-	if len(rooms) > 0 {
-		if reads, err = n.counts.Reads(ctx, string(v.User), rooms); err != nil {
-			return nil, err
-		}
+	rules, err := n.judging(ctx, v.User, rooms, refs)
+	if err != nil {
+		return nil, err
 	}
 	who := n.rooms.viewer(v)
 	b := []byte(`{"notifications":[`)
@@ -158,11 +160,8 @@ func (n *Notifications) answer(
 		if b[len(b)-1] != '[' {
 			b = append(b, ',')
 		}
-		b = append(b, `{"actions":["notify"`...)
-		if x.Count.Highlight > 0 {
-			b = append(b, `,{"set_tweak":"highlight","value":true}`...)
-		}
-		b = append(b, `],"event":`...)
+		b = rules.appendActions(append(b, `{"actions":`...), it, refs[x.Room], x.Count)
+		b = append(b, `,"event":`...)
 		b = it.Append(b, who, true)
 		b = append(b, `,"read":`...)
 		if x.Ord <= reads[x.Room].Read(x.Thread) {

@@ -65,6 +65,9 @@ func (e *RefusedError) Unwrap() error {
 	return e.Err
 }
 
+// StatusCode is for services, which do not know this package.
+func (e *RefusedError) StatusCode() int { return e.Status }
+
 // Cache keeps what may be lost. It is *soft.Store.
 type Cache interface {
 	Get(ctx context.Context, key string) (value []byte, ok bool, err error)

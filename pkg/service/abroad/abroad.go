@@ -201,7 +201,7 @@ func (a *Abroad) Do(ctx context.Context, act *Act) error {
 	if act.Action == room.ActionLeave { // whoever wants to be rid of an invitation is, whatever its server says
 		return a.leaveAlone(ctx, act, last)
 	}
-	return answer(last)
+	return answer(last, unreached)
 }
 
 // better gives the error that says more: a refusal says more than silence.
@@ -213,13 +213,16 @@ func better(old, now error) error {
 	return old
 }
 
-// answer gives what a client is told of the failure of every server.
-func answer(err error) error {
+// unreached is what a client is told if no server said why it refused.
+const unreached = "No server that is in the room could be reached"
+
+// answer gives what a client is told of the failure of every server: why one refused, or else a text.
+func answer(err error, otherwise string) error {
 	var refused *mxerr.Error
 	if errors.As(err, &refused) {
 		return refused
 	}
-	return (&mxerr.Error{Code: mxerr.Unknown, HTTPStatus: 502, Message: "No server that is in the room could be reached"}).WithCause(err)
+	return (&mxerr.Error{Code: mxerr.Unknown, HTTPStatus: 502, Message: otherwise}).WithCause(err)
 }
 
 // template is the answer to make_join and its like.
@@ -500,7 +503,7 @@ func (a *Abroad) leaveAlone(ctx context.Context, act *Act, why error) error {
 	}
 	rules, known := roomver.Get(version)
 	if !ok || !known || membership != event.Invite && membership != event.Knock {
-		return answer(why)
+		return answer(why, unreached)
 	}
 	user := string(act.User)
 	p := &event.Proto{

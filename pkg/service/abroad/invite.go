@@ -147,9 +147,9 @@ func (a *Abroad) Invite(ctx context.Context, invite *room.SetMembership) error {
 	if err != nil {
 		return fmt.Errorf("read invitation: %w", err)
 	}
-	signed, err := a.countersigned(ctx, invite, rules, ours, draft.Data)
+	signed, err := a.countersigned(ctx, invite, rules, ours, &q, draft.Data)
 	if err != nil {
-		return answer(err)
+		return answer(err, "The user's server cannot be reached, or did not sign the invitation")
 	}
 	done, err := a.o.Writer.Do(ctx, nil, &room.Accept{Room: invite.Room, Events: [][]byte{signed.JSON()}})
 	if err != nil {
@@ -166,9 +166,18 @@ func (a *Abroad) Invite(ctx context.Context, invite *room.SetMembership) error {
 }
 
 // countersigned asks the invited user's server for its signature.
-func (a *Abroad) countersigned(ctx context.Context, invite *room.SetMembership, rules *roomver.Rules, ours *event.Event, body []byte) (*event.Event, error) {
+func (a *Abroad) countersigned(ctx context.Context, invite *room.SetMembership, rules *roomver.Rules, ours *event.Event, q *room.InviteRequest, body []byte) (*event.Event, error) {
 	to := invite.Target.Server()
-	raw, err := a.o.Remote.Ask(ctx, to, "PUT", fedPath("v2", "invite", string(invite.Room), string(ours.EventID())), nil, body, smallLimit, makeWait, true)
+	ask := func(version string, body []byte) ([]byte, error) {
+		return a.o.Remote.Ask(ctx, to, "PUT", fedPath(version, "invite", string(invite.Room), string(ours.EventID())), nil, body, smallLimit, makeWait, true)
+	}
+	raw, err := ask("v2", body)
+	if err != nil && rules.EventIDs == roomver.EventIDGiven && older(err) { // the first version can only name events that bear their names
+		unsigned := append(append([]byte(`{"invite_room_state":`), q.Stripped...), '}')
+		if raw, err = ask("v1", ours.AppendFederation(nil, unsigned)); err == nil {
+			raw, err = unpacked(raw)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -179,13 +188,32 @@ func (a *Abroad) countersigned(ctx context.Context, invite *room.SetMembership, 
 		return nil, fmt.Errorf("answer of %s: %w", to, err)
 	}
 	signed, err := event.Parse(rules, t.Event)
-	if err != nil || signed.EventID() != ours.EventID() || !signed.SignedBy(to) {
-		return nil, mxerr.New(mxerr.Unknown, "The user's server did not sign the invitation")
+	if err != nil || signed.EventID() != ours.EventID() || signed.HashMismatch() || !signed.SignedBy(to) {
+		return nil, fmt.Errorf("%s gave back another event, or did not sign it", to)
 	}
 	if err := inbound.Verify(ctx, a.o.Keys, []*event.Event{signed})[0]; err != nil {
-		return nil, mxerr.New(mxerr.Unknown, "The user's server broke the invitation").WithCause(err)
+		return nil, fmt.Errorf("%s changed the invitation: %w", to, err)
 	}
 	return signed, nil
+}
+
+// older tells whether a server refused as those do that do not know the second version of inviting: with 400 or 404, whatever the reason that it
+// gives, if any.
+func older(err error) bool {
+	var refused interface{ StatusCode() int }
+	return errors.As(err, &refused) && (refused.StatusCode() == 400 || refused.StatusCode() == 404)
+}
+
+// unpacked gives what the second version of inviting answers out of what the first does: a list of the status and that.
+func unpacked(raw []byte) ([]byte, error) {
+	var list [3]json.RawMessage // a third would be one too many; what is beyond it is not kept
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, fmt.Errorf("answer to an invitation: %w", err)
+	}
+	if string(list[0]) != "200" || list[1] == nil || list[2] != nil {
+		return nil, errors.New("answer to an invitation is not 200 and an object")
+	}
+	return list[1], nil
 }
 
 // Alias asks another server for the room of one of its aliases, and for servers that are in it.

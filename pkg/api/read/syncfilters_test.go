@@ -191,6 +191,8 @@ func TestFiltersOfSync(t *testing.T) {
 	}{
 		{filter: `{}`, section: "timeline", want: all},
 		{filter: `{"room":{"timeline":{"limit":2}}}`, section: "timeline", want: all[4:]},
+		{filter: `{"room":{"timeline":{"limit":0}}}`, section: "timeline", want: none},
+		{filter: `{"room":{"timeline":{"limit":1000000000}}}`, section: "timeline", want: all},
 		{filter: `{"room":{"timeline":{"types":["m.room.*"]}}}`, section: "timeline", want: []string{"one", "picture", "thread", "topic"}},
 		{filter: `{"room":{"timeline":{"types":["m.*n","org.*.a"]}}}`, section: "timeline", want: []string{"reaction", "a"}},
 		{filter: `{"room":{"timeline":{"types":[]}}}`, section: "timeline", want: none},

@@ -25,6 +25,7 @@ import (
 const (
 	MaxBytes   = 64 << 10 // the whole filter as JSON
 	maxListed  = 1000     // entries of one list
+	maxType    = 255      // bytes of an event's type
 	maxLimit   = 1000     // the highest limit that is honoured
 	defaultMax = 10       // timeline events when the filter says nothing
 )
@@ -157,7 +158,19 @@ func (e *EventFilter) check(name string) error {
 			return fmt.Errorf("%s: a list is too long: %w", name, ErrInvalid)
 		}
 	}
+	e.Types, e.NotTypes = tidy(e.Types), tidy(e.NotTypes)
 	return checkUsers(name, e.Senders, e.NotSenders)
+}
+
+// tidy makes patterns no longer than they need to be, and leaves out those that match no type that an event can have: each is held against every event.
+func tidy(patterns []string) []string {
+	for i, p := range patterns {
+		for strings.Contains(p, "**") {
+			p = strings.ReplaceAll(p, "**", "*")
+		}
+		patterns[i] = p
+	}
+	return slices.DeleteFunc(patterns, func(p string) bool { return len(p)-strings.Count(p, "*") > maxType })
 }
 
 func checkUsers(name string, lists ...[]string) error {

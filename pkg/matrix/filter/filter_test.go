@@ -88,6 +88,18 @@ func TestEachMemberIsChecked(t *testing.T) {
 	}
 }
 
+// Patterns are kept as short as they can be, and one that nothing can match is as good as none: it does not make a list of all.
+func TestPatternsAreBounded(t *testing.T) {
+	f, err := filter.Parse([]byte(`{"room":{"timeline":{"types":["m.` + strings.Repeat("*", 30_000) + `.x","*"],"not_types":["` + strings.Repeat("a*", 256) + `"]},
+		"state":{"types":["` + strings.Repeat("a", 256) + `"]}}}`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"m.*.x", "*"}, f.Room.Timeline.Types)
+	require.Empty(t, f.Room.Timeline.NotTypes)
+	require.True(t, f.Room.Timeline.PassType("m.a.x"))
+	require.False(t, f.Room.State.PassType(strings.Repeat("a", 255)))
+	require.False(t, f.Room.State.PassType("m.room.name"), "it wants something that there is not, and nothing else")
+}
+
 // An empty list of wanted things wants nothing; an absent one wants all.
 func TestEmptyListsWantNothing(t *testing.T) {
 	f, err := filter.Parse([]byte(`{"presence":{"types":[]},"room":{"rooms":[]}}`))

@@ -70,12 +70,14 @@ type Options struct {
 
 // How much is kept, and for how long.
 const (
-	maxRoomEvents = 128              // of one room
-	idleAfter     = 10 * time.Minute // a user who has not synced for so long is let go
-	maxTimeout    = 5 * time.Minute  // the longest that a sync waits
-	readers       = 8                // rooms that one sync reads at a time
-	maxReading    = 16               // syncs that read the database at a time
-	ackEvery      = 500 * time.Millisecond
+	maxRoomEvents = 128 // of one room
+	// maxRoomReceipts is how many receipts of one room are held: each one that comes is looked for among them.
+	maxRoomReceipts = 4096
+	idleAfter       = 10 * time.Minute // a user who has not synced for so long is let go
+	maxTimeout      = 5 * time.Minute  // the longest that a sync waits
+	readers         = 8                // rooms that one sync reads at a time
+	maxReading      = 16               // syncs that read the database at a time
+	ackEvery        = 500 * time.Millisecond
 )
 
 // Engine is the window on the log of one process, and the syncs that are answered from it.
@@ -434,6 +436,7 @@ func (e *Engine) evict(n int64) int64 {
 			break
 		}
 		freed += e.trim(r, len(r.events)/2)
+		freed += e.trimReceipts(r, len(r.receipts)/2)
 		clear(r.senders)
 	}
 	for _, u := range e.users {
@@ -441,6 +444,7 @@ func (e *Engine) evict(n int64) int64 {
 			break
 		}
 		freed += e.trimMessages(u, len(u.messages)/2)
+		freed += e.trimData(u, len(u.data)/2)
 	}
 	return freed
 }

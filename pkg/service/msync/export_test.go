@@ -17,3 +17,6 @@ func (e *Engine) Squeeze() {
 
 // Woken tells whether a sync that waits has been told to look again since it last did.
 func (p *Pending) Woken() bool { return len(p.w.wake) > 0 }
+
+// Held is what is charged for what the window holds.
+func (e *Engine) Held() int64 { return e.account.Used() }

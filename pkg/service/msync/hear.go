@@ -282,13 +282,36 @@ func (e *Engine) trim(r *room, n int) int64 {
 	end := shard.Pos(r.events[n-1].Ord)
 	freed += r.trimPushed(int64(end))
 	r.events = slices.Clone(r.events[n:])
-	r.receipts = slices.DeleteFunc(r.receipts, func(x receipt) bool { return x.pos <= end })
 	if r.complete < end {
 		r.complete = end
 	}
 	r.bytes -= freed
 	e.account.Release(freed)
+	old := slices.IndexFunc(r.receipts, func(x receipt) bool { return x.pos > end })
+	if old < 0 {
+		old = len(r.receipts)
+	}
+	return freed + e.trimReceipts(r, old)
+}
+
+// trimReceipts lets go of a room's n oldest receipts; the room is complete only after them. Under mu.
+func (e *Engine) trimReceipts(r *room, n int) (freed int64) {
+	if n <= 0 {
+		return 0
+	}
+	for i := range r.receipts[:n] {
+		freed += r.receipts[i].size()
+	}
+	r.complete = max(r.complete, r.receipts[n-1].pos)
+	r.receipts = slices.Clone(r.receipts[n:])
+	r.bytes -= freed
+	e.account.Release(freed)
 	return freed
+}
+
+// size is about what a receipt takes in memory.
+func (x *receipt) size() int64 {
+	return int64(160 + len(x.UserID) + len(x.Kind) + len(x.Thread) + len(x.EventID))
 }
 
 func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
@@ -300,13 +323,23 @@ func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
 	if err != nil {
 		return err
 	}
-	r.receipts = slices.DeleteFunc(r.receipts, func(x receipt) bool {
-		return x.UserID == body.UserId && x.Kind == body.Kind && x.Thread == body.Thread
-	})
-	r.receipts = append(r.receipts, receipt{pos: at.Pos, ReceiptRow: roomdb.ReceiptRow{
+	now := receipt{pos: at.Pos, ReceiptRow: roomdb.ReceiptRow{
 		UserID: body.UserId, Kind: body.Kind, Thread: body.Thread, EventID: body.EventId, EventOrd: body.EventOrd, TS: body.Ts,
 		Pos: at.Pos,
-	}})
+	}}
+	same := func(x receipt) bool { return x.UserID == now.UserID && x.Kind == now.Kind && x.Thread == now.Thread }
+	if i := slices.IndexFunc(r.receipts, same); i >= 0 {
+		n := r.receipts[i].size()
+		r.receipts = slices.Delete(r.receipts, i, i+1)
+		r.bytes -= n
+		e.owed -= n
+	}
+	r.receipts = append(r.receipts, now)
+	r.bytes += now.size()
+	e.owed += now.size()
+	if len(r.receipts) > maxRoomReceipts {
+		e.trimReceipts(r, maxRoomReceipts/4)
+	}
 	r.last = max(r.last, at.Pos)
 	e.active(body.UserId)
 	if at.Subject != "" { // private: it concerns its user alone
@@ -321,6 +354,24 @@ func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
 	return nil
 }
 
+// trimData lets go of the n oldest changes of a user's account data that are held. Under mu.
+func (e *Engine) trimData(u *user, n int) (freed int64) {
+	if n <= 0 {
+		return 0
+	}
+	for i := range u.data[:n] {
+		freed += u.data[i].size()
+	}
+	u.complete = max(u.complete, u.data[n-1].pos)
+	u.data = slices.Clone(u.data[n:])
+	u.bytes -= freed
+	e.account.Release(freed)
+	return freed
+}
+
+// size is about what a change of account data takes in memory.
+func (d *accountData) size() int64 { return int64(96 + len(d.room) + len(d.typ) + len(d.content)) }
+
 func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) error {
 	u := e.users[at.Subject]
 	if u == nil {
@@ -330,12 +381,17 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 	if err != nil {
 		return err
 	}
-	u.data = slices.DeleteFunc(u.data, func(d accountData) bool { return d.room == body.RoomId && d.typ == body.Type })
-	u.data = append(u.data, accountData{pos: at.Pos, room: body.RoomId, typ: body.Type, content: body.Content})
-	if over := len(u.data) - maxRoomEvents; over > 0 {
-		u.complete = max(u.complete, u.data[over-1].pos)
-		u.data = slices.Clone(u.data[over:])
+	if i := slices.IndexFunc(u.data, func(d accountData) bool { return d.room == body.RoomId && d.typ == body.Type }); i >= 0 {
+		n := u.data[i].size()
+		u.data = slices.Delete(u.data, i, i+1)
+		u.bytes -= n
+		e.owed -= n
 	}
+	now := accountData{pos: at.Pos, room: body.RoomId, typ: body.Type, content: body.Content}
+	u.data = append(u.data, now)
+	u.bytes += now.size()
+	e.owed += now.size()
+	e.trimData(u, len(u.data)-maxRoomEvents)
 	if body.RoomId == "" {
 		switch body.Type {
 		case accountdb.TypeIgnored:

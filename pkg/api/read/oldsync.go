@@ -179,11 +179,35 @@ func (h *OldSync) room(w http.ResponseWriter, r *http.Request) error {
 	}
 	slices.Reverse(backward.Chunk)
 	info.Messages = &messages{Start: backward.End, End: backward.Start, Chunk: some(backward.Chunk)}
+	if info.AccountData, err = h.accountData(ctx, v.User, in); err != nil {
+		return err
+	}
 	if info.Visibility, err = h.visibility(ctx, in); err != nil {
 		return err
 	}
 	return httpx.WriteJSON(w, http.StatusOK, info)
 }
+
+// accountData gives what a user has attached to a room, of those that the user is in or was in.
+func (h *OldSync) accountData(ctx context.Context, user id.UserID, in id.RoomID) ([]jsontext.Value, error) {
+	nothing, none, rooms := filter.EventFilter{Types: []string{}}, 0, []string{string(in)}
+	f := &filter.Filter{EventFormat: filter.FormatClient, Presence: nothing, AccountData: nothing}
+	f.Room = filter.RoomFilter{Rooms: rooms, IncludeLeave: true}
+	f.Room.Timeline.Limit, f.Room.State.NotRooms, f.Room.Ephemeral.NotRooms = &none, rooms, rooms
+	a, err := h.ask(ctx, msync.Request{User: user, Filter: f})
+	if err != nil {
+		return nil, err
+	}
+	for _, rooms := range []map[string]*syncRoom{a.Rooms.Join, a.Rooms.Leave} {
+		if x := rooms[string(in)]; x != nil {
+			return some(x.AccountData.Events), nil
+		}
+	}
+	return nil, nil
+}
+
+// maxEvents is how many events of a room are told by one answer of /events, which has no way to say that some are left out.
+const maxEvents = 1000
 
 // events waits for what is new: in all rooms of the user, or in one.
 func (h *OldSync) events(w http.ResponseWriter, r *http.Request) error {
@@ -193,6 +217,8 @@ func (h *OldSync) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := auth.Must(r.Context())
 	q := msync.Request{User: c.UserID, Since: p.Get("from"), Filter: &filter.Filter{EventFormat: filter.FormatClient}}
+	most := maxEvents
+	q.Filter.Room.Timeline.Limit = &most
 	if q.Timeout, err = p.Milliseconds("timeout", maxSyncTimeout); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/cache"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
+	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/timeline"
@@ -96,6 +97,7 @@ type oldRoom struct {
 	Visibility string     `json:"visibility"`
 	Invite     *oldEvent  `json:"invite"`
 	State      []oldEvent `json:"state"`
+	Data       []oldEvent `json:"account_data"`
 	Messages   struct {
 		Start, End string
 		Chunk      []oldEvent
@@ -161,11 +163,16 @@ func TestInitialSyncAndEvents(t *testing.T) {
 	require.Equal(t, []string{string(next), string(r)}, []string{news.Chunk[0].ID, news.Chunk[0].Room})
 	require.Equal(t, got.End, news.Start)
 	require.Empty(t, ok[oldChunk](s, alice, "/v3/events?from="+news.End).Chunk)
+	for i := range 12 {
+		s.Send(r, alice, fmt.Sprint("more ", i))
+	}
+	engine.settled(s)
+	require.Len(t, ok[oldChunk](s, alice, "/v3/events?from="+news.End).Chunk, 12, "nothing is left out, for nothing would say so")
 	now := ok[oldChunk](s, alice, "/v3/events")
 	require.Empty(t, now.Chunk, "from now on")
 	require.NotEmpty(t, now.End)
 	one := "/v3/events?room_id=" + url.QueryEscape(string(r))
-	require.Len(t, ok[oldChunk](s, alice, one+"&from="+got.End).Chunk, 1)
+	require.Len(t, ok[oldChunk](s, alice, one+"&from="+got.End).Chunk, 13)
 	s.refused(bob, one, http.StatusForbidden, "M_FORBIDDEN")
 	s.refused(alice, "/v3/events?room_id=no", http.StatusBadRequest, "M_INVALID_PARAM")
 	s.refused(alice, "/v3/events?from=no", http.StatusBadRequest, "M_INVALID_PARAM")
@@ -180,6 +187,8 @@ func TestOldRoomAndEvent(t *testing.T) {
 	s, _ := newOldStack(t)
 	s.users(alice, bob)
 	r := s.Room(alice, roomver.Default)
+	_, err := s.front.Do(s.Ctx(), &account.SetAccountData{UserID: string(alice), RoomID: string(r), Type: "m.tag", Content: []byte(`{"x":1}`)})
+	require.NoError(t, err)
 	var sent id.EventID
 	for i := range 12 {
 		sent = s.Send(r, alice, fmt.Sprint(i))
@@ -191,6 +200,7 @@ func TestOldRoomAndEvent(t *testing.T) {
 	require.Equal(t, string(sent), got.Messages.Chunk[9].ID)
 	require.NotEmpty(t, got.State)
 	require.NotEqual(t, got.Messages.Start, got.Messages.End)
+	require.Equal(t, []oldEvent{{Type: "m.tag", Content: map[string]any{"x": 1.0}}}, got.Data)
 	s.refused(bob, path, http.StatusForbidden, "M_FORBIDDEN")
 	s.refused(bob, "/v3/rooms/!no:heddle.test/initialSync", http.StatusForbidden, "M_FORBIDDEN")
 	s.refused(bob, "/v3/rooms/no/initialSync", http.StatusBadRequest, "M_INVALID_PARAM")

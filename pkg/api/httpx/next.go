@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"strconv"
 	"strings"
 	"time"
@@ -36,13 +38,49 @@ type poll struct {
 // direct is the answer to a request that is handled here.
 type direct struct {
 	answer
-	conn  net.Conn
-	poll  poll
-	taken bool // parked again
+	conn   net.Conn
+	poll   poll
+	taken  bool           // parked again
+	chunks io.WriteCloser // nil unless the answer is sent as it is written
 }
 
 // SetReadDeadline is for http.ResponseController.
 func (d *direct) SetReadDeadline(t time.Time) error { return d.conn.SetReadDeadline(t) }
+
+// SetWriteDeadline is for http.ResponseController.
+func (d *direct) SetWriteDeadline(t time.Time) error { return d.conn.SetWriteDeadline(t) }
+
+// FlushError is for http.ResponseController. After the header has been sent so, what is written is sent at once.
+func (d *direct) FlushError() error {
+	if d.chunks != nil {
+		return nil
+	}
+	d.header.Set("Transfer-Encoding", "chunked")
+	if !d.write(d.conn, net.Buffers{d.head(false)}) {
+		return net.ErrClosed
+	}
+	d.chunks = httputil.NewChunkedWriter(d.conn)
+	_, err := d.chunks.Write(d.body)
+	d.body = nil
+	return err
+}
+
+func (d *direct) Write(b []byte) (int, error) {
+	if d.chunks != nil {
+		return d.chunks.Write(b)
+	}
+	return d.answer.Write(b)
+}
+
+// finish sends what is not sent yet.
+func (d *direct) finish(last bool) bool {
+	if d.chunks == nil {
+		return d.send(d.conn, last)
+	}
+	_ = d.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	err := d.chunks.Close()
+	return d.write(d.conn, net.Buffers{[]byte("\r\n")}) && err == nil // there are no trailers
+}
 
 // next answers the requests that begin on a connection, until it is parked again or closed; false leaves it to the server.
 func (p *Parking) next(k *parked) bool {
@@ -56,7 +94,7 @@ func (p *Parking) next(k *parked) bool {
 		if d.taken {
 			return true
 		}
-		if last := p.isLame() || d.header.Get("Connection") != ""; !whole || !d.send(k.conn, last) || last || !p.another(k) {
+		if last := p.isLame() || d.header.Get("Connection") != ""; !whole || !d.finish(last) || last || !p.another(k) {
 			_ = k.conn.Close()
 			return true
 		}

@@ -354,6 +354,11 @@ func (a *answer) Write(b []byte) (int, error) {
 const sendTime = time.Minute
 
 func (a *answer) send(conn net.Conn, last bool) bool {
+	return a.write(conn, net.Buffers{a.head(last), a.body})
+}
+
+// head is what is sent before the body.
+func (a *answer) head(last bool) []byte {
 	a.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	if last {
 		a.header.Set("Connection", "close")
@@ -363,8 +368,11 @@ func (a *answer) send(conn net.Conn, last bool) bool {
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
 	_ = a.header.Write(&head)
 	head.WriteString("\r\n")
+	return head.Bytes()
+}
+
+func (a *answer) write(conn net.Conn, parts net.Buffers) bool {
 	_ = conn.SetWriteDeadline(time.Now().Add(sendTime))
-	parts := net.Buffers{head.Bytes(), a.body}
 	_, err := parts.WriteTo(conn)
 	_ = conn.SetWriteDeadline(time.Time{})
 	return err == nil

@@ -33,6 +33,9 @@ type lot struct {
 	stopped bool
 }
 
+// pieces is how many of 100,000 bytes a streamed answer has.
+const pieces = 7
+
 func newLot(t *testing.T) *lot {
 	t.Helper()
 	l := &lot{
@@ -46,6 +49,20 @@ func newLot(t *testing.T) *lot {
 				return Later(w, r, l.wait)
 			case "panic":
 				panic(http.ErrAbortHandler)
+			case "pieces", "piece":
+				to, piece := NewStream(w), make([]byte, 100_000)
+				for i := range pieces {
+					for j := range piece { // the same memory each time
+						piece[j] = 'a' + byte(i)
+					}
+					if _, err := to.Write(piece); err != nil {
+						return err
+					}
+					if what == "piece" {
+						return mxerr.New(mxerr.Forbidden, "No")
+					}
+				}
+				return nil
 			default:
 				return WriteJSON(w, 200, map[string]string{"now": what, "more": r.Header.Get("More"), "from": r.RemoteAddr, "host": r.Host})
 			}
@@ -360,6 +377,32 @@ func TestParkedNext(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer that is written as it is made comes so, where the server has no part in it too, and the connection serves on.
+func TestParkedNextIsWrittenAsItIsMade(t *testing.T) {
+	l := newLot(t)
+	c := l.client()
+	for range 2 {
+		c.ask(syncRequest)
+		<-l.waits
+		l.says(`{}`)
+		c.read(200)
+		c.ask("GET /_matrix/client/v3/sync?now=pieces HTTP/1.1\r\nHost: x\r\n\r\n")
+		body, header := c.read(200)
+		require.Empty(t, header.Get("Content-Length"))
+		require.Len(t, body, pieces*100_000)
+		for i := range pieces {
+			require.Equal(t, 100_000, strings.Count(body, string('a'+rune(i))))
+		}
+	}
+	c.ask("GET /_matrix/client/v3/sync?now=piece HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(c.in, nil)
+	require.NoError(t, err)
+	_, err = io.ReadAll(resp.Body)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "what is cut short does not look whole")
+	_ = resp.Body.Close()
+	require.Equal(t, int64(1), l.taken.Load())
 }
 
 // A handler that breaks off has its connection closed, also where the server has no part in it.

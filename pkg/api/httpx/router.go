@@ -390,7 +390,9 @@ func (rt *Router) recover(w *response, r *http.Request, row *route.Row) {
 // fail writes the error that a handler returned.
 func (rt *Router) fail(w *response, r *http.Request, name string, err error) {
 	if w.status != 0 {
-		rt.opts.Log.ErrorContext(r.Context(), "handler failed after it had begun to answer", "route", name, "error", err)
+		if r.Context().Err() == nil && !errors.Is(err, errNotTaken) { // else the client has gone
+			rt.opts.Log.ErrorContext(r.Context(), "handler failed after it had begun to answer", "route", name, "error", err)
+		}
 		panic(http.ErrAbortHandler) //nolint:forbidigo // as after a panic
 	}
 	if errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled) {

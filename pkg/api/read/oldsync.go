@@ -244,7 +244,7 @@ func (h *OldSync) events(w http.ResponseWriter, r *http.Request) error {
 		}
 		q.Since = now.Next
 	}
-	body, pending, err := h.engine.Begin(r.Context(), q)
+	body, pending, err := h.engine.Begin(r.Context(), q, nil)
 	if pending != nil {
 		return httpx.Later(w, r, func(ctx context.Context) ([]byte, error) {
 			body, err := pending.Wait(ctx)

@@ -63,7 +63,7 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ended := s.presence.Sync(r.Context(), string(c.UserID), string(c.DeviceID), shown)
-	body, pending, err := s.engine.Begin(r.Context(), q)
+	body, pending, err := s.engine.Begin(r.Context(), q, httpx.NewStream(w))
 	if pending != nil {
 		return httpx.Later(w, r, func(ctx context.Context) ([]byte, error) {
 			defer ended()
@@ -71,9 +71,8 @@ func (s *Sync) sync(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	ended()
-	if err != nil {
-		return err
+	if err == nil && body != nil { // else it is written
+		httpx.WriteRaw(w, http.StatusOK, body)
 	}
-	httpx.WriteRaw(w, http.StatusOK, body)
-	return nil
+	return err
 }

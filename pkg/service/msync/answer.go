@@ -2,167 +2,270 @@ package msync
 
 import (
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
+	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
-// answer makes the body. told is false if, after filtering, it says nothing.
-func (v *view) answer(ctx context.Context, p *plan) (body []byte, told bool, err error) {
-	if p.reads() || v.Filter.Room.Timeline.NeedsRelations() {
+// How much of an answer is made at a time. What is longer is written as it is made.
+const (
+	pieceRooms = 64
+	pieceSize  = 512 << 10
+)
+
+// answer makes the body and gives it, if it is short or there is no writer; else it is written piece by piece, and not given: then no more of it
+// is held than a piece, and a reader who is slow keeps nobody from the database. told is false if, after filtering, it says nothing; then
+// nothing is written.
+func (v *view) answer(ctx context.Context, p *plan, to io.Writer) (body []byte, told bool, err error) {
+	m := &making{view: v, first: p, reads: p.reads() || v.Filter.Room.Timeline.NeedsRelations()}
+	written := false
+	for {
+		if err := m.inTurn(ctx, to == nil); err != nil {
+			return nil, false, err
+		}
+		if m.done && !written {
+			return m.out, m.told, nil
+		}
+		if !m.told {
+			continue // what there is belongs to an answer that may not be given
+		}
+		if _, err := to.Write(m.out); err != nil {
+			return nil, false, err
+		}
+		if m.out, written = m.out[:0], true; m.done {
+			return nil, true, nil
+		}
+	}
+}
+
+// making is an answer that is being made.
+type making struct {
+	*view
+	first    *plan // of the first try to begin
+	reads    bool
+	begun    bool
+	sections []section // that are not told yet
+	out      []byte    // what has been made and is not written
+	rooms    bool      // some are told
+	told     bool      // something is told
+	done     bool
+}
+
+// section is rooms of one membership.
+type section struct {
+	name  string
+	parts []*part // that are not told yet
+	make  func(context.Context, *part) ([]byte, error)
+	begun bool
+}
+
+// inTurn makes the next piece of the answer, or all of it.
+func (m *making) inTurn(ctx context.Context, all bool) error {
+	if m.reads {
 		// Those who read the database take turns, lest many who come at once exhaust it.
-		if err := v.e.turns.enter(ctx, v.u.id); err != nil {
-			return nil, false, err
+		if err := m.e.turns.enter(ctx, m.u.id); err != nil {
+			return err
 		}
-		defer v.e.turns.leave()
-		weight := &v.e.reading
-		if v.since == nil {
-			weight = &v.e.beginning
+		defer m.e.turns.leave()
+		weight := &m.e.reading
+		if m.since == nil {
+			weight = &m.e.beginning
 		}
-		leave, err := v.e.Gate.Enter(ctx, weight)
+		leave, err := m.e.Gate.Enter(ctx, weight)
 		if err != nil {
-			return nil, false, err
+			return err
 		}
-		defer func() {
-			if err != nil {
-				leave(-1)
-				return
+		length := int64(-1)
+		defer func() { leave(length) }()
+		if err := m.pieces(ctx, all); err != nil {
+			return err
+		}
+		length = int64(len(m.out))
+		return nil
+	}
+	return m.pieces(ctx, all)
+}
+
+// pieces makes a piece, or all that are left.
+func (m *making) pieces(ctx context.Context, all bool) error {
+	for {
+		if err := m.read(ctx); err != nil || m.done || !all {
+			return err
+		}
+	}
+}
+
+// read makes a piece, where it can be read.
+func (m *making) read(ctx context.Context) error {
+	if m.since != nil || m.e.Replica == nil {
+		return m.piece(ctx)
+	}
+	return m.e.Replica.Read(ctx, shard.Heads{Incarnation: m.upper.Incarnation, Positions: m.upper.Positions.Clone()}, m.piece)
+}
+
+// piece makes the next piece. It may be called again when it has failed, for it goes on from what it has made.
+func (m *making) piece(ctx context.Context) error {
+	if !m.begun {
+		p := m.first
+		if m.first = nil; p == nil { // each try has a plan of its own, which an answer adds to
+			p = m.view.plan()
+		}
+		if err := m.begin(ctx, p); err != nil {
+			return err
+		}
+		m.begun = true
+	}
+	for left, from := pieceRooms, len(m.out); ; {
+		for len(m.sections) > 0 && len(m.sections[0].parts) == 0 {
+			if m.sections[0].begun {
+				m.out = append(m.out, '}')
 			}
-			leave(int64(len(body)))
-		}()
+			m.sections = m.sections[1:]
+		}
+		if len(m.sections) == 0 {
+			m.end()
+			return nil
+		}
+		if left <= 0 || len(m.out)-from >= pieceSize {
+			return nil
+		}
+		n, err := m.some(ctx, left)
+		if err != nil {
+			return err
+		}
+		left -= n
 	}
+}
+
+// begin makes what is told beside the rooms.
+func (m *making) begin(ctx context.Context, p *plan) error {
 	if p.readData {
-		if err := v.readData(ctx, p); err != nil {
-			return nil, false, err
+		if err := m.readData(ctx, p); err != nil {
+			return err
 		}
 	}
-	if err := v.readEnteredData(ctx, p); err != nil {
-		return nil, false, err
+	if err := m.readEnteredData(ctx, p); err != nil {
+		return err
 	}
-	changed, left, err := v.deviceLists(ctx, p)
+	changed, left, err := m.deviceLists(ctx, p)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	messages, err := v.toDevice(ctx, p)
+	messages, err := m.toDevice(ctx, p)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	if err := v.countUnread(ctx, p.joined); err != nil {
-		return nil, false, err
+	if err := m.countUnread(ctx, p.joined); err != nil {
+		return err
 	}
-	v.telling = v.recall()
-	sections := [...]struct {
-		name   string
-		parts  []*part
-		make   func(context.Context, *part) ([]byte, error)
-		bodies []roomBody
-	}{
-		{name: "join", parts: p.joined, make: v.joinedRoom},
-		{name: "invite", parts: p.invited, make: v.invitedRoom},
-		{name: "knock", parts: p.knocked, make: v.knockedRoom},
-		{name: "leave", parts: p.left, make: v.leftRoom},
+	m.telling = m.recall()
+	data := m.globalData(p)
+	m.told = len(data)+len(messages)+len(changed)+len(left)+len(p.presence) > 0 || p.keysChanged
+	b := append(make([]byte, 0, 1024+len(data)+len(p.presence)+len(messages)), `{"account_data":{"events":[`...)
+	b = append(b, data...)
+	b = append(b, `]},"presence":{"events":[`...)
+	b = append(b, p.presence...)
+	b = append(b, `]},"to_device":{"events":[`...)
+	b = append(b, messages...)
+	b = append(b, `]},"device_lists":{"changed":`...)
+	b = appendUsers(b, changed)
+	b = append(b, `,"left":`...)
+	b = appendUsers(b, left)
+	b = append(b, '}', ',')
+	m.out = append(p.keyCounts.append(b), `,"rooms":{`...)
+	m.sections = []section{
+		{name: "join", parts: p.joined, make: m.joinedRoom},
+		{name: "invite", parts: p.invited, make: m.invitedRoom},
+		{name: "knock", parts: p.knocked, make: m.knockedRoom},
+		{name: "leave", parts: p.left, make: m.leftRoom},
 	}
-	for i := range sections {
-		s := &sections[i]
-		if s.bodies, err = v.rooms(ctx, s.parts, s.make); err != nil {
-			return nil, false, err
-		}
+	for i := range m.sections {
+		slices.SortFunc(m.sections[i].parts, func(a, b *part) int { return strings.Compare(a.ref.RoomID, b.ref.RoomID) })
 	}
-	v.remember()
-	data := v.globalData(p)
-	size := 1024 + len(data) + len(p.presence) + len(messages)
-	for i := range sections {
-		for _, b := range sections[i].bodies {
-			size += len(b.room) + len(b.json) + 8
-		}
+	return nil
+}
+
+// end makes what comes after the rooms: the token, so that no cut answer has one, and which says what the rooms have told.
+func (m *making) end() {
+	m.remember()
+	m.out = append(m.out, `},"next_batch":`...)
+	m.out = append(canonjson.AppendString(m.out, m.upper.Encode()), '}')
+	m.done = true
+}
+
+// some tells the next rooms of a section, of which there must be some, several at a time if they are read from the database. It gives how many
+// they were.
+func (m *making) some(ctx context.Context, most int) (int, error) {
+	s := &m.sections[0]
+	bodies := make([][]byte, min(len(s.parts), most))
+	var size atomic.Int64
+	one := func(ctx context.Context, i int) error {
+		b, err := s.make(ctx, s.parts[i])
+		bodies[i] = b
+		size.Add(int64(len(b)))
+		return err
 	}
-	body = append(make([]byte, 0, size), `{"next_batch":`...)
-	body = canonjson.AppendString(body, v.upper.Encode())
-	body = append(body, `,"account_data":{"events":[`...)
-	body = append(body, data...)
-	body = append(body, `]},"presence":{"events":[`...)
-	body = append(body, p.presence...)
-	body = append(body, `]},"to_device":{"events":[`...)
-	body = append(body, messages...)
-	body = append(body, `]},"device_lists":{"changed":`...)
-	body = appendUsers(body, changed)
-	body = append(body, `,"left":`...)
-	body = appendUsers(body, left)
-	body = append(body, '}', ',')
-	body = p.keyCounts.append(body)
-	body = append(body, `,"rooms":{`...)
-	rooms := 0
-	for i := range sections {
-		s := &sections[i]
-		if len(s.bodies) == 0 {
+	var g *errgroup.Group
+	var err error
+	reading, n := ctx, 0
+	for ; n < len(bodies) && err == nil && reading.Err() == nil && size.Load() < pieceSize; n++ {
+		if s.parts[n].held {
+			err = one(ctx, n)
 			continue
 		}
-		if rooms > 0 {
-			body = append(body, ',')
+		if g == nil {
+			g, reading = errgroup.WithContext(ctx)
+			g.SetLimit(readers)
 		}
-		rooms += len(s.bodies)
-		body = append(append(append(body, '"'), s.name...), `":{`...)
-		for j, b := range s.bodies {
-			if j > 0 {
-				body = append(body, ',')
-			}
-			body = canonjson.AppendString(body, b.room)
-			body = append(body, ':')
-			body = append(body, b.json...)
-		}
-		body = append(body, '}')
+		i, ctx := n, reading
+		g.Go(func() error { return one(ctx, i) })
 	}
-	body = append(body, `}}`...)
-	told = rooms+len(data)+len(messages)+len(changed)+len(left)+len(p.presence) > 0 || p.keysChanged
-	return body, told, nil
+	if g != nil {
+		if failed := g.Wait(); err == nil {
+			err = failed
+		}
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return 0, err
+	}
+	m.out = slices.Grow(m.out, int(size.Load())+64*n)
+	for i, b := range bodies[:n] {
+		if b != nil { // else there is nothing to tell
+			m.tellRoom(s, s.parts[i].ref.RoomID, b)
+		}
+	}
+	s.parts = s.parts[n:]
+	return n, nil
+}
+
+// tellRoom appends a room, and what a section begins with before its first.
+func (m *making) tellRoom(s *section, room string, body []byte) {
+	if m.rooms { // in this section or before
+		m.out = append(m.out, ',')
+	}
+	if !s.begun {
+		m.out = append(append(append(m.out, '"'), s.name...), `":{`...)
+	}
+	s.begun, m.rooms, m.told = true, true, true
+	m.out = append(append(canonjson.AppendString(m.out, room), ':'), body...)
 }
 
 // reads tells whether the database is read.
 func (p *plan) reads() bool {
 	return p.readData || p.readMessages || p.readLists || len(p.invited)+len(p.knocked)+len(p.left) > 0 ||
 		slices.ContainsFunc(p.joined, func(x *part) bool { return !x.held })
-}
-
-type roomBody struct {
-	room string
-	json []byte
-}
-
-// rooms makes the bodies of a section's rooms, several at a time if they are read from the database. A nil body is left out.
-func (v *view) rooms(ctx context.Context, parts []*part, make1 func(context.Context, *part) ([]byte, error)) ([]roomBody, error) {
-	bodies := make([]roomBody, len(parts))
-	one := func(ctx context.Context, i int) error {
-		b, err := make1(ctx, parts[i])
-		bodies[i] = roomBody{parts[i].ref.RoomID, b}
-		return err
-	}
-	var read []int
-	for i, x := range parts {
-		if !x.held {
-			read = append(read, i)
-		} else if err := one(ctx, i); err != nil {
-			return nil, err
-		}
-	}
-	if len(read) > 0 {
-		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(readers)
-		for _, i := range read {
-			g.Go(func() error { return one(ctx, i) })
-		}
-		if err := g.Wait(); err != nil {
-			return nil, err
-		}
-	}
-	bodies = slices.DeleteFunc(bodies, func(b roomBody) bool { return b.json == nil })
-	slices.SortFunc(bodies, func(a, b roomBody) int { return strings.Compare(a.room, b.room) })
-	return bodies, nil
 }
 
 // readData reads the account data that is not held, and spreads that of rooms over them.

@@ -3,7 +3,7 @@
 // An [Engine] hears the log. For each user that it serves, and each room such a user is in, it keeps the recent entries and the
 // position since which they are complete. A sync from there on takes no query: what happened is put together from what is held,
 // and events are spliced from their stored bytes. A sync from before, and the first of a user or a room, reads the database for
-// just these.
+// just these; what a room tells everybody, once for all who come at about the same time.
 //
 // What is held of a room is fixed in this order: the room is wanted first, so that the log's filter lets its entries through; the
 // batch that was on its way then is awaited; from its end on the room is complete. A user's memberships are read after

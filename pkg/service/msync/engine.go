@@ -46,6 +46,8 @@ type Presence interface {
 // Replica has what only reads done where there is a replica that has the log that far. *logdb.Replica is one.
 type Replica interface {
 	Read(ctx context.Context, upto shard.Heads, read func(ctx context.Context) error) error
+	// Away tells whether what is read with a context is read there.
+	Away(ctx context.Context) bool
 }
 
 // Options are what an Engine needs. Presence, Replica and Log may be nil.
@@ -96,8 +98,10 @@ type Engine struct {
 	memories *cache.Cache[shard.Pos, *told]
 	// connections are what clients of sliding sync have been told of their rooms.
 	connections *cache.Cache[string, *connection]
-	acks        acks
-	heard       chan struct{} // something is to be resolved; capacity 1
+	// commons are what rooms tell everybody who is told them as a whole.
+	commons *cache.Cache[place, *common]
+	acks    acks
+	heard   chan struct{} // something is to be resolved; capacity 1
 
 	mu          sync.Mutex // guards all below; never held across I/O
 	incarnation uint32
@@ -127,12 +131,14 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 	e.account = o.Budget.Account("sync_window", e.evict)
 	e.memories = newMemories(o.Budget)
 	e.connections = newConnections(o.Budget)
+	e.commons = newCommons(o.Budget)
 	return e
 }
 
 // Start implements lifecycle.Service.
 func (e *Engine) Start(context.Context) error {
 	e.tasks.Every(time.Minute, func(context.Context) { e.letGo(e.Now()) })
+	e.tasks.Every(idleAfter, func(context.Context) { e.commons.Clear() })
 	e.tasks.Every(ackEvery, e.acknowledge)
 	e.tasks.Go(e.resolveAll)
 	return nil

@@ -26,6 +26,13 @@ func (v *view) receiptsOf(ctx context.Context, x *part) ([]roomdb.ReceiptRow, er
 		}
 		return out, nil
 	}
+	if x.common != nil {
+		rows := x.receiptsNow()
+		for i := range rows {
+			take(&rows[i])
+		}
+		return out, nil
+	}
 	since, incremental := v.from(x.ref.Nid.Shard())
 	if !incremental || x.fresh {
 		since = 0

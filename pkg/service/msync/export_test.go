@@ -15,6 +15,13 @@ func (e *Engine) Squeeze() {
 	}
 }
 
+// Reading is how many syncs have a turn to read the database.
+func (e *Engine) Reading() int {
+	e.turns.mu.Lock()
+	defer e.turns.mu.Unlock()
+	return maxReading - e.turns.free
+}
+
 // Woken tells whether a sync that waits has been told to look again since it last did.
 func (p *Pending) Woken() bool { return len(p.w.wake) > 0 }
 

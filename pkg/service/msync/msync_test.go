@@ -66,14 +66,22 @@ func start(t testing.TB, w *roomtest.World, memory int64) *worker {
 // startKeeping is start with a store for the connections of sliding sync.
 func startKeeping(t testing.TB, w *roomtest.World, memory int64, connections msync.ConnectionStore) *worker {
 	t.Helper()
+	return startWith(t, w, memory, func(o *msync.Options) { o.Connections = connections })
+}
+
+// startWith is start with other options.
+func startWith(t testing.TB, w *roomtest.World, memory int64, change func(*msync.Options)) *worker {
+	t.Helper()
 	x := &worker{source: w.Log()}
 	x.index = follow.NewIndex(x.source)
-	x.Engine = msync.New(context.Background(), msync.Options{
+	o := msync.Options{
 		Shards: w.Shards, Rooms: readdb.NewReader(roomdb.NewReader(w.DB.Pool), w.Shards), Accounts: accountdb.NewReader(w.DB.Pool),
 		Push: pushdb.NewReader(w.DB.Pool),
-		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w}, Connections: connections,
+		Keys: e2eedb.NewReader(w.DB.Pool), Acks: received{w},
 		Budget: cache.NewBudget(cache.BudgetConfig{Memory: memory}, nil), Now: time.Now,
-	}, x)
+	}
+	change(&o)
+	x.Engine = msync.New(context.Background(), o, x)
 	x.follower = follow.New(follow.Config{Poll: 5 * time.Millisecond, Grace: time.Millisecond}, follow.Options{
 		Source: x.source, Consumer: x.Engine, Filter: x.Wants,
 	})

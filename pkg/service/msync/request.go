@@ -3,6 +3,7 @@ package msync
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
@@ -47,6 +48,8 @@ type view struct {
 	ignoresAnew bool
 	// invites are whose invitations are shown.
 	invites invitation.Rules
+	// own is shared by those who make the answer's rooms.
+	own *ownNumbers
 	// mostMessages is how many messages to the device are told, if not as many as ever.
 	mostMessages int
 }
@@ -64,7 +67,7 @@ func (v *view) to(s shard.ID) shard.Pos { return v.upper.Positions[s] }
 // Sync answers a sync: at once if there is something to tell, else when there is, or when the time is up. The answer is
 // the JSON body.
 func (e *Engine) Sync(ctx context.Context, q Request) ([]byte, error) {
-	body, p, err := e.Begin(ctx, q)
+	body, p, err := e.Begin(ctx, q, nil)
 	if p == nil {
 		return body, err
 	}
@@ -83,8 +86,9 @@ type Pending struct {
 	slide *slide
 }
 
-// Begin is the part of Sync that does not wait: the answer, or what is to be waited for.
-func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error) {
+// Begin is the part of Sync that does not wait: the answer, or what is to be waited for. An answer that is long is not given, but written while
+// it is made, unless to is nil; if that fails, a part of it may have been written.
+func (e *Engine) Begin(ctx context.Context, q Request, to io.Writer) ([]byte, *Pending, error) {
 	if q.Filter == nil {
 		q.Filter = &filter.Filter{EventFormat: filter.FormatClient}
 	}
@@ -108,7 +112,7 @@ func (e *Engine) Begin(ctx context.Context, q Request) ([]byte, *Pending, error)
 	timeout := min(q.Timeout, maxTimeout)
 	p := &Pending{e: e, q: q, u: u, w: &waiter{wake: make(chan struct{}, 1), noPresence: !q.Filter.Presence.PassType(typePresence)}, since: since, until: time.Now().Add(timeout)}
 	e.await(u, p.w) // before the first look, so that nothing slips in between
-	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState)
+	body, done, err := p.look(ctx, timeout <= 0 || since == nil || q.FullState, to)
 	if err != nil || done {
 		e.leave(p.u, p.w)
 		return body, nil, err
@@ -131,14 +135,14 @@ func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if body, done, err := p.look(ctx, over); err != nil || done {
+		if body, done, err := p.look(ctx, over, nil); err != nil || done {
 			return body, err
 		}
 	}
 }
 
 // look answers if there is something to tell, or in any case when it is over.
-func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, err error) {
+func (p *Pending) look(ctx context.Context, over bool, to io.Writer) (body []byte, done bool, err error) {
 	if err := p.served(ctx); err != nil {
 		return nil, false, err
 	}
@@ -150,20 +154,7 @@ func (p *Pending) look(ctx context.Context, over bool) (body []byte, done bool, 
 	if !over && plan.empty() {
 		return nil, false, nil
 	}
-	var told bool
-	if v.since == nil && p.e.Replica != nil {
-		upto := shard.Heads{Incarnation: v.upper.Incarnation, Positions: v.upper.Positions.Clone()}
-		err = p.e.Replica.Read(ctx, upto, func(ctx context.Context) (err error) {
-			if plan == nil { // each try has a plan of its own, which an answer adds to
-				plan = v.plan()
-			}
-			body, told, err = v.answer(ctx, plan)
-			plan = nil
-			return err
-		})
-	} else {
-		body, told, err = v.answer(ctx, plan)
-	}
+	body, told, err := v.answer(ctx, plan, to)
 	if err != nil || told || over {
 		return body, true, err
 	}
@@ -251,7 +242,7 @@ func (e *Engine) leave(u *user, w *waiter) {
 
 // look fixes up to where an answer goes.
 func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
-	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}}
+	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}, own: new(ownNumbers)}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v.ignored, v.invites = u.ignored, u.taken
@@ -283,6 +274,12 @@ type part struct {
 	counted bool
 	// heroes are those whom the summary names; empty if they are not told.
 	heroes []string
+	// settled says that the last that happened in the room up to the upper token, but for receipts, is at upto or before; later are the receipts
+	// after it.
+	settled bool
+	upto    shard.Pos
+	later   []receipt
+	common  *common // nil: the room is read for this user alone
 }
 
 // plan is what an answer will say.
@@ -379,6 +376,9 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 		t := r.typing
 		x.typing = &t
 	}
+	if x.fresh {
+		x.settle(r, v.to(s))
+	}
 	if x.fresh || v.FullState || since < r.complete {
 		return true
 	}
@@ -398,6 +398,21 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 		}
 	}
 	return len(x.events)+len(x.receipts) > 0 || x.typing != nil
+}
+
+// settle notes up to where a room has to be read, to be told as a whole as of a position. Under mu.
+func (x *part) settle(r *room, to shard.Pos) {
+	if x.upto = r.complete; len(r.events) > 0 {
+		x.upto = shard.Pos(r.events[len(r.events)-1].Ord)
+	}
+	if x.settled = x.upto <= to; !x.settled {
+		return
+	}
+	for i := range r.receipts {
+		if r.receipts[i].pos > x.upto {
+			x.later = append(x.later, r.receipts[i])
+		}
+	}
 }
 
 // roomsWithData gives the rooms that have account data which may be new, without their parts yet; nil if none has. Under mu.

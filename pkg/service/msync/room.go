@@ -38,6 +38,9 @@ func (st *stretch) tells(nid shard.Nid) bool {
 
 // joinedRoom makes the body of a room that the user is in; nil if there is nothing to tell.
 func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
+	if err := v.share(ctx, x); err != nil {
+		return nil, err
+	}
 	st, err := v.timeline(ctx, x)
 	if err != nil {
 		return nil, err
@@ -204,17 +207,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 		if page > 0 {
 			count = max(count, 100)
 		}
-		stored, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, below, above, count)
-		if err != nil {
-			return nil, err
-		}
-		if page == 0 && len(stored) > 0 {
-			if st.end, err = v.e.Rooms.RoomState(ctx, &stored[0]); err != nil {
-				return nil, err
-			}
-			st.start = st.end
-		}
-		items, err := v.e.Rooms.Items(ctx, x.ref.Version, stored)
+		items, err := v.page(ctx, x, st, below, above, count)
 		if err != nil {
 			return nil, err
 		}
@@ -255,12 +248,32 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				return st.reversed(), nil
 			}
 		}
-		if len(stored) < count {
+		if len(items) < count {
 			return st.reversed(), nil
 		}
 	}
 	st.limited = true
 	return st.reversed(), nil
+}
+
+// page reads the next events of a stretch, the latest first. The first page tells where the stretch ends.
+func (v *view) page(ctx context.Context, x *part, st *stretch, below, above int64, count int) ([]*readdb.Item, error) {
+	first := st.end == 0
+	if first && x.common != nil {
+		st.start, st.end = x.common.end, x.common.end
+		return x.common.latest(), nil
+	}
+	stored, err := v.e.Rooms.TimelineBackward(ctx, x.ref.Nid, below, above, count)
+	if err != nil {
+		return nil, err
+	}
+	if first && len(stored) > 0 {
+		if st.end, err = v.e.Rooms.RoomState(ctx, &stored[0]); err != nil {
+			return nil, err
+		}
+		st.start = st.end
+	}
+	return v.e.Rooms.Items(ctx, x.ref.Version, stored)
 }
 
 // shown tells whether an event of the timeline is told: it passes the filter, and is not a message of somebody whom the user

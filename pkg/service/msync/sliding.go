@@ -64,7 +64,7 @@ func (e *Engine) BeginSliding(ctx context.Context, q *SlidingRequest) ([]byte, *
 	conn := e.connect(ctx, q, trusted)
 	p.slide = &slide{q: q, presented: conn, conn: conn}
 	e.await(u, p.w)
-	body, done, err := p.look(ctx, timeout <= 0 || trusted == nil)
+	body, done, err := p.look(ctx, timeout <= 0 || trusted == nil, nil)
 	if err != nil || done {
 		e.leave(p.u, p.w)
 		return body, nil, err

@@ -1,6 +1,7 @@
 package msync
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -128,8 +129,10 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 		at = append(at, old)
 	}
 	whole = whole || old == 0
-	states, err := v.e.Rooms.States(ctx, at)
-	if err != nil {
+	var states map[shard.Nid]stateres.State
+	if x.common.has(at) {
+		states = x.common.states
+	} else if states, err = v.e.Rooms.States(ctx, at); err != nil {
 		return nil, err
 	}
 	skip := func(stateres.Key) bool { return false }
@@ -138,12 +141,17 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 			return nil, err
 		}
 	}
-	before, was := states[start], states[old]
+	return v.stateItems(ctx, x, different(states[end], states[start], states[old], whole, told, skip))
+}
+
+// different gives what a state has and an older one had not, or, as a whole, all that it has; but of what the older one had not changed, or if there
+// is none, not what is to be skipped. In the place of events that are told it gives what there was before them.
+func different(end, before, was stateres.State, whole bool, told map[shard.Nid]bool, skip func(stateres.Key) bool) []shard.Nid {
 	var nids []shard.Nid
-	for k, n := range states[end].All() {
+	for k, n := range end.All() {
 		had, ok := was.Get(k)
 		same := had == n && ok
-		if same && !whole || (same || old == 0) && skip(k) {
+		if same && !whole || (same || was.Len() == 0) && skip(k) {
 			continue
 		}
 		if told[shard.Nid(n)] {
@@ -153,7 +161,7 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 		}
 		nids = append(nids, shard.Nid(n))
 	}
-	return v.itemsOf(ctx, x.ref, nids)
+	return nids
 }
 
 // wasIn tells whether the user was in a room at a place in its order: then a client that has heard of it up to there holds its state.
@@ -176,18 +184,23 @@ func (v *view) lazyKeys(ctx context.Context, x *part, st *stretch) (skip func(st
 		return func(stateres.Key) bool { return false }, nil
 	}
 	names := append(append(senders(st), x.heroes...), typeMember, v.u.id)
-	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), names)
+	numbers, err := v.numbersOf(ctx, x, names)
 	if err != nil {
 		return nil, err
 	}
-	member := int64(atoms[typeMember])
+	return otherMembers(numbers, names), nil
+}
+
+// otherMembers tells of the members who are not named.
+func otherMembers(numbers map[string]shard.Nid, names []string) func(stateres.Key) bool {
+	member := int64(numbers[typeMember])
 	wanted := make(map[int64]bool, len(names))
 	for _, n := range names {
-		if nid, ok := atoms[n]; ok {
+		if nid, ok := numbers[n]; ok {
 			wanted[int64(nid)] = true
 		}
 	}
-	return func(k stateres.Key) bool { return k.Type == member && !wanted[k.StateKey] }, nil
+	return func(k stateres.Key) bool { return k.Type == member && !wanted[k.StateKey] }
 }
 
 func (v *view) itemsOf(ctx context.Context, ref roomdb.RoomRef, nids []shard.Nid) ([]*readdb.Item, error) {
@@ -198,7 +211,7 @@ func (v *view) itemsOf(ctx context.Context, ref roomdb.RoomRef, nids []shard.Nid
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(stored, func(a, b roomdb.StoredEvent) int { return int(a.Ord - b.Ord) })
+	slices.SortFunc(stored, func(a, b roomdb.StoredEvent) int { return cmp.Compare(a.Ord, b.Ord) })
 	items, err := v.e.Rooms.Items(ctx, ref.Version, stored)
 	for _, it := range items {
 		it.Membership = ""

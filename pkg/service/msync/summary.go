@@ -36,9 +36,12 @@ func (v *view) summary(ctx context.Context, x *part, st *stretch) ([]byte, error
 	if news == changeNone {
 		return []byte(`{}`), nil
 	}
-	s, err := v.summaryOf(ctx, x.ref.Nid)
-	if err != nil {
-		return nil, err
+	s := x.common.named()
+	if s == nil {
+		var err error
+		if s, err = v.summaryOf(ctx, x.ref.Nid); err != nil {
+			return nil, err
+		}
 	}
 	heroes := slices.DeleteFunc(slices.Clone(s.heroes), func(u string) bool { return u == v.u.id })
 	heroes = heroes[:min(len(heroes), maxHeroes)]

@@ -14,7 +14,7 @@ import (
 )
 
 // Epoch tells under which epoch the master holds its shards, all of them. It is what a host of accounts asks.
-func (w *World) Epoch(shard.ID) (shard.Epoch, bool) { return w.epoch, true }
+func (w *World) Epoch(shard.ID) (shard.Epoch, bool) { return shard.Epoch(w.epoch.Load()), true }
 
 // commands is what a host of commands needs.
 func (w *World) commands() command.Options {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ type World struct {
 
 	options  options
 	sessions *pg.DB
-	epoch    shard.Epoch
+	epoch    *atomic.Int64 // which those ask who are still ending with the master before
 	stop     func()
 }
 
@@ -95,7 +96,7 @@ func New(t testing.TB, opts ...Option) *World {
 	require.NoError(t, err)
 	w := &World{
 		T: t, DB: pgtest.New(t), Shards: shard.NewMap(string(Server), o.shards), Key: key,
-		Metrics: telemetry.NewMetrics(prometheus.NewRegistry()), Typing: make(chan room.TypingUsers, 1024), options: o,
+		Metrics: telemetry.NewMetrics(prometheus.NewRegistry()), Typing: make(chan room.TypingUsers, 1024), options: o, epoch: new(atomic.Int64),
 	}
 	// The writer's session is not counted with the host's reading.
 	w.sessions, err = pg.Open(w.Ctx(), pg.Config{DSN: w.DB.DSN, MaxConns: 1}, pg.Options{})
@@ -141,8 +142,8 @@ func (w *World) Restart() {
 // start starts a master that takes all shards.
 func (w *World) start() {
 	w.T.Helper()
-	w.epoch++
-	w.Exec(`UPDATE shard_lease SET epoch = $1, holder = 'm'`, int64(w.epoch))
+	epoch := shard.Epoch(w.epoch.Add(1))
+	w.Exec(`UPDATE shard_lease SET epoch = $1, holder = 'm'`, int64(epoch))
 	writer := commitdb.NewWriter(commitdb.Options{
 		Connect: w.sessions.Connect, Shards: w.options.shards, Holder: func() string { return "m" },
 	})
@@ -161,8 +162,8 @@ func (w *World) start() {
 	})
 	host := w.Host
 	for s := range w.options.shards {
-		require.NoError(w.T, committer.Open(w.Ctx(), shard.ID(s), w.epoch))
-		require.NoError(w.T, host.Open(w.Ctx(), shard.ID(s), w.epoch))
+		require.NoError(w.T, committer.Open(w.Ctx(), shard.ID(s), epoch))
+		require.NoError(w.T, host.Open(w.Ctx(), shard.ID(s), epoch))
 	}
 	w.stop = sync.OnceFunc(func() {
 		master.moves.Wait()

@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/lobby"
 	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/service/room/roomrpc"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/appservicedb"
 	"github.com/heddle-im/heddle/pkg/store/delaydb"
@@ -38,7 +39,7 @@ func (w *roomWriter) Do(ctx context.Context, key []byte, cmd room.Command) (room
 	}
 	if w.host != nil && w.server.Serves(room.ShardOf(w.shards, cmd)) {
 		a, err := w.host.Do(ctx, key, cmd)
-		if err == nil || (!errors.Is(err, room.ErrNotOwner) && !passing(err)) {
+		if err == nil || (!errors.Is(err, command.ErrNotOwner) && !passing(err)) {
 			return a, err
 		}
 	}

@@ -100,7 +100,7 @@ var table = []row{
 	{"store/commitdb", layerFleet, []string{"app"}},
 	{"store/readdb", layerFleet, readers}, // rooms as a reader sees them: over roomdb
 	{"shardlog/commit", layerFleet, []string{"store/commitdb", "shardlog/command", "service/", "app"}},
-	{"shardlog/command", layerFleet, []string{"service/account", "service/e2ee", "app"}},
+	{"shardlog/command", layerFleet, []string{"service/account", "service/e2ee", "service/room", "service/room/roomrpc", "app"}},
 	{"shardlog/follow", layerFleet, []string{"service/", "app"}},
 	{"fleet/lease", layerFleet, []string{"app"}},
 	{"fleet/level", layerFleet, []string{"app"}},

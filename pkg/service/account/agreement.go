@@ -36,7 +36,7 @@ func (h *Host) agree(ctx context.Context, s shard.ID, a *Agree) (change, error) 
 // consents adds the rows of policies that a user agrees to now.
 func (h *Host) consents(c *change, user string, list []Consent) {
 	for _, x := range list {
-		c.rows = append(c.rows, &accountdb.Consent{UserID: user, Policy: x.Policy, Version: x.Version, At: h.now().UnixMilli()})
+		c.Rows = append(c.Rows, &accountdb.Consent{UserID: user, Policy: x.Policy, Version: x.Version, At: h.now().UnixMilli()})
 	}
 }
 

@@ -27,7 +27,7 @@ func (h *Host) setProfile(ctx context.Context, s shard.ID, p *SetProfile) (chang
 	}
 	old, had := fields[p.Field]
 	if bytes.Equal(old, p.Value) && had == (len(p.Value) > 0) {
-		c.answer.Unchanged = true
+		c.Answer.Unchanged = true
 		return c, nil
 	}
 	size := len(p.Field) + len(p.Value)
@@ -43,8 +43,8 @@ func (h *Host) setProfile(ctx context.Context, s shard.ID, p *SetProfile) (chang
 	if err != nil {
 		return c, err
 	}
-	c.entries = append(c.entries, e)
-	c.rows = append(c.rows, &accountdb.Profile{UserID: p.UserID, Field: p.Field, Value: p.Value})
+	c.Entries = append(c.Entries, e)
+	c.Rows = append(c.Rows, &accountdb.Profile{UserID: p.UserID, Field: p.Field, Value: p.Value})
 	return c, nil
 }
 
@@ -57,8 +57,8 @@ func (h *Host) setAccountData(d *SetAccountData) (change, error) {
 	if err != nil {
 		return c, err
 	}
-	c.entries = append(c.entries, e)
-	c.rows = append(c.rows, &accountdb.AccountData{UserID: d.UserID, RoomID: d.RoomID, Type: d.Type, Content: d.Content})
+	c.Entries = append(c.Entries, e)
+	c.Rows = append(c.Rows, &accountdb.AccountData{UserID: d.UserID, RoomID: d.RoomID, Type: d.Type, Content: d.Content})
 	return c, nil
 }
 
@@ -75,7 +75,7 @@ func (h *Host) setTag(ctx context.Context, s shard.ID, t *SetTag) (change, error
 	case err != nil:
 		return change{}, fmt.Errorf("set tag: %w", err)
 	case !changed:
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	case len(content) > MaxAccountData:
 		return change{}, mxerr.Newf(mxerr.TooLarge, "Account data of one type may be %d bytes long", MaxAccountData)
 	}
@@ -116,8 +116,8 @@ func (h *Host) putFilter(f *PutFilter) (change, error) {
 	// No `{` can begin it, by which a filter id is told from an inline filter.
 	id := base64.RawURLEncoding.EncodeToString(sum[:12])
 	return change{
-		rows:   []entry.Row{&accountdb.Filter{UserID: f.UserID, FilterID: id, JSON: f.JSON}},
-		answer: Answer{FilterID: id},
+		Rows:   []entry.Row{&accountdb.Filter{UserID: f.UserID, FilterID: id, JSON: f.JSON}},
+		Answer: Answer{FilterID: id},
 	}, nil
 }
 
@@ -128,7 +128,7 @@ func (h *Host) useRegistrationToken(ctx context.Context, s shard.ID, u *UseRegis
 	}
 	if u.Return {
 		if !ok || t.Completed == 0 {
-			return change{answer: Answer{Unchanged: true}}, nil
+			return change{Answer: Answer{Unchanged: true}}, nil
 		}
 		t.Completed--
 	} else {
@@ -137,7 +137,7 @@ func (h *Host) useRegistrationToken(ctx context.Context, s shard.ID, u *UseRegis
 		}
 		t.Completed++
 	}
-	return change{rows: []entry.Row{&t}}, nil
+	return change{Rows: []entry.Row{&t}}, nil
 }
 
 // TokenUsable tells whether a registration token may be used once more at a time in ms.
@@ -152,7 +152,7 @@ func (h *Host) putRegistrationToken(ctx context.Context, s shard.ID, p *PutRegis
 		return change{}, err
 	}
 	t.Token, t.UsesAllowed, t.Expires = p.Token, p.UsesAllowed, p.Expires
-	return change{rows: []entry.Row{&t}}, nil
+	return change{Rows: []entry.Row{&t}}, nil
 }
 
 // MaxAccountData bounds account data of one type, in bytes.

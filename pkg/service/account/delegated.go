@@ -182,7 +182,7 @@ func (h *Host) putDevice(ctx context.Context, s shard.ID, p *PutDevice) (change,
 	case err != nil:
 		return change{}, err
 	case exists && (p.DisplayName == "" || old.DisplayName == p.DisplayName):
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	case exists:
 		return h.setDevice(ctx, s, &SetDevice{UserID: p.UserID, DeviceID: p.DeviceID, DisplayName: p.DisplayName})
 	}
@@ -190,7 +190,7 @@ func (h *Host) putDevice(ctx context.Context, s shard.ID, p *PutDevice) (change,
 	if err != nil {
 		return change{}, err
 	}
-	c := change{answer: Answer{DeviceID: p.DeviceID}}
+	c := change{Answer: Answer{DeviceID: p.DeviceID}}
 	return c, h.addDevices(&c, p.UserID, p.DisplayName, len(devices), []string{p.DeviceID})
 }
 
@@ -205,12 +205,12 @@ func (h *Host) addDevices(c *change, userID, name string, has int, devices []str
 		return err
 	}
 	for _, d := range devices {
-		c.rows = append(c.rows, &accountdb.Device{
-			UserID: userID, DeviceID: d, DisplayName: name, Created: now, LastSeen: now, Entry: len(c.entries),
+		c.Rows = append(c.Rows, &accountdb.Device{
+			UserID: userID, DeviceID: d, DisplayName: name, Created: now, LastSeen: now, Entry: len(c.Entries),
 		})
 	}
-	c.entries = append(c.entries, e)
-	return c.listChanged(userID, &entry.DeviceListBody{Changed: devices})
+	c.Entries = append(c.Entries, e)
+	return listChanged(c, userID, &entry.DeviceListBody{Changed: devices})
 }
 
 func (h *Host) syncDevices(ctx context.Context, s shard.ID, p *SyncDevices) (change, error) {
@@ -236,11 +236,11 @@ func (h *Host) syncDevices(ctx context.Context, s shard.ID, p *SyncDevices) (cha
 		}
 	}
 	c, err := h.logout(ctx, s, &Logout{UserID: p.UserID, Devices: gone})
-	c.answer.Revoked = len(gone) > 0 // the service's tokens, which are not known here
+	c.Answer.Revoked = len(gone) > 0 // the service's tokens, which are not known here
 	if err != nil || len(missing) == 0 {
 		return c, err
 	}
-	c.answer.Unchanged = false
+	c.Answer.Unchanged = false
 	return c, h.addDevices(&c, p.UserID, "", len(devices)-len(gone), missing)
 }
 
@@ -252,14 +252,14 @@ func (h *Host) reactivate(ctx context.Context, s shard.ID, p *Reactivate) (chang
 	case !ok:
 		return change{}, mxerr.New(mxerr.NotFound, "Unknown user")
 	case !a.Deactivated:
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	}
 	e, err := sessionEntry(p.UserID, entry.SessionUpdated, nil, nil)
 	if err != nil {
 		return change{}, err
 	}
 	a.Deactivated, a.Erased = false, false
-	return change{rows: []entry.Row{&a}, entries: []entry.Entry{e}}, nil
+	return change{Rows: []entry.Row{&a}, Entries: []entry.Entry{e}}, nil
 }
 
 func (h *Host) allowReset(ctx context.Context, s shard.ID, p *AllowReset) (change, error) {
@@ -275,7 +275,7 @@ func (h *Host) allowReset(ctx context.Context, s shard.ID, p *AllowReset) (chang
 		return change{}, err
 	}
 	a.ResetUntil = p.Until
-	return change{rows: []entry.Row{&a}, entries: []entry.Entry{e}}, nil
+	return change{Rows: []entry.Row{&a}, Entries: []entry.Entry{e}}, nil
 }
 
 // resetFor is how long cross-signing keys may be replaced after the authentication service has asked for it.

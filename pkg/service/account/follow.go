@@ -36,7 +36,7 @@ func (h *Host) followRoom(ctx context.Context, s shard.ID, f *FollowRoom) (chang
 			return err
 		}
 		c, err := h.setAccountData(&SetAccountData{UserID: f.UserID, RoomID: room, Type: typ, Content: content})
-		all.entries, all.rows = append(all.entries, c.entries...), append(all.rows, c.rows...)
+		all.Entries, all.Rows = append(all.Entries, c.Entries...), append(all.Rows, c.Rows...)
 		return err
 	}
 	for _, typ := range []string{TypePushRules, typeDirect} {
@@ -69,7 +69,7 @@ func (h *Host) followRoom(ctx context.Context, s shard.ID, f *FollowRoom) (chang
 			return change{}, err
 		}
 	}
-	all.answer.Unchanged = len(all.entries) == 0
+	all.Answer.Unchanged = len(all.Entries) == 0
 	return all, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/heddle-im/heddle/pkg/shardlog/command"
-	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/store/accountdb"
 )
@@ -24,22 +23,15 @@ func NewHost(m shard.Map, o command.Options, db *accountdb.Reader, now func() ti
 	return &Host{shards: m, commands: command.NewHost[Answer](o), db: db, now: now}
 }
 
-// change is what a command decided: log entries, rows, and what to answer.
-type change struct {
-	entries []entry.Entry
-	rows    []entry.Row
-	answer  Answer
-}
+// change is what a command decided.
+type change = command.Change[Answer]
 
 // Do does a command on a shard that this worker holds. The same key has its effect once. A refusal is an *mxerr.Error.
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
 	who, _ := cmd.shardKey()
 	s := ShardOf(h.shards, cmd)
 	r := command.Request{Name: cmd.Method(), Shard: s, Key: key, Turns: []string{who}}
-	return h.commands.Do(ctx, r, func(ctx context.Context) (command.Change[Answer], error) {
-		c, err := h.decide(ctx, s, cmd)
-		return command.Change[Answer]{Entries: c.entries, Rows: c.rows, Answer: c.answer}, err
-	})
+	return h.commands.Do(ctx, r, func(ctx context.Context) (change, error) { return h.decide(ctx, s, cmd) })
 }
 
 // ShardOf gives the shard that does a command.

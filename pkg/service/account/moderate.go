@@ -19,15 +19,15 @@ func (h *Host) deactivate(ctx context.Context, s shard.ID, d *Deactivate) (chang
 	case !ok:
 		return change{}, mxerr.New(mxerr.NotFound, "Unknown user")
 	case a.Deactivated && (a.Erased || !d.Erase):
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	}
 	c, err := h.logout(ctx, s, &Logout{UserID: d.UserID, All: true})
 	if err != nil {
 		return change{}, err
 	}
 	var void [][]byte
-	if len(c.entries) > 0 {
-		body, err := entry.DecodeSession(&c.entries[0])
+	if len(c.Entries) > 0 {
+		body, err := entry.DecodeSession(&c.Entries[0])
 		if err != nil {
 			return change{}, err
 		}
@@ -37,11 +37,11 @@ func (h *Host) deactivate(ctx context.Context, s shard.ID, d *Deactivate) (chang
 	if err != nil {
 		return change{}, err
 	}
-	c.answer = Answer{}
-	if len(c.entries) > 0 {
-		c.entries[0] = e // what is gone of the device list stands behind it
+	c.Answer = Answer{}
+	if len(c.Entries) > 0 {
+		c.Entries[0] = e // what is gone of the device list stands behind it
 	} else {
-		c.entries = []entry.Entry{e}
+		c.Entries = []entry.Entry{e}
 	}
 	fields, err := h.db.Profile(ctx, s, d.UserID)
 	if err != nil {
@@ -55,13 +55,13 @@ func (h *Host) deactivate(ctx context.Context, s shard.ID, d *Deactivate) (chang
 		if err != nil {
 			return change{}, err
 		}
-		c.rows = append(c.rows, &accountdb.Profile{UserID: d.UserID, Field: field, Entry: len(c.entries)})
-		c.entries = append(c.entries, p)
+		c.Rows = append(c.Rows, &accountdb.Profile{UserID: d.UserID, Field: field, Entry: len(c.Entries)})
+		c.Entries = append(c.Entries, p)
 	}
 	a.PasswordHash, a.Deactivated, a.Erased, a.Admin = "", true, a.Erased || d.Erase, false
-	c.rows = append(c.rows, &a, &accountdb.ThreepidsGone{UserID: d.UserID})
+	c.Rows = append(c.Rows, &a, &accountdb.ThreepidsGone{UserID: d.UserID})
 	if d.Erase {
-		c.rows = append(c.rows, &accountdb.DataGone{UserID: d.UserID})
+		c.Rows = append(c.Rows, &accountdb.DataGone{UserID: d.UserID})
 	}
 	return c, nil
 }
@@ -85,11 +85,11 @@ func (h *Host) setStanding(ctx context.Context, s shard.ID, p *SetStanding) (cha
 		a.Suspended = *p.Suspended
 	}
 	if a.Locked == locked && a.Suspended == suspended {
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	}
 	e, err := sessionEntry(p.UserID, entry.SessionUpdated, nil, nil)
 	if err != nil {
 		return change{}, err
 	}
-	return change{entries: []entry.Entry{e}, rows: []entry.Row{&a}}, nil
+	return change{Entries: []entry.Entry{e}, Rows: []entry.Row{&a}}, nil
 }

@@ -161,7 +161,7 @@ func (h *Host) putProof(kind accountdb.ProofKind, of string, body any, expires i
 		return change{}, err
 	}
 	p := accountdb.Proof{Hash: proofHash(kind, of), Kind: kind, Body: raw, Expires: expires, Before: h.now().UnixMilli()}
-	return change{rows: []entry.Row{&p}}, nil
+	return change{Rows: []entry.Row{&p}}, nil
 }
 
 func (h *Host) beginValidation(ctx context.Context, s shard.ID, b *BeginValidation) (change, error) {
@@ -171,7 +171,7 @@ func (h *Host) beginValidation(ctx context.Context, s shard.ID, b *BeginValidati
 		return change{}, err
 	}
 	if ok && (v.ValidatedAt > 0 || b.Attempt <= v.Attempt) {
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	}
 	tokens := append(v.Tokens, b.Token[:])
 	v = validation{
@@ -196,7 +196,7 @@ func (h *Host) confirmValidation(ctx context.Context, s shard.ID, c *ConfirmVali
 	}
 	v.Tokens, v.ValidatedAt = nil, h.now().UnixMilli()
 	out, err := h.putProof(accountdb.ProofAddress, c.Session, &v, c.Expires)
-	out.answer = Answer{NextLink: v.NextLink}
+	out.Answer = Answer{NextLink: v.NextLink}
 	return out, err
 }
 
@@ -206,8 +206,8 @@ func (h *Host) takeValidation(ctx context.Context, s shard.ID, t *TakeValidation
 		return change{}, err
 	}
 	return change{
-		rows:   []entry.Row{&accountdb.ProofGone{Hash: proofHash(accountdb.ProofAddress, t.Session)}},
-		answer: Answer{Proven: &v},
+		Rows:   []entry.Row{&accountdb.ProofGone{Hash: proofHash(accountdb.ProofAddress, t.Session)}},
+		Answer: Answer{Proven: &v},
 	}, nil
 }
 
@@ -215,7 +215,7 @@ func (h *Host) undoValidation(ctx context.Context, s shard.ID, u *UndoValidation
 	var v validation
 	p, ok, err := proofOf(ctx, h.db, s, accountdb.ProofAddress, u.Session, h.now().UnixMilli(), &v)
 	if err != nil || !ok || v.ValidatedAt > 0 {
-		return change{answer: Answer{Unchanged: true}}, err
+		return change{Answer: Answer{Unchanged: true}}, err
 	}
 	v.Tokens = slices.DeleteFunc(v.Tokens, func(t []byte) bool { return hmac.Equal(t, u.Token[:]) })
 	v.Attempt-- // so that the same attempt may be made again; links of letters before it stay good
@@ -229,9 +229,9 @@ func (h *Host) claim(ctx context.Context, s shard.ID, c *Claim) (change, error) 
 	case err != nil:
 		return change{}, err
 	case ok && b.Owner != c.Owner:
-		return change{answer: Answer{Held: !c.Release}}, nil
+		return change{Answer: Answer{Held: !c.Release}}, nil
 	case c.Release:
-		return change{rows: []entry.Row{&accountdb.ProofGone{Hash: proofHash(accountdb.ProofClaim, c.Of)}}}, nil
+		return change{Rows: []entry.Row{&accountdb.ProofGone{Hash: proofHash(accountdb.ProofClaim, c.Of)}}}, nil
 	}
 	return h.putProof(accountdb.ProofClaim, c.Of, &claimBody{c.Owner}, c.Expires)
 }

@@ -56,13 +56,13 @@ func (h *Host) setPusher(ctx context.Context, s shard.ID, c *SetPusher) (change,
 			p.DeviceID = old.DeviceID
 		}
 		if same && old.Disabled == p.Disabled && old.DeviceID == p.DeviceID {
-			return change{answer: Answer{Unchanged: true}}, nil
+			return change{Answer: Answer{Unchanged: true}}, nil
 		}
 		return pushersChange(c.UserID, &p)
 	}
 	switch {
 	case c.Remove:
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	case len(pushers) >= maxPushers:
 		return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "This account has too many pushers")
 	}
@@ -72,7 +72,7 @@ func (h *Host) setPusher(ctx context.Context, s shard.ID, c *SetPusher) (change,
 // pushersChange changes a pusher, and says so to who sends notifications.
 func pushersChange(userID string, row entry.Row) (change, error) {
 	e, err := sessionEntry(userID, entry.SessionPushers, nil, nil)
-	return change{entries: []entry.Entry{e}, rows: []entry.Row{row}}, err
+	return change{Entries: []entry.Entry{e}, Rows: []entry.Row{row}}, err
 }
 
 // alike tells whether two pushers differ at most in their devices, when they were made and whether they are switched off.

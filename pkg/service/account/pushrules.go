@@ -81,7 +81,7 @@ func (h *Host) changePushRule(ctx context.Context, s shard.ID, c *ChangePushRule
 	case err != nil:
 		return change{}, err
 	case bytes.Equal(content, stored):
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	case len(content) > MaxAccountData:
 		return change{}, mxerr.Newf(mxerr.TooLarge, "Push rules may be %d bytes long", MaxAccountData)
 	}

@@ -49,7 +49,7 @@ func (h *Host) refresh(ctx context.Context, s shard.ID, r *Refresh) (change, err
 		o := &all[i]
 		if bytes.Equal(o.Parent, t.Hash[:]) || bytes.Equal(t.Parent, o.Hash[:]) {
 			void = append(void, o.Access[:])
-			c.rows = append(c.rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: o.Hash},
+			c.Rows = append(c.Rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: o.Hash},
 				&accountdb.AccessTokenGone{UserID: r.UserID, Hash: o.Access})
 		}
 	}
@@ -57,18 +57,18 @@ func (h *Host) refresh(ctx context.Context, s shard.ID, r *Refresh) (change, err
 	if err != nil {
 		return change{}, err
 	}
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	if t.Parent != nil {
 		t.Parent = nil
-		c.rows = append(c.rows, &t)
+		c.Rows = append(c.Rows, &t)
 	}
-	c.rows = append(c.rows,
+	c.Rows = append(c.Rows,
 		&accountdb.AccessToken{Hash: r.Access, UserID: r.UserID, DeviceID: t.DeviceID, Expires: r.AccessExpires, Created: now},
 		&accountdb.RefreshToken{
 			Hash: r.Next, UserID: r.UserID, DeviceID: t.DeviceID, Access: r.Access, Parent: t.Hash[:], Expires: r.NextExpires, Created: now,
 			Line: r.NextLine.ID, N: r.NextLine.N,
 		})
-	c.answer.DeviceID = t.DeviceID
+	c.Answer.DeviceID = t.DeviceID
 	return c, nil
 }
 
@@ -88,16 +88,16 @@ func (h *Host) spent(ctx context.Context, s shard.ID, r *Refresh) (change, error
 		slices.ContainsFunc(good, func(t accountdb.RefreshToken) bool { return t.N <= r.Line.N }) {
 		return change{}, errUnknownRefresh()
 	}
-	c := change{answer: Answer{Reused: true, Revoked: true}}
+	c := change{Answer: Answer{Reused: true, Revoked: true}}
 	var void [][]byte
 	for i := range good {
 		t := &good[i]
 		void = append(void, t.Access[:])
-		c.rows = append(c.rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: t.Hash},
+		c.Rows = append(c.Rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: t.Hash},
 			&accountdb.AccessTokenGone{UserID: r.UserID, Hash: t.Access})
 	}
 	e, err := sessionEntry(r.UserID, entry.SessionUpdated, nil, void)
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	return c, err
 }
 
@@ -105,7 +105,7 @@ func (h *Host) spent(ctx context.Context, s shard.ID, r *Refresh) (change, error
 func (h *Host) confirmRefresh(ctx context.Context, s shard.ID, r *ConfirmRefresh) (change, error) {
 	x, ok, err := h.db.SessionByToken(ctx, s, r.Access)
 	if err != nil || !ok || !x.Unconfirmed || x.UserID != r.UserID {
-		return change{answer: Answer{Unchanged: true}}, err
+		return change{Answer: Answer{Unchanged: true}}, err
 	}
 	all, err := h.db.RefreshTokens(ctx, s, r.UserID, x.DeviceID)
 	if err != nil {
@@ -121,7 +121,7 @@ func (h *Host) confirmRefresh(ctx context.Context, s shard.ID, r *ConfirmRefresh
 		for j := range all {
 			if old := &all[j]; bytes.Equal(t.Parent, old.Hash[:]) {
 				void = append(void, old.Access[:])
-				c.rows = append(c.rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: old.Hash},
+				c.Rows = append(c.Rows, &accountdb.RefreshTokenGone{UserID: r.UserID, Hash: old.Hash},
 					&accountdb.AccessTokenGone{UserID: r.UserID, Hash: old.Access})
 			}
 		}
@@ -130,13 +130,13 @@ func (h *Host) confirmRefresh(ctx context.Context, s shard.ID, r *ConfirmRefresh
 			return change{}, err
 		}
 		t.Parent = nil
-		c.rows, c.entries = append(c.rows, t), append(c.entries, e)
+		c.Rows, c.Entries = append(c.Rows, t), append(c.Entries, e)
 	}
 	return c, nil
 }
 
 func (h *Host) putLoginToken(_ context.Context, _ shard.ID, p *PutLoginToken) (change, error) {
-	return change{rows: []entry.Row{&accountdb.LoginToken{
+	return change{Rows: []entry.Row{&accountdb.LoginToken{
 		Hash: p.Hash, UserID: p.UserID, Expires: p.Expires, Before: h.now().UnixMilli(),
 	}}}, nil
 }
@@ -161,6 +161,6 @@ func (h *Host) loginByToken(ctx context.Context, s shard.ID, l *LoginByToken) (c
 	if err := h.newSession(ctx, s, &c, l.UserID, &l.Session, false); err != nil {
 		return change{}, err
 	}
-	c.rows = append(c.rows, &accountdb.LoginTokenGone{UserID: l.UserID, Hash: l.Hash})
+	c.Rows = append(c.Rows, &accountdb.LoginTokenGone{UserID: l.UserID, Hash: l.Hash})
 	return c, nil
 }

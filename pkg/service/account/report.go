@@ -21,7 +21,7 @@ func (c *Report) shardKey() (string, bool) { return c.UserID, true }
 func (c *Report) Method() string { return "account.report" }
 
 func (h *Host) report(c *Report) (change, error) {
-	return change{rows: []entry.Row{&accountdb.Report{
+	return change{Rows: []entry.Row{&accountdb.Report{
 		Reporter: c.UserID, RoomID: c.RoomID, EventID: c.EventID, UserID: c.About, Reason: c.Reason, At: h.now().UnixMilli(),
 	}}}, nil
 }

@@ -25,7 +25,7 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 	var void [][]byte
 	dev := accountdb.Device{
 		UserID: userID, DeviceID: n.DeviceID, DisplayName: n.DisplayName, Created: now, LastSeen: now,
-		LastSeenIP: n.IP, UserAgent: n.UserAgent, Entry: len(c.entries),
+		LastSeenIP: n.IP, UserAgent: n.UserAgent, Entry: len(c.Entries),
 	}
 	kind := entry.SessionAdded
 	if !fresh {
@@ -44,7 +44,7 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 			}
 			void = tokens[n.DeviceID]
 			// Removing the device removes its tokens; the rows are written in this order.
-			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: userID, DeviceID: n.DeviceID, KeepKeys: true})
+			c.Rows = append(c.Rows, &accountdb.DeviceGone{UserID: userID, DeviceID: n.DeviceID, KeepKeys: true})
 		} else if devices, err := h.db.Devices(ctx, s, userID); err != nil {
 			return err
 		} else if len(devices) >= maxDevices {
@@ -55,31 +55,31 @@ func (h *Host) newSession(ctx context.Context, s shard.ID, c *change, userID str
 	if err != nil {
 		return err
 	}
-	c.rows = append(c.rows, &dev, &accountdb.AccessToken{
-		Hash: n.TokenHash, UserID: userID, DeviceID: n.DeviceID, Expires: n.Expires, Created: now, Entry: len(c.entries),
+	c.Rows = append(c.Rows, &dev, &accountdb.AccessToken{
+		Hash: n.TokenHash, UserID: userID, DeviceID: n.DeviceID, Expires: n.Expires, Created: now, Entry: len(c.Entries),
 	})
 	if n.RefreshHash != nil {
-		c.rows = append(c.rows, &accountdb.RefreshToken{
+		c.Rows = append(c.Rows, &accountdb.RefreshToken{
 			Hash: *n.RefreshHash, UserID: userID, DeviceID: n.DeviceID, Access: n.TokenHash, Expires: n.RefreshExpires, Created: now,
 			Line: n.Line.ID, N: n.Line.N,
 		})
 	}
-	c.entries = append(c.entries, e)
-	c.answer.DeviceID, c.answer.Revoked = n.DeviceID, len(void) > 0
+	c.Entries = append(c.Entries, e)
+	c.Answer.DeviceID, c.Answer.Revoked = n.DeviceID, len(void) > 0
 	if kind == entry.SessionAdded {
-		return c.listChanged(userID, &entry.DeviceListBody{Changed: []string{n.DeviceID}})
+		return listChanged(c, userID, &entry.DeviceListBody{Changed: []string{n.DeviceID}})
 	}
 	return nil
 }
 
 // listChanged notes that what others see of the user's devices changed.
-func (c *change) listChanged(userID string, body *entry.DeviceListBody) error {
+func listChanged(c *change, userID string, body *entry.DeviceListBody) error {
 	e, err := entry.DeviceList(userID, body)
 	if err != nil {
 		return err
 	}
-	c.rows = append(c.rows, &accountdb.DeviceList{UserID: userID, Entry: len(c.entries)})
-	c.entries = append(c.entries, e)
+	c.Rows = append(c.Rows, &accountdb.DeviceList{UserID: userID, Entry: len(c.Entries)})
+	c.Entries = append(c.Entries, e)
 	return nil
 }
 
@@ -97,15 +97,15 @@ func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, e
 	if err != nil {
 		return c, err
 	}
-	c.rows = append(c.rows, &accountdb.Account{
+	c.Rows = append(c.Rows, &accountdb.Account{
 		UserID: r.UserID, PasswordHash: r.PasswordHash, Kind: r.Kind, Admin: r.Admin, Created: h.now().UnixMilli(), New: true,
 	})
 	e, err := entry.Profile(r.UserID, &entry.ProfileBody{Field: "displayname", Value: name})
 	if err != nil {
 		return c, err
 	}
-	c.entries = append(c.entries, e)
-	c.rows = append(c.rows, &accountdb.Profile{UserID: r.UserID, Field: "displayname", Value: name})
+	c.Entries = append(c.Entries, e)
+	c.Rows = append(c.Rows, &accountdb.Profile{UserID: r.UserID, Field: "displayname", Value: name})
 	h.comesWith(&c, r)
 	if r.Session != nil {
 		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, true); err != nil {
@@ -118,10 +118,10 @@ func (h *Host) register(ctx context.Context, s shard.ID, r *Register) (change, e
 // comesWith adds the rows of what comes with an account.
 func (h *Host) comesWith(c *change, r *Register) {
 	if r.Address != nil {
-		c.rows = append(c.rows, h.threepid(r.UserID, r.Address))
+		c.Rows = append(c.Rows, h.threepid(r.UserID, r.Address))
 	}
 	if r.External != nil {
-		c.rows = append(c.rows, &accountdb.ExternalLogin{
+		c.Rows = append(c.Rows, &accountdb.ExternalLogin{
 			UserID: r.UserID, Provider: r.External.Provider, Subject: r.External.Subject, Created: h.now().UnixMilli(),
 		})
 	}
@@ -158,9 +158,9 @@ func (h *Host) upgradeGuest(ctx context.Context, s shard.ID, r *Register) (chang
 	if err != nil {
 		return change{}, err
 	}
-	c.answer = Answer{}
+	c.Answer = Answer{}
 	a.PasswordHash, a.Kind, a.Admin = r.PasswordHash, r.Kind, r.Admin
-	c.rows = append(c.rows, &a)
+	c.Rows = append(c.Rows, &a)
 	h.comesWith(&c, r)
 	if r.Session != nil {
 		if err := h.newSession(ctx, s, &c, r.UserID, r.Session, false); err != nil {
@@ -210,7 +210,7 @@ func (h *Host) login(ctx context.Context, s shard.ID, l *Login) (change, error) 
 	}
 	if l.NewPasswordHash != "" {
 		a.PasswordHash = l.NewPasswordHash
-		c.rows = append(c.rows, &a)
+		c.Rows = append(c.Rows, &a)
 	}
 	return c, nil
 }
@@ -226,8 +226,8 @@ func (h *Host) logout(ctx context.Context, s shard.ID, l *Logout) (change, error
 		if err != nil {
 			return c, err
 		}
-		c.entries = append(c.entries, e)
-		c.rows = append(c.rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: *l.TokenHash})
+		c.Entries = append(c.Entries, e)
+		c.Rows = append(c.Rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: *l.TokenHash})
 		return c, nil
 	}
 	devices, err := h.db.Devices(ctx, s, l.UserID)
@@ -240,31 +240,31 @@ func (h *Host) logout(ctx context.Context, s shard.ID, l *Logout) (change, error
 		if (l.All && d.DeviceID != l.Except) || slices.Contains(l.Devices, d.DeviceID) {
 			gone = append(gone, d.DeviceID)
 			void = append(void, tokens[d.DeviceID]...)
-			c.rows = append(c.rows, &accountdb.DeviceGone{UserID: l.UserID, DeviceID: d.DeviceID})
+			c.Rows = append(c.Rows, &accountdb.DeviceGone{UserID: l.UserID, DeviceID: d.DeviceID})
 		}
 	}
 	if l.All && l.Except == "" {
 		for _, hash := range tokens[""] { // tokens without a device
 			void = append(void, hash)
-			c.rows = append(c.rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: [32]byte(hash)})
+			c.Rows = append(c.Rows, &accountdb.AccessTokenGone{UserID: l.UserID, Hash: [32]byte(hash)})
 		}
 	}
-	if len(c.rows) == 0 {
-		c.answer.Unchanged = true
+	if len(c.Rows) == 0 {
+		c.Answer.Unchanged = true
 		return c, nil
 	}
 	e, err := sessionEntry(l.UserID, entry.SessionRemoved, gone, void)
 	if err != nil {
 		return change{}, err
 	}
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	if len(gone) == 0 {
 		return c, nil
 	}
 	if err := h.forgetSettings(ctx, s, l.UserID, gone, &c); err != nil {
 		return change{}, err
 	}
-	return c, c.listChanged(l.UserID, &entry.DeviceListBody{Gone: gone})
+	return c, listChanged(&c, l.UserID, &entry.DeviceListBody{Gone: gone})
 }
 
 // typeLocalSettings begins the account data that holds what is set for one device (MSC3890).
@@ -288,7 +288,7 @@ func (h *Host) forgetSettings(ctx context.Context, s shard.ID, user string, devi
 		if err != nil {
 			return err
 		}
-		c.entries, c.rows = append(c.entries, d.entries...), append(c.rows, d.rows...)
+		c.Entries, c.Rows = append(c.Entries, d.Entries...), append(c.Rows, d.Rows...)
 	}
 	return nil
 }
@@ -306,17 +306,17 @@ func (h *Host) setPassword(ctx context.Context, s shard.ID, p *SetPassword) (cha
 		if c, err = h.logout(ctx, s, &Logout{UserID: p.UserID, All: true, Except: p.Keep}); err != nil {
 			return change{}, err
 		}
-		c.answer.Unchanged = false
+		c.Answer.Unchanged = false
 	}
 	a.PasswordHash = p.PasswordHash
-	if len(c.entries) == 0 {
+	if len(c.Entries) == 0 {
 		e, err := sessionEntry(p.UserID, entry.SessionUpdated, nil, nil)
 		if err != nil {
 			return change{}, err
 		}
-		c.entries = append(c.entries, e)
+		c.Entries = append(c.Entries, e)
 	}
-	c.rows = append(c.rows, &a)
+	c.Rows = append(c.Rows, &a)
 	return c, nil
 }
 
@@ -334,6 +334,6 @@ func (h *Host) setDevice(ctx context.Context, s shard.ID, d *SetDevice) (change,
 		return c, err
 	}
 	dev.DisplayName = d.DisplayName
-	c.entries, c.rows = append(c.entries, e), append(c.rows, &dev)
-	return c, c.listChanged(d.UserID, &entry.DeviceListBody{Changed: []string{d.DeviceID}})
+	c.Entries, c.Rows = append(c.Entries, e), append(c.Rows, &dev)
+	return c, listChanged(&c, d.UserID, &entry.DeviceListBody{Changed: []string{d.DeviceID}})
 }

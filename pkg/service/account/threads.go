@@ -41,13 +41,13 @@ func (h *Host) subscribeThread(ctx context.Context, s shard.ID, c *SubscribeThre
 	}
 	switch {
 	case c.End && !old.Subscribed, !c.End && old.Subscribed && (c.Automatic || !old.Automatic):
-		return change{answer: Answer{Unchanged: true}}, nil
+		return change{Answer: Answer{Unchanged: true}}, nil
 	case c.End:
 		row.Ended = c.Ord
 	case c.Automatic && old.Ended != 0 && c.Ord <= old.Ended:
 		return change{}, mxerr.New(mxerr.ConflictingUnsubscription, "The thread was unsubscribed from after that event")
 	}
-	return change{entries: []entry.Entry{entry.ThreadSubscription(c.UserID)}, rows: []entry.Row{row}}, nil
+	return change{Entries: []entry.Entry{entry.ThreadSubscription(c.UserID)}, Rows: []entry.Row{row}}, nil
 }
 
 // MaxThreadSubscriptions is how many changes of subscriptions are told at a time.

@@ -111,7 +111,7 @@ func (h *Host) addThreepid(ctx context.Context, s shard.ID, a *AddThreepid) (cha
 	case len(all) >= maxThreepids:
 		return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "This account has too many addresses")
 	}
-	return change{rows: []entry.Row{h.threepid(a.UserID, &a.Proven)}}, nil
+	return change{Rows: []entry.Row{h.threepid(a.UserID, &a.Proven)}}, nil
 }
 
 func (h *Host) threepid(user string, p *Proven) *accountdb.Threepid {
@@ -119,14 +119,14 @@ func (h *Host) threepid(user string, p *Proven) *accountdb.Threepid {
 }
 
 func (h *Host) removeThreepid(r *RemoveThreepid) (change, error) {
-	return change{rows: []entry.Row{&accountdb.ThreepidGone{UserID: r.UserID, Medium: r.Medium, Address: r.Address}}}, nil
+	return change{Rows: []entry.Row{&accountdb.ThreepidGone{UserID: r.UserID, Medium: r.Medium, Address: r.Address}}}, nil
 }
 
 func (h *Host) noteBind(ctx context.Context, s shard.ID, n *NoteBind) (change, error) {
 	b := accountdb.Bind{UserID: n.UserID, Medium: n.Medium, Address: n.Address, IDServer: n.IDServer}
 	if n.Gone {
 		gone := accountdb.BindGone(b)
-		return change{rows: []entry.Row{&gone}}, nil
+		return change{Rows: []entry.Row{&gone}}, nil
 	}
 	if err := h.existing(ctx, s, n.UserID); err != nil {
 		return change{}, err
@@ -138,14 +138,14 @@ func (h *Host) noteBind(ctx context.Context, s shard.ID, n *NoteBind) (change, e
 	case len(all) >= maxThreepids:
 		return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "Too many addresses of this account are bound")
 	}
-	return change{rows: []entry.Row{&b}}, nil
+	return change{Rows: []entry.Row{&b}}, nil
 }
 
 func (h *Host) linkExternal(ctx context.Context, s shard.ID, l *LinkExternal) (change, error) {
 	if err := h.existing(ctx, s, l.UserID); err != nil {
 		return change{}, err
 	}
-	return change{rows: []entry.Row{
+	return change{Rows: []entry.Row{
 		&accountdb.ExternalLogin{UserID: l.UserID, Provider: l.Provider, Subject: l.Subject, Created: h.now().UnixMilli()},
 	}}, nil
 }

@@ -27,7 +27,7 @@ func (h *Host) listsChangedAbroad(q *ListsChanged) (change, error) {
 		if h.Shards.Local(u) {
 			return change{}, invalid("A user of this server")
 		}
-		if err := c.listChanged(u, &entry.DeviceListBody{}); err != nil {
+		if err := listChanged(&c, u, &entry.DeviceListBody{}); err != nil {
 			return change{}, err
 		}
 	}

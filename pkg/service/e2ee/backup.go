@@ -32,8 +32,8 @@ func (h *Host) putBackup(ctx context.Context, s shard.ID, p *PutBackup) (change,
 			return change{}, mxerr.New(mxerr.ResourceLimitExceeded, "There are too many key backups; delete some first")
 		}
 		b := &e2eedb.BackupVersion{UserID: p.UserID, Version: last.Version + 1, Algorithm: p.Algorithm, AuthData: p.AuthData}
-		c := change{answer: Answer{Version: b.Version}}
-		c.rows = append(c.rows, b)
+		c := change{Answer: Answer{Version: b.Version}}
+		c.Rows = append(c.Rows, b)
 		return c, nil
 	}
 	b, ok, err := h.DB.Backup(ctx, s, p.UserID, p.Version)
@@ -47,7 +47,7 @@ func (h *Host) putBackup(ctx context.Context, s shard.ID, p *PutBackup) (change,
 	}
 	b.AuthData = p.AuthData
 	var c change
-	c.rows = append(c.rows, &b)
+	c.Rows = append(c.Rows, &b)
 	return c, nil
 }
 
@@ -67,8 +67,8 @@ func (h *Host) deleteBackup(ctx context.Context, s shard.ID, p *DeleteBackup) (c
 		return change{}, noBackup()
 	}
 	b.Deleted, b.Count, b.AuthData = true, 0, []byte("{}")
-	c := change{answer: Answer{More: left > backupPiece}}
-	c.rows = append(c.rows, &b, &e2eedb.BackupKeysGone{UserID: p.UserID, Version: p.Version, Most: backupPiece})
+	c := change{Answer: Answer{More: left > backupPiece}}
+	c.Rows = append(c.Rows, &b, &e2eedb.BackupKeysGone{UserID: p.UserID, Version: p.Version, Most: backupPiece})
 	return c, nil
 }
 
@@ -132,13 +132,13 @@ func (h *Host) backUp(ctx context.Context, s shard.ID, q *BackUp) (change, error
 			Forwarded: k.Forwarded, Verified: k.Verified, Data: k.Data,
 		}
 		have[name{k.RoomID, k.SessionID}] = row
-		c.rows = append(c.rows, row)
+		c.Rows = append(c.Rows, row)
 	}
-	if len(c.rows) > 0 {
+	if len(c.Rows) > 0 {
 		b.ETag++
-		c.rows = append(c.rows, &b)
+		c.Rows = append(c.Rows, &b)
 	}
-	c.answer = Answer{ETag: b.ETag, Count: b.Count}
+	c.Answer = Answer{ETag: b.ETag, Count: b.Count}
 	return c, nil
 }
 
@@ -158,10 +158,10 @@ func (h *Host) dropBackedUp(ctx context.Context, s shard.ID, q *DropBackedUp) (c
 	if n > 0 {
 		b.ETag++
 		b.Count -= min(n, backupPiece)
-		c.rows = append(c.rows, &b, &e2eedb.BackupKeysGone{
+		c.Rows = append(c.Rows, &b, &e2eedb.BackupKeysGone{
 			UserID: q.UserID, Version: q.Version, RoomID: q.RoomID, SessionID: q.SessionID, Most: backupPiece,
 		})
 	}
-	c.answer = Answer{ETag: b.ETag, Count: b.Count, More: n > backupPiece}
+	c.Answer = Answer{ETag: b.ETag, Count: b.Count, More: n > backupPiece}
 	return c, nil
 }

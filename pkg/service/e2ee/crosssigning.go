@@ -26,7 +26,7 @@ func (h *Host) putCrossSigning(ctx context.Context, p *PutCrossSigning) (change,
 		return c, err
 	}
 	body := &entry.DeviceListBody{CrossSigning: true}
-	at := len(c.entries)
+	at := len(c.Entries)
 	for _, k := range []struct {
 		usage string
 		json  []byte
@@ -46,13 +46,13 @@ func (h *Host) putCrossSigning(ctx context.Context, p *PutCrossSigning) (change,
 				return change{}, err
 			}
 		}
-		c.rows = append(c.rows, &e2eedb.CrossSigningKey{UserID: p.UserID, Usage: k.usage, JSON: next, Entry: at})
+		c.Rows = append(c.Rows, &e2eedb.CrossSigningKey{UserID: p.UserID, Usage: k.usage, JSON: next, Entry: at})
 	}
-	if len(c.rows) == 0 {
+	if len(c.Rows) == 0 {
 		return c, nil
 	}
 	if stored[e2eedb.Master] != nil && !p.Confirmed {
-		return change{answer: Answer{Unconfirmed: true}}, nil
+		return change{Answer: Answer{Unconfirmed: true}}, nil
 	}
 	master := p.Master
 	if len(master) == 0 {
@@ -69,7 +69,7 @@ func (h *Host) putCrossSigning(ctx context.Context, p *PutCrossSigning) (change,
 			return change{}, mxerr.New(mxerr.InvalidSignature, "A key is not signed by the master key")
 		}
 	}
-	return c, c.listChanged(p.UserID, body)
+	return c, listChanged(&c, p.UserID, body)
 }
 
 // putSignatures adds verified signatures to what is stored, if it is still what was signed.
@@ -92,42 +92,42 @@ func (h *Host) putSignatures(ctx context.Context, p *PutSignatures) (change, err
 		merged, same := mergeSignatures(old, s.Key)
 		switch {
 		case old == nil || !same:
-			c.answer.Unknown = append(c.answer.Unknown, name)
+			c.Answer.Unknown = append(c.Answer.Unknown, name)
 		case bytes.Equal(merged, old):
 		case bounded(merged) != nil:
 			return change{}, bounded(merged)
 		case s.DeviceID == "":
 			cross[e2eedb.Master] = merged
 			body.CrossSigning = true
-			c.rows = append(c.rows, &e2eedb.CrossSigningKey{UserID: p.UserID, Usage: e2eedb.Master, JSON: merged})
+			c.Rows = append(c.Rows, &e2eedb.CrossSigningKey{UserID: p.UserID, Usage: e2eedb.Master, JSON: merged})
 		default:
 			devices[s.DeviceID] = merged
 			body.Changed = append(body.Changed, s.DeviceID)
-			c.rows = append(c.rows, &e2eedb.DeviceKey{UserID: p.UserID, DeviceID: s.DeviceID, JSON: merged})
+			c.Rows = append(c.Rows, &e2eedb.DeviceKey{UserID: p.UserID, DeviceID: s.DeviceID, JSON: merged})
 		}
 	}
-	if len(c.rows) > 0 {
-		if err := c.listChanged(p.UserID, body); err != nil {
+	if len(c.Rows) > 0 {
+		if err := listChanged(&c, p.UserID, body); err != nil {
 			return c, err
 		}
 	}
-	return c, c.signed(p)
+	return c, noteSigned(&c, p)
 }
 
-// signed stores signatures under keys of others. They are nobody's business but the signer's, whose other devices are told whose keys to
+// noteSigned stores signatures under keys of others. They are nobody's business but the signer's, whose other devices are told whose keys to
 // ask for again.
-func (c *change) signed(p *PutSignatures) error {
+func noteSigned(c *change, p *PutSignatures) error {
 	if len(p.Other) == 0 {
 		return nil
 	}
 	body := &entry.DeviceListBody{}
 	for _, s := range p.Other {
 		body.Signed = append(body.Signed, s.Target)
-		c.rows = append(c.rows, &e2eedb.KeySignature{
-			UserID: p.UserID, Target: s.Target, TargetKey: s.TargetKey, KeyID: s.KeyID, Signature: s.Signature, Entry: len(c.entries),
+		c.Rows = append(c.Rows, &e2eedb.KeySignature{
+			UserID: p.UserID, Target: s.Target, TargetKey: s.TargetKey, KeyID: s.KeyID, Signature: s.Signature, Entry: len(c.Entries),
 		})
 	}
 	e, err := entry.DeviceList(p.UserID, body)
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	return err
 }

@@ -12,7 +12,7 @@ import (
 
 // dehydrate makes a dehydrated device (MSC3814): a device with keys, which nobody is logged in with.
 func (h *Host) dehydrate(ctx context.Context, s shard.ID, q *Dehydrate) (change, error) {
-	c := change{answer: Answer{DeviceID: q.DeviceID}}
+	c := change{Answer: Answer{DeviceID: q.DeviceID}}
 	names, err := h.DB.DeviceNames(ctx, s, []string{q.UserID})
 	if err != nil {
 		return c, err
@@ -28,27 +28,27 @@ func (h *Host) dehydrate(ctx context.Context, s shard.ID, q *Dehydrate) (change,
 		}
 	}
 	if ok {
-		c.rows = append(c.rows, &accountdb.DeviceGone{UserID: q.UserID, DeviceID: old.DeviceID})
+		c.Rows = append(c.Rows, &accountdb.DeviceGone{UserID: q.UserID, DeviceID: old.DeviceID})
 		if old.DeviceID != q.DeviceID {
 			body.Gone = []string{old.DeviceID}
 		}
 	}
 	now := h.Now().UnixMilli()
-	c.rows = append(c.rows,
+	c.Rows = append(c.Rows,
 		&accountdb.Device{UserID: q.UserID, DeviceID: q.DeviceID, DisplayName: q.DisplayName, Created: now},
 		&e2eedb.Dehydrated{UserID: q.UserID, DeviceID: q.DeviceID, Data: q.Data},
 		&e2eedb.DeviceKey{UserID: q.UserID, DeviceID: q.DeviceID, JSON: q.Keys.Device})
 	for _, k := range q.Keys.OneTime {
-		c.rows = append(c.rows, &e2eedb.OneTimeKey{
+		c.Rows = append(c.Rows, &e2eedb.OneTimeKey{
 			UserID: q.UserID, DeviceID: q.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.JSON,
 		})
 	}
 	for _, k := range q.Keys.Fallback {
-		c.rows = append(c.rows, &e2eedb.FallbackKey{
+		c.Rows = append(c.Rows, &e2eedb.FallbackKey{
 			UserID: q.UserID, DeviceID: q.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.JSON,
 		})
 	}
-	return c, c.listChanged(q.UserID, body)
+	return c, listChanged(&c, q.UserID, body)
 }
 
 func (h *Host) rehydrated(ctx context.Context, s shard.ID, q *Rehydrated) (change, error) {
@@ -59,7 +59,7 @@ func (h *Host) rehydrated(ctx context.Context, s shard.ID, q *Rehydrated) (chang
 	case !ok:
 		return change{}, mxerr.New(mxerr.NotFound, "No dehydrated device")
 	}
-	c := change{answer: Answer{DeviceID: old.DeviceID}}
-	c.rows = append(c.rows, &accountdb.DeviceGone{UserID: q.UserID, DeviceID: old.DeviceID})
-	return c, c.listChanged(q.UserID, &entry.DeviceListBody{Gone: []string{old.DeviceID}})
+	c := change{Answer: Answer{DeviceID: old.DeviceID}}
+	c.Rows = append(c.Rows, &accountdb.DeviceGone{UserID: q.UserID, DeviceID: old.DeviceID})
+	return c, listChanged(&c, q.UserID, &entry.DeviceListBody{Gone: []string{old.DeviceID}})
 }

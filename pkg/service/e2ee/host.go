@@ -33,21 +33,17 @@ func NewHost(o HostOptions) *Host {
 	return &Host{HostOptions: o, commands: command.NewHost[Answer](o.Options)}
 }
 
-// change is what a command decided: log entries, rows, and what to answer.
-type change struct {
-	entries []entry.Entry
-	rows    []entry.Row
-	answer  Answer
-}
+// change is what a command decided.
+type change = command.Change[Answer]
 
 // listChanged notes that what others see of a user's devices and keys changed.
-func (c *change) listChanged(user string, body *entry.DeviceListBody) error {
+func listChanged(c *change, user string, body *entry.DeviceListBody) error {
 	e, err := entry.DeviceList(user, body)
 	if err != nil {
 		return err
 	}
-	c.rows = append(c.rows, &accountdb.DeviceList{UserID: user, Entry: len(c.entries)})
-	c.entries = append(c.entries, e)
+	c.Rows = append(c.Rows, &accountdb.DeviceList{UserID: user, Entry: len(c.Entries)})
+	c.Entries = append(c.Entries, e)
 	return nil
 }
 
@@ -55,10 +51,7 @@ func (c *change) listChanged(user string, body *entry.DeviceListBody) error {
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
 	s := cmd.Shard(h.Shards)
 	r := command.Request{Name: cmd.Method(), Shard: s, Key: key, Turns: users(cmd)}
-	return h.commands.Do(ctx, r, func(ctx context.Context) (command.Change[Answer], error) {
-		c, err := h.decide(ctx, s, cmd)
-		return command.Change[Answer]{Entries: c.entries, Rows: c.rows, Answer: c.answer}, err
-	})
+	return h.commands.Do(ctx, r, func(ctx context.Context) (change, error) { return h.decide(ctx, s, cmd) })
 }
 
 // users gives whose turn a command needs: nobody's, if it does not decide by what is stored.

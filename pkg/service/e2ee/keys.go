@@ -43,8 +43,8 @@ func (h *Host) putDeviceKeys(ctx context.Context, c *change, u *UploadKeys) erro
 			return err
 		}
 	}
-	c.rows = append(c.rows, &e2eedb.DeviceKey{UserID: u.UserID, DeviceID: u.DeviceID, JSON: keys, Entry: len(c.entries)})
-	return c.listChanged(u.UserID, &entry.DeviceListBody{Changed: []string{u.DeviceID}})
+	c.Rows = append(c.Rows, &e2eedb.DeviceKey{UserID: u.UserID, DeviceID: u.DeviceID, JSON: keys, Entry: len(c.Entries)})
+	return listChanged(c, u.UserID, &entry.DeviceListBody{Changed: []string{u.DeviceID}})
 }
 
 // deviceKeys reads the identity keys of a user's devices; those without keys are left out.
@@ -86,7 +86,7 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 		handedOut[name{k.Algorithm, k.KeyID}] = k.JSON
 	}
 	added, again := 0, false
-	at := len(c.entries) // of the entry of the counts
+	at := len(c.Entries) // of the entry of the counts
 	for _, k := range u.OneTime {
 		if old, ok := have[name{k.Algorithm, k.KeyID}]; ok {
 			if !bytes.Equal(old, k.JSON) {
@@ -102,7 +102,7 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 		have[name{k.Algorithm, k.KeyID}] = k.JSON
 		counts[k.Algorithm]++
 		added++
-		c.rows = append(c.rows, &e2eedb.OneTimeKey{
+		c.Rows = append(c.Rows, &e2eedb.OneTimeKey{
 			UserID: u.UserID, DeviceID: u.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.JSON, Entry: at,
 		})
 	}
@@ -110,7 +110,7 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 		return mxerr.New(mxerr.ResourceLimitExceeded, "The device has too many one-time keys")
 	}
 	if len(spent) > 0 && added > 0 && (!again || len(spent) > maxOneTimeKeys) {
-		c.rows = append(c.rows, &e2eedb.SpentKeysForgotten{UserID: u.UserID, DeviceID: u.DeviceID})
+		c.Rows = append(c.Rows, &e2eedb.SpentKeysForgotten{UserID: u.UserID, DeviceID: u.DeviceID})
 	}
 	unused := make(map[string]bool)
 	for i := range fallback {
@@ -123,19 +123,19 @@ func (h *Host) addKeys(ctx context.Context, s shard.ID, c *change, u *UploadKeys
 		}
 		added++
 		unused[k.Algorithm] = true
-		c.rows = append(c.rows, &e2eedb.FallbackKey{
+		c.Rows = append(c.Rows, &e2eedb.FallbackKey{
 			UserID: u.UserID, DeviceID: u.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID, JSON: k.JSON,
 		})
 	}
-	c.answer.Counts = counts
+	c.Answer.Counts = counts
 	if added == 0 {
 		return nil
 	}
-	return c.countsChanged(u.UserID, u.DeviceID, counts, unused)
+	return countsChanged(c, u.UserID, u.DeviceID, counts, unused)
 }
 
 // countsChanged tells how many keys of a device are left.
-func (c *change) countsChanged(user, device string, counts map[string]int64, unused map[string]bool) error {
+func countsChanged(c *change, user, device string, counts map[string]int64, unused map[string]bool) error {
 	body := &entry.KeyCountsBody{DeviceId: device}
 	for _, a := range slices.Sorted(maps.Keys(counts)) {
 		body.Counts = append(body.Counts, &entry.KeyCount{Algorithm: a, Count: counts[a]})
@@ -149,7 +149,7 @@ func (c *change) countsChanged(user, device string, counts map[string]int64, unu
 	if err != nil {
 		return err
 	}
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	return nil
 }
 
@@ -201,8 +201,8 @@ func (h *Host) claim(ctx context.Context, s shard.ID, q *Claim) (change, error) 
 		got[e2eedb.Wanted{UserID: k.UserID, DeviceID: k.DeviceID, Algorithm: k.Algorithm}] = true
 		touched[d] = true
 		counts[d][k.Algorithm]--
-		c.rows = append(c.rows, &e2eedb.OneTimeKeyGone{UserID: k.UserID, DeviceID: k.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID})
-		c.answer.Keys = append(c.answer.Keys, ClaimedKey{UserID: k.UserID, DeviceID: k.DeviceID, KeyID: k.Algorithm + ":" + k.KeyID, JSON: k.JSON})
+		c.Rows = append(c.Rows, &e2eedb.OneTimeKeyGone{UserID: k.UserID, DeviceID: k.DeviceID, Algorithm: k.Algorithm, KeyID: k.KeyID})
+		c.Answer.Keys = append(c.Answer.Keys, ClaimedKey{UserID: k.UserID, DeviceID: k.DeviceID, KeyID: k.Algorithm + ":" + k.KeyID, JSON: k.JSON})
 	}
 	for i := range fallback {
 		f := &fallback[i]
@@ -210,20 +210,20 @@ func (h *Host) claim(ctx context.Context, s shard.ID, q *Claim) (change, error) 
 		if got[w] || !seen[Wanted(w)] {
 			continue
 		}
-		c.answer.Keys = append(c.answer.Keys, ClaimedKey{UserID: f.UserID, DeviceID: f.DeviceID, KeyID: f.Algorithm + ":" + f.KeyID, JSON: f.JSON})
+		c.Answer.Keys = append(c.Answer.Keys, ClaimedKey{UserID: f.UserID, DeviceID: f.DeviceID, KeyID: f.Algorithm + ":" + f.KeyID, JSON: f.JSON})
 		if f.Used {
 			continue
 		}
 		d := e2eedb.DeviceName{UserID: f.UserID, DeviceID: f.DeviceID}
 		touched[d] = true
 		unused[d][f.Algorithm] = false
-		c.rows = append(c.rows, &e2eedb.FallbackKey{
+		c.Rows = append(c.Rows, &e2eedb.FallbackKey{
 			UserID: f.UserID, DeviceID: f.DeviceID, Algorithm: f.Algorithm, KeyID: f.KeyID, JSON: f.JSON, Used: true,
 		})
 	}
 	for _, d := range devices {
 		if touched[d] {
-			if err := c.countsChanged(d.UserID, d.DeviceID, counts[d], unused[d]); err != nil {
+			if err := countsChanged(&c, d.UserID, d.DeviceID, counts[d], unused[d]); err != nil {
 				return change{}, err
 			}
 		}

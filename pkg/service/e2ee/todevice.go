@@ -103,7 +103,7 @@ func (b *bundle) add(c *change, m *ToDevice, device string) error {
 	b.user = m.UserID
 	b.size += len(m.JSON)
 	b.body.Messages = append(b.body.Messages, &entry.ToDeviceMessage{DeviceId: device, Json: m.JSON})
-	c.rows = append(c.rows, &e2eedb.ToDevice{UserID: m.UserID, DeviceID: device, JSON: m.JSON, Entry: len(c.entries)})
+	c.Rows = append(c.Rows, &e2eedb.ToDevice{UserID: m.UserID, DeviceID: device, JSON: m.JSON, Entry: len(c.Entries)})
 	return nil
 }
 
@@ -115,7 +115,7 @@ func (b *bundle) flush(c *change) error {
 	if err != nil {
 		return err
 	}
-	c.entries = append(c.entries, e)
+	c.Entries = append(c.Entries, e)
 	b.body.Messages, b.size = nil, 0
 	return nil
 }
@@ -124,7 +124,7 @@ func (b *bundle) flush(c *change) error {
 // many messages it comes to the same, and costs little.
 func (h *Host) trimQueues(ctx context.Context, s shard.ID, c *change) error {
 	var looked []e2eedb.DeviceName
-	for _, r := range c.rows {
+	for _, r := range c.Rows {
 		if m, ok := r.(*e2eedb.ToDevice); ok && h.sampled(len(m.JSON)) {
 			looked = append(looked, e2eedb.DeviceName{UserID: m.UserID, DeviceID: m.DeviceID})
 		}
@@ -134,7 +134,7 @@ func (h *Host) trimQueues(ctx context.Context, s shard.ID, c *change) error {
 	}
 	gone, err := h.DB.Overflow(ctx, s, looked, maxQueue, maxQueueBytes)
 	for i := range gone {
-		c.rows = append(c.rows, &gone[i])
+		c.Rows = append(c.Rows, &gone[i])
 	}
 	return err
 }
@@ -146,15 +146,15 @@ func (h *Host) sendAway(q *SendAway) (change, error) {
 		typ = "m.direct_to_device"
 	}
 	return change{
-		entries: []entry.Entry{entry.Outgoing(q.Server)},
-		rows:    []entry.Row{&feddb.EDU{Destination: q.Server, Type: typ, Content: q.Content}},
+		Entries: []entry.Entry{entry.Outgoing(q.Server)},
+		Rows:    []entry.Row{&feddb.EDU{Destination: q.Server, Type: typ, Content: q.Content}},
 	}, nil
 }
 
 func (h *Host) acknowledge(q *Acknowledge) (change, error) {
 	var c change
 	for _, r := range q.Received {
-		c.rows = append(c.rows, &e2eedb.ToDeviceGone{UserID: r.UserID, DeviceID: r.DeviceID, Upto: r.Upto})
+		c.Rows = append(c.Rows, &e2eedb.ToDeviceGone{UserID: r.UserID, DeviceID: r.DeviceID, Upto: r.Upto})
 	}
 	return c, nil
 }
@@ -162,7 +162,7 @@ func (h *Host) acknowledge(q *Acknowledge) (change, error) {
 func (h *Host) noteSeen(q *NoteSeen) (change, error) {
 	var c change
 	for _, x := range q.Seen {
-		c.rows = append(c.rows, &accountdb.DeviceSeen{UserID: x.UserID, DeviceID: x.DeviceID, IP: x.IP, UserAgent: x.UserAgent, Seen: x.At})
+		c.Rows = append(c.Rows, &accountdb.DeviceSeen{UserID: x.UserID, DeviceID: x.DeviceID, IP: x.IP, UserAgent: x.UserAgent, Seen: x.At})
 	}
 	return c, nil
 }

@@ -218,7 +218,7 @@ func TestAcceptRandomForks(t *testing.T) {
 			n := rapid.IntRange(0, 3).Draw(rt, "n")
 			content := fmt.Sprintf(`{"n":%d}`, n)
 			if rapid.IntRange(0, 2).Draw(rt, "local") == 0 {
-				res := <-async(world, nil, command(rt, r, nil))
+				res := <-async(world, nil, anyCommand(rt, r, nil))
 				collect(t, new([]id.EventID), &[]<-chan result{done(res)})
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
@@ -311,9 +312,9 @@ func TestNotTheOwner(t *testing.T) {
 	w.Send(r, alice, "warm")
 	w.Exec(`UPDATE shard_lease SET epoch = epoch + 1 WHERE shard = $1`, int(shardOf(w, r)))
 	_, err := w.Host.Do(w.Ctx(), nil, message(r, alice, "lost", ""))
-	require.ErrorIs(t, err, room.ErrNotOwner)
+	require.ErrorIs(t, err, command.ErrNotOwner)
 	_, err = w.Host.Do(w.Ctx(), nil, message(r, alice, "lost", ""))
-	require.ErrorIs(t, err, room.ErrNotOwner)
+	require.ErrorIs(t, err, command.ErrNotOwner)
 	w.Restart()
 	require.Len(t, bodies(t, w, r), 1)
 	w.Send(r, alice, "back")

@@ -16,6 +16,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/pushrule"
 	"github.com/heddle-im/heddle/pkg/matrix/signing"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
@@ -176,7 +177,7 @@ func (h *Host) closeTerm(ctx context.Context, t *term) error {
 func (h *Host) Do(ctx context.Context, key []byte, cmd Command) (Answer, error) {
 	t := h.term(ShardOf(h.Shards, cmd))
 	if t == nil || !t.enter() {
-		return Answer{}, ErrNotOwner
+		return Answer{}, command.ErrNotOwner
 	}
 	defer t.leave()
 	if key == nil {

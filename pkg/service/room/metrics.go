@@ -8,6 +8,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/infra/telemetry"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/matrix/stateres"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 )
 
 type hostMetrics struct {
@@ -40,7 +41,7 @@ func (m *hostMetrics) done(cmd Command, err error) {
 	case err == nil:
 	case errors.As(err, &refused):
 		outcome = "refused"
-	case errors.Is(err, ErrNotOwner):
+	case errors.Is(err, command.ErrNotOwner):
 		outcome = "not_owner"
 	default:
 		outcome = "failed"

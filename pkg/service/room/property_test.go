@@ -19,8 +19,8 @@ import (
 
 var users = []id.UserID{alice, bob, carol, dave}
 
-// command draws any command on a room.
-func command(t *rapid.T, r id.RoomID, known []id.EventID) room.Command {
+// anyCommand draws any command on a room.
+func anyCommand(t *rapid.T, r id.RoomID, known []id.EventID) room.Command {
 	u := rapid.SampledFrom(users).Draw(t, "user")
 	target := rapid.SampledFrom(users).Draw(t, "target")
 	n := rapid.IntRange(0, 3).Draw(t, "n")
@@ -88,7 +88,7 @@ func TestRandomCommands(t *testing.T) {
 			})
 			var results []<-chan result
 			for range rapid.IntRange(1, 12).Draw(rt, "commands") {
-				results = append(results, async(world, nil, command(rt, r, known)))
+				results = append(results, async(world, nil, anyCommand(rt, r, known)))
 				if rapid.Bool().Draw(rt, "wait") {
 					collect(t, &known, &results)
 				}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/commit"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
@@ -257,7 +258,7 @@ func (t *term) outcome(ctx context.Context, ticket *commit.Ticket, a Answer) (An
 // lose ends the term: the shard is not ours under this epoch. Its commands are refused until the Host is opened again.
 func (t *term) lose(err error) error {
 	t.close()
-	return fmt.Errorf("%w: %w", ErrNotOwner, err)
+	return fmt.Errorf("%w: %w", command.ErrNotOwner, err)
 }
 
 // commitError says why a proposal was not committed.

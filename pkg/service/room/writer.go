@@ -1,9 +1,6 @@
 package room
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // Writer has commands done by whoever writes the room's shard, until ctx ends.
 //
@@ -12,12 +9,9 @@ import (
 // try again.
 //
 // What a command's rules refuse comes as a *mxerr.Error: M_FORBIDDEN, M_NOT_FOUND for a room that this server does not
-// have, M_BAD_JSON, M_TOO_LARGE and so on. [ErrNotOwner] says that the shard is held elsewhere; a router asks there. Any other error
+// have, M_BAD_JSON, M_TOO_LARGE and so on. command.ErrNotOwner says that the shard is held elsewhere; a router asks there. Any other error
 // is a failure of this server, after which the command may or may not have been done: repeated with the same key it is done
 // once.
 type Writer interface {
 	Do(ctx context.Context, key []byte, cmd Command) (Answer, error)
 }
-
-// ErrNotOwner says that this worker does not hold the shard (any more): ask the one that does, with the same key.
-var ErrNotOwner = errors.New("shard is not held here")

@@ -14,7 +14,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 )
 
-// ErrNotOwner says that this worker does not hold the shard: ask the one that does.
+// ErrNotOwner says that this worker does not hold the shard (any more): ask the one that does, with the same key.
 var ErrNotOwner = errors.New("shard is not held here")
 
 // Committer takes proposals. It is *commit.Committer.

@@ -17,6 +17,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/command"
 	"github.com/heddle-im/heddle/pkg/shardlog/shard"
 	"github.com/heddle-im/heddle/pkg/shardlog/wire"
 )
@@ -75,7 +76,7 @@ func Handlers(w room.Writer) map[string]rpc.Handler {
 				return nil, fmt.Errorf("%s: read request: %w", method, err)
 			}
 			a, err := w.Do(ctx, r.Key, cmd)
-			if errors.Is(err, room.ErrNotOwner) {
+			if errors.Is(err, command.ErrNotOwner) {
 				err = fmt.Errorf("%w: %w", rpc.ErrNotOwner, err)
 			}
 			if err != nil {

@@ -22,18 +22,18 @@ type place struct {
 	room        shard.Nid
 	incarnation uint32
 	upto        shard.Pos
-	events      int  // of the timeline
-	lazy        bool // without most members
-	away        bool // from a replica: who turns from it to the primary must not get its failure
+	events      int    // of the timeline
+	choice      string // of the state
+	away        bool   // from a replica: who turns from it to the primary must not get its failure
 }
 
 // common is what a room tells everybody. It does not change once it is kept, nor do the items.
 type common struct {
 	newest []*readdb.Item // the latest events, the latest first
 	end    shard.Nid      // the state after them
-	// states has end, and the state before the events of a timeline that nothing is left out of.
+	// states has end, and, if it is chosen, the state before the events of a timeline that nothing is left out of.
 	states   map[shard.Nid]stateres.State
-	numbers  map[string]shard.Nid // of the names that lazy loading asks for
+	numbers  map[string]shard.Nid // of the names that are asked for; 0 of those that were nowhere in the shard
 	items    map[shard.Nid]*readdb.Item
 	receipts []roomdb.ReceiptRow
 	summary  *summary
@@ -43,7 +43,7 @@ type common struct {
 const maxCommonState = 10_000
 
 func newCommons(b *cache.Budget) *cache.Cache[place, *common] {
-	return cache.New("sync_rooms", b, nil, func(_ place, c *common) int64 { return c.size() })
+	return cache.New("sync_rooms", b, nil, func(p place, c *common) int64 { return c.size() + int64(len(p.choice)) })
 }
 
 // size is about what it takes.
@@ -59,21 +59,43 @@ func (c *common) size() int64 {
 	return n
 }
 
-// share gets what a room that is told as a whole tells everybody.
-func (v *view) share(ctx context.Context, x *part) (err error) {
+// choice is what is read of a room's state.
+type choice struct {
+	name   string // the same for all who choose alike, be they whoever
+	before bool   // the state before the timeline is asked for, too
+	// names are the names of which the numbers are asked for, and skip tells by them what is not chosen.
+	names func(c *common, line *stretch) []string
+	skip  func(numbers map[string]shard.Nid, names []string) func(stateres.Key) bool
+}
+
+// choice is what a sync asks of the state of a room that it tells as a whole.
+func (v *view) choice() choice {
+	if !v.Filter.Room.State.LazyLoadMembers {
+		return choice{before: true}
+	}
+	return choice{
+		name: "lazy", before: true, skip: otherMembers,
+		names: func(c *common, line *stretch) []string {
+			return append(append(senders(line), c.summary.heroes...), typeMember, v.u.id)
+		},
+	}
+}
+
+// share gets what a room that is told as a whole tells everybody who chooses alike.
+func (v *view) share(ctx context.Context, x *part, what choice) (err error) {
 	if !x.fresh || !x.settled || !v.Filter.Room.State.PassRoom(x.ref.RoomID) {
 		return nil
 	}
 	at := place{
 		room: x.ref.Nid, incarnation: v.upper.Incarnation, upto: x.upto, events: v.Filter.TimelineLimit() + 1,
-		lazy: v.Filter.Room.State.LazyLoadMembers, away: v.e.Replica != nil && v.e.Replica.Away(ctx),
+		choice: what.name, away: v.e.Replica != nil && v.e.Replica.Away(ctx),
 	}
-	x.common, err = v.e.commons.Load(ctx, at, func(ctx context.Context, at place) (*common, error) { return v.readCommon(ctx, x.ref, at) })
+	x.common, err = v.e.commons.Load(ctx, at, func(ctx context.Context, at place) (*common, error) { return v.readCommon(ctx, x.ref, at, what) })
 	return err
 }
 
 // readCommon reads it. Of the members it takes those whom this user is told, who is one of many.
-func (v *view) readCommon(ctx context.Context, ref roomdb.RoomRef, at place) (*common, error) {
+func (v *view) readCommon(ctx context.Context, ref roomdb.RoomRef, at place, what choice) (*common, error) {
 	c := &common{items: make(map[shard.Nid]*readdb.Item)}
 	stored, err := v.e.Rooms.TimelineBackward(ctx, ref.Nid, int64(at.upto)+1, roomdb.Beginning, at.events)
 	if err != nil {
@@ -96,25 +118,29 @@ func (v *view) readCommon(ctx context.Context, ref roomdb.RoomRef, at place) (*c
 	for _, it := range line.items {
 		start = it.StateBefore
 		if it.Event.IsState() {
-			told[it.Nid], c.items[it.Nid] = true, it
+			told[it.Nid] = what.before
+			c.items[it.Nid] = it
 		}
 	}
 	wants := []shard.Nid{c.end}
-	if len(told) > 0 {
+	if what.before && len(told) > 0 {
 		wants = append(wants, start)
 	}
 	if c.states, err = v.e.Rooms.States(ctx, wants); err != nil {
 		return nil, err
 	}
 	skip := func(stateres.Key) bool { return false }
-	if at.lazy {
-		names := append(append(senders(line), c.summary.heroes...), typeMember, v.u.id)
+	if what.names != nil {
+		names := what.names(c, line)
 		if c.numbers, err = v.e.Rooms.AtomsByName(ctx, ref.Nid.Shard(), names); err != nil {
 			return nil, err
 		}
-		skip = otherMembers(c.numbers, names)
+		skip = what.skip(c.numbers, names)
+		for _, name := range names {
+			c.numbers[name] += 0 // not in the state, then
+		}
 	}
-	nids := different(c.states[c.end], c.states[start], stateres.State{}, true, told, skip)
+	nids := slices.DeleteFunc(different(c.states[c.end], c.states[start], stateres.State{}, true, told, skip), func(n shard.Nid) bool { return c.items[n] != nil })
 	if len(nids) > maxCommonState {
 		return c, nil
 	}
@@ -141,12 +167,14 @@ func (c *common) has(at []shard.Nid) bool {
 	return c != nil && !slices.ContainsFunc(at, func(n shard.Nid) bool { _, ok := c.states[n]; return !ok })
 }
 
-// named gives the summary, if there is one.
-func (c *common) named() *summary {
-	if c == nil {
-		return nil
+// stateOf gives the state of a room at a place in it.
+func (v *view) stateOf(ctx context.Context, x *part, at shard.Nid) (stateres.State, error) {
+	if x.common != nil {
+		if state, ok := x.common.states[at]; ok {
+			return state, nil
+		}
 	}
-	return c.summary
+	return v.e.Rooms.State(ctx, at)
 }
 
 // stateItems gives state events of a room, the earliest first.
@@ -172,7 +200,7 @@ func (v *view) stateItems(ctx context.Context, x *part, nids []shard.Nid) ([]*re
 // numbersOf gives the numbers of names in a room's shard.
 func (v *view) numbersOf(ctx context.Context, x *part, names []string) (map[string]shard.Nid, error) {
 	s := x.ref.Nid.Shard()
-	if x.common == nil {
+	if x.common == nil || x.common.numbers == nil {
 		return v.e.Rooms.AtomsByName(ctx, s, names)
 	}
 	out := make(map[string]shard.Nid, len(names))
@@ -182,10 +210,11 @@ func (v *view) numbersOf(ctx context.Context, x *part, names []string) (map[stri
 		if !ok && name == v.u.id {
 			n, ok = v.own.get(s)
 		}
-		if ok {
-			out[name] = n
-		} else {
+		switch {
+		case !ok:
 			missing = append(missing, name)
+		case n != 0:
+			out[name] = n
 		}
 	}
 	if len(missing) == 0 {

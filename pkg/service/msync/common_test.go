@@ -1,7 +1,11 @@
 package msync_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -34,37 +38,53 @@ func TestARoomIsReadOnceForAll(t *testing.T) {
 	for i := range 25 {
 		w.Do(&room.Receipt{Room: r, User: people[i], Kind: room.ReceiptRead, Event: w.Send(r, people[i], fmt.Sprint(i))})
 	}
-	for name, text := range map[string]string{
-		"lazily":        `{"room":{"state":{"lazy_load_members":true}}}`,
-		"whole":         `{"room":{"timeline":{"limit":20}}}`,
-		"state in line": `{"room":{"timeline":{"limit":40}}}`,
-	} {
+	syncs := func(text string) func(context.Context, *worker, id.UserID) (told, state int, err error) {
 		f, err := filter.Parse([]byte(text))
 		require.NoError(t, err)
-		s := start(t, w, 256<<20)
-		s.settled(t, w)
-		read := func(s *worker, u id.UserID) (rows int64, told *toldRoom, err error) {
-			ctx, tally := pg.WithTally(t.Context())
+		return func(ctx context.Context, s *worker, u id.UserID) (int, int, error) {
 			b, err := s.Sync(ctx, msync.Request{User: u, Filter: f})
 			if err != nil {
-				return 0, nil, err
+				return 0, 0, err
 			}
-			return tally.Rows(), parse(t, b).Rooms.Join[string(r)], nil
+			x := parse(t, b).Rooms.Join[string(r)]
+			return len(x.Timeline.Events), len(x.states()), nil
 		}
-		one, first, err := read(start(t, w, 256<<20), people[0])
+	}
+	for name, ask := range map[string]func(context.Context, *worker, id.UserID) (told, state int, err error){
+		"lazily":        syncs(`{"room":{"state":{"lazy_load_members":true}}}`),
+		"whole":         syncs(`{"room":{"timeline":{"limit":20}}}`),
+		"state in line": syncs(`{"room":{"timeline":{"limit":40}}}`),
+		"sliding": func(ctx context.Context, s *worker, u id.UserID) (int, int, error) {
+			b, err := s.slideRaw(ctx, ask(t, u, "", everything))
+			if err != nil {
+				return 0, 0, err
+			}
+			var a slidingAnswer
+			err = json.Unmarshal(b, &a)
+			return len(a.Rooms[string(r)].Timeline), len(a.Rooms[string(r)].State), err
+		},
+	} {
+		s := start(t, w, 256<<20)
+		s.settled(t, w)
+		read := func(s *worker, u id.UserID) (rows int64, told, state int, err error) {
+			ctx, tally := pg.WithTally(t.Context())
+			told, state, err = ask(ctx, s, u)
+			return tally.Rows(), told, state, err
+		}
+		one, first, _, err := read(start(t, w, 256<<20), people[0])
 		require.NoError(t, err)
 		require.Greater(t, one, int64(100))
 		var rows atomic.Int64
 		var all errgroup.Group
 		for _, u := range people {
 			all.Go(func() error {
-				n, told, err := read(s, u)
+				n, told, state, err := read(s, u)
 				if err != nil {
 					return err
 				}
 				rows.Add(n)
-				if len(told.Timeline.Events) != len(first.Timeline.Events) || len(told.states()) < 100 {
-					return fmt.Errorf("%s is told %d events and a state of %d", u, len(told.Timeline.Events), len(told.states()))
+				if told != first || state < 100 {
+					return fmt.Errorf("%s is told %d events and a state of %d", u, told, state)
 				}
 				return nil
 			})
@@ -111,6 +131,18 @@ func TestWhatIsReadForAllIsOfNow(t *testing.T) {
 					return parse(t, b)
 				}
 				require.Equal(t, body(other).Rooms, body(s).Rooms, "%s: request %d of %s", what, i, u)
+			}
+		}
+		for _, q := range []string{elementX, everything} {
+			for _, u := range []id.UserID{alice, carol, dave} {
+				rooms := func(by *worker) map[string]slidingRoom {
+					told := by.slide(t, ask(t, u, "", q)).Rooms
+					for _, r := range told { // members stand in any order
+						slices.SortFunc(r.State, func(a, b slidingState) int { return strings.Compare(a.ID, b.ID) })
+					}
+					return told
+				}
+				require.Equal(t, rooms(other), rooms(s), "%s: sliding, %s", what, u)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/heddle-im/heddle/pkg/infra/pg"
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
@@ -64,7 +65,12 @@ func BenchmarkInitial(b *testing.B) {
 		b.ReportMetric(float64(n), "B/answer")
 	}
 	sliding := func(b *testing.B, s *worker) {
-		body, err := s.slideRaw(b.Context(), ask(b, alice, "", elementX))
+		ctx, tally := pg.WithTally(b.Context())
+		defer func() {
+			b.ReportMetric(float64(tally.Count()), "queries")
+			b.ReportMetric(float64(tally.Rows()), "rows")
+		}()
+		body, err := s.slideRaw(ctx, ask(b, alice, "", elementX))
 		require.NoError(b, err)
 		b.ReportMetric(float64(len(body)), "B/answer")
 	}

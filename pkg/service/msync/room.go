@@ -38,7 +38,7 @@ func (st *stretch) tells(nid shard.Nid) bool {
 
 // joinedRoom makes the body of a room that the user is in; nil if there is nothing to tell.
 func (v *view) joinedRoom(ctx context.Context, x *part) ([]byte, error) {
-	if err := v.share(ctx, x); err != nil {
+	if err := v.share(ctx, x, v.choice()); err != nil {
 		return nil, err
 	}
 	st, err := v.timeline(ctx, x)

@@ -42,6 +42,11 @@ type roomNews struct {
 func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 	v, x := r.v, r.x
 	v.telling = s.telling
+	if r.initial {
+		if err := v.share(ctx, x, r.want.choice(v.u.id)); err != nil {
+			return err
+		}
+	}
 	timed := x
 	if r.expanded {
 		c := *x
@@ -147,7 +152,7 @@ func (s *slideView) summaryNews(ctx context.Context, r *slideRoom, n *roomNews) 
 			return nil
 		}
 	}
-	sum, err := r.v.summaryOf(ctx, r.ref.Nid)
+	sum, err := r.v.summaryFor(ctx, r.x)
 	if err != nil {
 		return err
 	}

@@ -67,6 +67,22 @@ func (c config) number(atoms map[string]shard.Nid, me string) keyWishes {
 	return out
 }
 
+// choice is what a room that is told as a whole is asked for.
+func (c config) choice(me string) choice {
+	name := []byte("sliding")
+	for _, w := range c.wishes {
+		name = append(append(append(append(name, 0), w.typ...), 0), w.key...)
+	}
+	return choice{
+		name:  string(name),
+		names: func(*common, *stretch) []string { return c.names(me) },
+		skip: func(numbers map[string]shard.Nid, _ []string) func(stateres.Key) bool {
+			want := c.number(numbers, me)
+			return func(k stateres.Key) bool { return !want.wants(k) }
+		},
+	}
+}
+
 // wholeState reads the state of a room that is wanted, but what was wanted before.
 func (s *slideView) wholeState(ctx context.Context, r *slideRoom, st *stretch, was config) (items []*readdb.Item, err error) {
 	if len(r.want.wishes) == 0 {
@@ -80,12 +96,12 @@ func (s *slideView) wholeState(ctx context.Context, r *slideRoom, st *stretch, w
 		}
 	}
 	me := s.u.id
-	atoms, err := s.e.Rooms.AtomsByName(ctx, r.ref.Nid.Shard(), append(r.want.names(me), was.names(me)...))
+	numbers, err := s.numbersOf(ctx, r.x, append(r.want.names(me), was.names(me)...))
 	if err != nil {
 		return nil, err
 	}
-	want, had := r.want.number(atoms, me), was.number(atoms, me)
-	state, err := s.e.Rooms.State(ctx, at)
+	want, had := r.want.number(numbers, me), was.number(numbers, me)
+	state, err := s.stateOf(ctx, r.x, at)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +111,7 @@ func (s *slideView) wholeState(ctx context.Context, r *slideRoom, st *stretch, w
 			nids = append(nids, shard.Nid(n))
 		}
 	}
-	return s.itemsOf(ctx, r.ref, nids)
+	return s.stateItems(ctx, r.x, nids)
 }
 
 // changedState reads what became different of a room's state since the client has heard of it: what is wanted of it, and the keys of all.

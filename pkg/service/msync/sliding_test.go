@@ -121,11 +121,15 @@ func (w *worker) slide(t testing.TB, q *msync.SlidingRequest) slidingAnswer {
 }
 
 const (
+	// elementX is what the room list of matrix-rust-sdk asks for.
 	elementX = `{"conn_id":"room-list","lists":{"all_rooms":{"ranges":[[0,19]],"timeline_limit":1,"required_state":[
-		["m.room.name",""],["m.room.encryption",""],["m.room.member","$LAZY"],["m.room.member","$ME"],["m.room.topic",""],
-		["m.room.create",""],["m.room.power_levels",""],["m.space.child","*"]],
+		["m.room.name",""],["m.room.encryption",""],["m.room.member","$LAZY"],["m.room.member","$ME"],["m.room.topic",""],["m.room.avatar",""],
+		["m.room.canonical_alias",""],["m.room.power_levels",""],["org.matrix.msc3401.call.member","*"],["m.room.join_rules",""],
+		["m.room.tombstone",""],["m.room.create",""],["m.room.history_visibility",""],["io.element.functional_members",""],
+		["m.space.parent","*"],["m.space.child","*"],["m.beacon_info","*"]],
 		"filters":{"not_room_types":["m.space"]}}},
-		"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]},"typing":{"enabled":true}}}`
+		"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]},"typing":{"enabled":true},
+			"io.element.msc4308.thread_subscriptions":{"enabled":true}}}`
 	everything = `{"lists":{"all":{"ranges":[[0,99]],"timeline_limit":20,"required_state":[["*","*"]]}}}`
 )
 
@@ -146,6 +150,7 @@ func TestSlidingConversation(t *testing.T) {
 	r := w.Room(alice, "12")
 	w.State(r, alice, "m.room.join_rules", "", `{"join_rule":"public"}`)
 	w.State(r, alice, "m.room.name", "", `{"name":"Weaving"}`)
+	w.State(r, alice, "org.example.loom", "", `{"shafts":8}`)
 	w.Join(r, bob, carol)
 	w.Send(r, alice, "one")
 	other := w.Create(room.CreateRoom{Creator: roomtest.As(carol), Invite: []room.Invitation{{User: bob}}})
@@ -163,7 +168,8 @@ func TestSlidingConversation(t *testing.T) {
 	require.Len(t, one.Timeline, 1)
 	require.Equal(t, []string{string(alice), string(bob)}, one.stateOf("m.room.member"))
 	require.Len(t, one.stateOf("m.room.create"), 1)
-	require.Empty(t, one.stateOf("m.room.join_rules"))
+	require.Len(t, one.stateOf("m.room.join_rules"), 1)
+	require.Empty(t, one.stateOf("org.example.loom"))
 	invited := a.Rooms[string(other)]
 	require.Equal(t, "invite", invited.Membership)
 	require.Equal(t, "m.room.member", invited.InviteState[len(invited.InviteState)-1].Type)
@@ -186,14 +192,14 @@ func TestSlidingConversation(t *testing.T) {
 	require.Nil(t, two.Joined)
 
 	// A subscription that wants more is answered at once.
-	more := `{"conn_id":"room-list","room_subscriptions":{"` + string(r) + `":{"timeline_limit":20,"required_state":[["m.room.join_rules",""]]}}}`
+	more := `{"conn_id":"room-list","room_subscriptions":{"` + string(r) + `":{"timeline_limit":20,"required_state":[["org.example.loom",""]]}}}`
 	q = ask(t, bob, b.Pos, more)
 	q.Timeout = time.Minute
 	c := s.slide(t, q)
 	three := c.Rooms[string(r)]
 	require.True(t, three.Expanded)
 	require.Greater(t, len(three.Timeline), 2)
-	require.Len(t, three.stateOf("m.room.join_rules"), 1)
+	require.Len(t, three.stateOf("org.example.loom"), 1)
 	require.Zero(t, three.Live)
 
 	w.Membership(r, alice, bob, room.ActionKick)

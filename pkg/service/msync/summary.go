@@ -36,12 +36,9 @@ func (v *view) summary(ctx context.Context, x *part, st *stretch) ([]byte, error
 	if news == changeNone {
 		return []byte(`{}`), nil
 	}
-	s := x.common.named()
-	if s == nil {
-		var err error
-		if s, err = v.summaryOf(ctx, x.ref.Nid); err != nil {
-			return nil, err
-		}
+	s, err := v.summaryFor(ctx, x)
+	if err != nil {
+		return nil, err
 	}
 	heroes := slices.DeleteFunc(slices.Clone(s.heroes), func(u string) bool { return u == v.u.id })
 	heroes = heroes[:min(len(heroes), maxHeroes)]
@@ -106,6 +103,14 @@ func counts(membership string) bool { return membership == "join" || membership 
 // hasRead tells whether what was read has all that was heard of a room up to there: a replica has what the answer is for, and perhaps no more.
 func (v *view) hasRead(nid shard.Nid, last shard.Pos) bool {
 	return v.e.Replica == nil || v.since != nil || last <= v.to(nid.Shard())
+}
+
+// summaryFor gives the summary that goes with what is told of a room.
+func (v *view) summaryFor(ctx context.Context, x *part) (*summary, error) {
+	if x.common != nil {
+		return x.common.summary, nil
+	}
+	return v.summaryOf(ctx, x.ref.Nid)
 }
 
 // summaryOf gives a room's summary, remembered until a member event.

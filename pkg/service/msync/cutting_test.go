@@ -363,7 +363,7 @@ func (c *folder) checkTimeline(t testing.TB, s *setting, all []*storedShown, joi
 			declined = !in
 			in = e.membership() == "join"
 		}
-		if (in || before || open) && (c.only == "" || e.Type == c.only) || e.own(c.h.watcher) && !in && c.only == "" {
+		if (in || before || open) && (c.only == "" || e.Type == c.only) || !joined && e.own(c.h.watcher) && !in && c.only == "" {
 			want = append(want, e.ID)
 		}
 		if in || before {

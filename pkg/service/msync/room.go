@@ -26,9 +26,35 @@ type stretch struct {
 	// all are the events after since, told or not, the oldest first, if they are held; from the database what they come to is told by the
 	// difference of states.
 	all []*readdb.Item
+	// hidden are the keys of state events that are left out, after what is told: as far as a client folds the timeline into the state.
+	hidden map[stateKey]bool
 	// start and end are the states (snapshot nids) before the first event that is told and after the last that happened; 0 if the
 	// timeline was held.
 	start, end shard.Nid
+}
+
+type stateKey struct{ typ, key string }
+
+func keyOf(it *readdb.Item) (k stateKey, ok bool) {
+	key, ok := it.Event.StateKey()
+	return stateKey{it.Event.Type(), key}, ok
+}
+
+// leaveOut notes that an event is not told.
+func (st *stretch) leaveOut(it *readdb.Item) {
+	if k, ok := keyOf(it); ok && !it.NoEffect {
+		if st.hidden == nil {
+			st.hidden = make(map[stateKey]bool)
+		}
+		st.hidden[k] = true
+	}
+}
+
+// overtaken tells whether an event of the same key that comes later is left out. It is told in the state then, on top of which a client puts the timeline:
+// what it replaced must not be there.
+func (v *view) overtaken(st *stretch, it *readdb.Item) bool {
+	k, ok := keyOf(it)
+	return ok && !v.after() && st.hidden[k]
 }
 
 // tells says whether an event is told.
@@ -178,16 +204,18 @@ func (v *view) heldTimeline(ctx context.Context, x *part) (*stretch, error) {
 		it := x.events[i]
 		st.counted = st.counted || v.ignoresAnew && v.ignores(it)
 		shown := v.shown(x, it, related)
-		if len(st.items) == limit {
-			if !shown {
-				continue
-			}
+		if len(st.items) == limit && !shown {
+			continue
+		}
+		if len(st.items) == limit || shown && v.overtaken(st, it) {
 			st.limited = true
 			break
 		}
 		st.before = it.Ord - 1
 		if shown {
 			st.items = append(st.items, it)
+		} else {
+			st.leaveOut(it)
 		}
 	}
 	slices.Reverse(st.items)
@@ -225,12 +253,14 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 			below = it.Ord
 			// The user's own going is told in any case.
 			if a != nil && !seen[i] && it.Nid != x.event {
+				st.leaveOut(it)
 				continue
 			}
-			if len(st.items) == limit {
-				if !v.shown(x, it, related) {
-					continue
-				}
+			shown := v.shown(x, it, related)
+			if len(st.items) == limit && !shown {
+				continue
+			}
+			if len(st.items) == limit || shown && v.overtaken(st, it) {
 				st.limited = true
 				return st.reversed(), nil
 			}
@@ -238,9 +268,10 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				it.Membership = "join"
 			}
 			st.before = it.Ord - 1
-			if v.shown(x, it, related) {
+			if shown {
 				st.items, st.start = append(st.items, it), it.StateBefore
 			} else {
+				st.leaveOut(it)
 				st.counted = st.counted || v.ignoresAnew || !v.ignores(it)
 			}
 			if it.Gap { // what was there before does not lead up to it

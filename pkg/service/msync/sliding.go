@@ -59,7 +59,7 @@ func (e *Engine) BeginSliding(ctx context.Context, q *SlidingRequest) ([]byte, *
 	timeout := min(q.Timeout, maxTimeout)
 	p := &Pending{
 		e: e, u: u, w: &waiter{wake: make(chan struct{}, 1)}, since: trusted, until: time.Now().Add(timeout),
-		q: Request{User: q.User, Device: q.Device, Timeout: timeout, Filter: clientFilter(0)},
+		q: Request{User: q.User, Device: q.Device, Timeout: timeout, Filter: clientFilter(0), StateAfter: true},
 	}
 	conn := e.connect(ctx, q, trusted)
 	p.slide = &slide{q: q, presented: conn, conn: conn}

@@ -55,24 +55,22 @@ func (v *view) after() bool { return v.StateAfter || v.StateAfterUnstable }
 
 // heldState is the state that changed, by what is held.
 func (v *view) heldState(st *stretch) []*readdb.Item {
-	type key struct{ typ, key string }
 	type place struct {
 		last, before *readdb.Item // before the first event that is told
 	}
-	places := make(map[key]*place)
+	places := make(map[stateKey]*place)
 	var order []*place
 	begun := false
 	for _, it := range st.all {
 		begun = begun || len(st.items) > 0 && it == st.items[0]
-		k, ok := it.Event.StateKey()
+		k, ok := keyOf(it)
 		if !ok || it.NoEffect {
 			continue
 		}
-		kk := key{it.Event.Type(), k}
-		p := places[kk]
+		p := places[k]
 		if p == nil {
 			p = new(place)
-			places[kk], order = p, append(order, p)
+			places[k], order = p, append(order, p)
 		}
 		if p.last = it; !begun {
 			p.before = it

@@ -12,6 +12,7 @@ import (
 	"github.com/heddle-im/heddle/pkg/service/account"
 	"github.com/heddle-im/heddle/pkg/service/msync"
 	"github.com/heddle-im/heddle/pkg/service/room"
+	"github.com/heddle-im/heddle/pkg/shardlog/entry"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
@@ -72,4 +73,44 @@ func TestWhatIsHeldIsCharged(t *testing.T) {
 	require.Greater(t, s.Held(), int64(data))
 	require.NoError(t, s.Reset(w.Ctx(), s.follower.Positions()))
 	require.Zero(t, s.Held())
+}
+
+// What is read once for all who are told a room as a whole has the receipts, also those that came later and are not held any more.
+func TestReceiptsThatAreNotHeldAreToldWithTheRoom(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, roomver.Default)
+	w.Join(r, bob)
+	s.sync(t, msync.Request{User: bob})
+	event := w.Send(r, alice, "hello")
+	s.settled(t, w)
+	s.sync(t, msync.Request{User: bob})
+	for _, u := range []id.UserID{alice, bob} {
+		w.Do(&room.Receipt{Room: r, User: u, Kind: room.ReceiptRead, Event: event})
+	}
+	s.settled(t, w)
+	s.Squeeze()
+	told := s.sync(t, msync.Request{User: bob}).Rooms.Join[string(r)].Ephemeral.Events
+	require.Len(t, told, 1)
+	require.Contains(t, string(told[0].Content), string(alice))
+	require.Contains(t, string(told[0].Content), string(bob))
+}
+
+// Who comes into a room is told who types there, though that began before.
+func TestWhoComesIsToldWhoTypes(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, roomver.Default)
+	s.sync(t, msync.Request{User: alice}) // and so the room is held
+	ref, _, err := s.Rooms.RoomByID(w.Ctx(), r)
+	require.NoError(t, err)
+	s.HearTyping(&entry.Typing{Shard: uint32(ref.Nid.Shard()), RoomNid: int64(ref.Nid), Epoch: 1, N: 1, UserIds: []string{string(alice)}})
+	before := s.sync(t, msync.Request{User: bob})
+	w.Join(r, bob)
+	s.settled(t, w)
+	told := s.sync(t, msync.Request{User: bob, Since: before.Next}).Rooms.Join[string(r)].Ephemeral.Events
+	require.Len(t, told, 1)
+	require.Equal(t, "m.typing", told[0].Type)
 }

@@ -146,11 +146,10 @@ func (p *Pending) look(ctx context.Context, over bool, to io.Writer) (body []byt
 	if err := p.served(ctx); err != nil {
 		return nil, false, err
 	}
-	v := p.e.look(&p.q, p.u, p.since)
+	v, plan := p.e.look(&p.q, p.u, p.since, p.slide == nil)
 	if p.slide != nil {
 		return p.slideOn(ctx, v, over)
 	}
-	plan := v.plan()
 	if !over && plan.empty() {
 		return nil, false, nil
 	}
@@ -240,9 +239,10 @@ func (e *Engine) leave(u *user, w *waiter) {
 	u.used = e.Now()
 }
 
-// look fixes up to where an answer goes.
-func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
-	v := &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}, own: new(ownNumbers)}
+// look fixes up to where an answer goes, and what it will say, if that is wanted: at once, since a room that the user leaves in between has another
+// membership then, and what happened in it before would be told by no answer.
+func (e *Engine) look(q *Request, u *user, since *token.Sync, plans bool) (v *view, p *plan) {
+	v = &view{Request: q, e: e, u: u, since: since, now: readdb.Viewer{User: q.User, Device: q.Device, Now: e.Now()}, own: new(ownNumbers)}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v.ignored, v.invites = u.ignored, u.taken
@@ -255,7 +255,10 @@ func (e *Engine) look(q *Request, u *user, since *token.Sync) *view {
 		v.upper.Places = since.Places
 	}
 	v.markPresence()
-	return v
+	if plans {
+		p = v.planned()
+	}
+	return v, p
 }
 
 // part is what an answer will say of one room, decided by what is in memory.
@@ -309,9 +312,13 @@ func (p *plan) empty() bool {
 
 // plan looks at what is held, under the lock, and copies what an answer needs of it.
 func (v *view) plan() *plan {
-	e := v.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	v.e.mu.Lock()
+	defer v.e.mu.Unlock()
+	return v.planned()
+}
+
+// planned is plan under mu.
+func (v *view) planned() *plan {
 	p := new(plan)
 	rooms := v.roomsWithData()
 	for nid, m := range v.u.memberships {
@@ -372,7 +379,7 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 	if r == nil {
 		return true
 	}
-	if r.typing.news(v.since, s) {
+	if r.typing.news(v.since, s) || x.fresh && len(r.typing.users) > 0 {
 		t := r.typing
 		x.typing = &t
 	}
@@ -402,8 +409,9 @@ func (v *view) planJoined(x *part, since shard.Pos) bool {
 
 // settle notes up to where a room has to be read, to be told as a whole as of a position. Under mu.
 func (x *part) settle(r *room, to shard.Pos) {
-	if x.upto = r.complete; len(r.events) > 0 {
-		x.upto = shard.Pos(r.events[len(r.events)-1].Ord)
+	x.upto = r.complete // of receipts that came later some may have been let go of
+	if len(r.events) > 0 {
+		x.upto = max(x.upto, shard.Pos(r.events[len(r.events)-1].Ord))
 	}
 	if x.settled = x.upto <= to; !x.settled {
 		return

@@ -234,6 +234,33 @@ func BenchmarkFollow(b *testing.B) {
 	}
 }
 
+// A fork that stays open while one side bans one member after the other: the time of a ban, over all of them.
+func BenchmarkFollowBans(b *testing.B) {
+	for _, v := range []roomver.Version{roomver.V11, roomver.V12} {
+		for _, bans := range []int{500, 1000, 2000} {
+			b.Run(fmt.Sprintf("v%s/%d", v, bans), func(b *testing.B) {
+				w := newWorld(b, v)
+				w.chains = true
+				f := twoForks(w, 10_000)
+				states := make([]State, bans)
+				for i := range states {
+					f[0] = w.membership(f[0], "@alice:a", fmt.Sprintf("@user%06d:server%d.example", i, i%500), "ban")
+					states[i] = f[0]
+				}
+				for b.Loop() {
+					g := w.graph()
+					for _, s := range states {
+						if _, err := g.Resolve(w, []State{s, f[1]}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*bans), "µs/ban")
+			})
+		}
+	}
+}
+
 func BenchmarkAttack(b *testing.B) {
 	for _, v := range []roomver.Version{roomver.V1, roomver.V11, roomver.V12} {
 		for _, attack := range attacks {

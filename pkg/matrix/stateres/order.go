@@ -147,10 +147,15 @@ type powerHeap struct {
 
 func (h *powerHeap) less(a, b int32) bool {
 	*h.steps++
-	if h.power[a] != h.power[b] {
-		return h.power[a] > h.power[b]
+	return h.g.soonerByPower(lined{h.nodes[a], h.power[a]}, lined{h.nodes[b], h.power[b]})
+}
+
+// soonerByPower is the comparison of the power ordering.
+func (g *Graph) soonerByPower(a, b lined) bool {
+	if a.power != b.power {
+		return a.power > b.power
 	}
-	x, y := &h.g.nodes[h.nodes[a]], &h.g.nodes[h.nodes[b]]
+	x, y := &g.nodes[a.node], &g.nodes[b.node]
 	if x.time != y.time {
 		return x.time < y.time
 	}

@@ -129,9 +129,10 @@ type run struct {
 	// What a trail is made of.
 	full, power []bool
 	afterPower  []int32 // slots, after the events that are ordered by power
-	rest        []int32 // the other events, in their order
+	byPower     []int32 // the events that are ordered by power, in their order
+	rest        []int32 // the other events, in theirs
 	position    []int32 // of power levels events in the mainline
-	passed      []bool  // node → it was allowed, of the others
+	passed      []bool  // node → it was allowed
 }
 
 func newRun(g *Graph, states []State, diffs []diff) *run {
@@ -322,8 +323,9 @@ func (r *run) resolveV2() {
 	} else {
 		r.slots = slices.Clone(r.common)
 	}
-	r.apply(r.orderByPower(power))
-	r.full, r.power, r.afterPower, r.passed = full, power, slices.Clone(r.slots), make([]bool, len(full))
+	r.byPower, r.passed = r.orderByPower(power), make([]bool, len(full))
+	r.apply(r.byPower)
+	r.full, r.power, r.afterPower = full, power, slices.Clone(r.slots)
 
 	rest := make([]int32, 0, r.res.Full-r.res.Power)
 	for i := range full {

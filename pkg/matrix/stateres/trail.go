@@ -8,9 +8,9 @@ import (
 
 // A room that stays forked is resolved again and again, each time with one state that differs a little from what it was. What a resolution found
 // is kept as a trail, and a change is followed through it instead: through the auth chains by counting who cites what, and through the
-// events that are checked one after the other by what each of them reads. Which events are ordered by power, and what they come to, has to stay as
-// it is, or the change is not followed: then everything is found anew. So it is in version 1, and with states that hold events at other
-// events' keys.
+// events that are checked one after the other by what each of them reads: first those that are ordered by power, into whose order a kick or a ban
+// is put where it would have come, and then the others. What the former come to as power levels, join rules and creation has to stay as it is, or
+// the change is not followed: then everything is found anew. So it is in version 1, and with states that hold events at other events' keys.
 
 const (
 	// maxTrailed is of how many states a trail is kept.
@@ -36,17 +36,17 @@ type trail struct {
 	full       []bool  // node → it is in the full conflicted set
 	power      []bool  // node → it is ordered by power
 	underPower []bool  // node → one that is ordered by power cites it
-	first      []bool  // slot → one that is ordered by power reads or sets it
 	slots      []int32 // slot → node in the state after those that are ordered by power
 	common     []int32 // slot → node, the unconflicted state map
-	allowed    []bool  // node → of the others: it was allowed
+	allowed    []bool  // node → of the full conflicted set: it was allowed
 
-	setters map[int32][]int32 // slot → those of the others that would set it, in their order
-	readers map[int32][]int32 // slot → those that read it, in their order
+	line        []lined // those that are ordered by power, in their order
+	places      []int32 // node → its place in line
+	early, late course  // those that are ordered by power, and the others
 
 	changed  []int32        // nodes whose part in the full conflicted set may have changed
-	queue    []int32        // nodes that have to be checked again, in order
-	queued   []bool         // node
+	raised   []int32        // power events that came into it
+	founded  map[int32]bool // slots whose content after the events that are ordered by power may have changed
 	settled  map[int32]bool // slots whose outcome may have changed
 	hopeless bool           // the change cannot be followed
 
@@ -121,7 +121,7 @@ func (g *Graph) follow(src Source, states []State) (Result, bool, error) {
 		c := &changes[i]
 		c.first, c.node = g.node(c.firstNID), g.node(c.nid)
 		for _, n := range [2]int32{c.first, c.node} {
-			if n != none && (!g.stands(n, c.key) || g.nodes[n].flags&nodePower != 0) {
+			if n != none && (!g.stands(n, c.key) || g.nodes[n].slot < numFixedSlots) {
 				return Result{}, false, nil
 			}
 		}
@@ -168,7 +168,8 @@ func (t *trail) learn() {
 	g, r := t.g, t.run
 	t.known = true
 	t.full, t.power, t.allowed, t.slots, t.common = r.full, r.power, r.passed, r.afterPower, r.common
-	t.setters, t.readers, t.settled = map[int32][]int32{}, map[int32][]int32{}, map[int32]bool{}
+	t.founded, t.settled = map[int32]bool{}, map[int32]bool{}
+	t.early, t.late = t.courses()
 	for i := range t.states {
 		t.chains = append(t.chains, chain{holds: func(n int32) bool { return t.holds(i, n) }})
 	}
@@ -195,25 +196,20 @@ func (t *trail) learn() {
 		for _, a := range g.auth(i) {
 			t.underPower[a] = true
 		}
-		for _, s := range t.readBy(i) {
-			t.first[s] = true
-		}
-		if s := g.nodes[i].slot; s != none {
-			t.first[s] = true
-		}
 	}
-	for _, s := range [...]int32{slotCreate, slotPower, slotJoinRules} {
-		t.first[s] = true
+	for i, n := range r.byPower {
+		t.places[n] = int32(i)
+		t.line = append(t.line, lined{n, r.senderPower(n)})
+		if t.usable(n) {
+			t.early.enlist(n)
+		}
 	}
 	for _, n := range r.rest { // in order
 		if t.counts(n) {
-			t.setters[g.nodes[n].slot] = append(t.setters[g.nodes[n].slot], n)
-			for _, s := range t.readBy(n) {
-				t.readers[s] = append(t.readers[s], n)
-			}
+			t.late.enlist(n)
 		}
 	}
-	r.diffs, r.states, r.rest, r.slots, r.touched = nil, nil, nil, t.slots, nil
+	r.diffs, r.states, r.rest, r.byPower, r.slots, r.touched = nil, nil, nil, nil, t.slots, nil
 	r.fallback = true
 }
 
@@ -272,7 +268,7 @@ func (t *trail) holds(state int, n int32) bool {
 // grow makes room for the graph's nodes and slots.
 func (t *trail) grow() {
 	nodes, slots := len(t.g.nodes), len(t.g.slotKeys)
-	for _, b := range []*[]bool{&t.conflicted, &t.rests, &t.cited, &t.full, &t.power, &t.underPower, &t.allowed, &t.queued} {
+	for _, b := range []*[]bool{&t.conflicted, &t.rests, &t.cited, &t.full, &t.power, &t.underPower, &t.allowed} {
 		*b = padded(*b, nodes, false)
 	}
 	t.in = padded(t.in, nodes, 0)
@@ -280,7 +276,7 @@ func (t *trail) grow() {
 		t.chains[i].in = padded(t.chains[i].in, nodes, false)
 		t.chains[i].citers = padded(t.chains[i].citers, nodes, 0)
 	}
-	t.first = padded(t.first, slots, false)
+	t.places = padded(t.places, nodes, none)
 	t.common, t.slots = padded(t.common, slots, none), padded(t.slots, slots, none)
 	t.run.slots = t.slots
 }
@@ -319,10 +315,16 @@ func (t *trail) apply(state int, now State, changes []diff) bool {
 		t.place(n)
 	}
 	t.changed = t.changed[:0]
+	t.raise()
 	if t.hopeless {
 		return false
 	}
-	t.check()
+	t.early.check()
+	t.found()
+	if t.hopeless {
+		return false
+	}
+	t.late.check()
 	t.settle()
 	return true
 }
@@ -441,9 +443,8 @@ func (t *trail) conflict(state int, c *diff) {
 	if t.subgraph() { // which begins from nothing
 		return
 	}
-	t.hopeless = t.hopeless || t.first[slot]
-	t.slots[slot] = common
-	t.spread(slot, t.readers[slot])
+	t.founded[slot] = true
+	t.early.spread(slot, t.early.readers[slot])
 }
 
 // place follows whether a node is in the full conflicted set.
@@ -456,32 +457,77 @@ func (t *trail) place(n int32) {
 		return
 	}
 	t.full[n] = now
-	if now && (t.g.nodes[n].flags&nodePower != 0 || t.underPower[n]) || t.power[n] {
+	if now && t.underPower[n] || t.power[n] { // others would come before it, or it is to leave them
 		t.hopeless = true
 		return
 	}
-	slot := t.g.nodes[n].slot
-	if now {
+	switch {
+	case !now:
+		t.result.Full--
+		if t.counts(n) {
+			t.late.strike(n)
+		}
+	case t.g.nodes[n].flags&nodePower != 0:
+		t.result.Full++
+		t.raised = append(t.raised, n)
+	default:
 		t.result.Full++
 		if t.counts(n) {
-			t.setters[slot] = t.inserted(t.setters[slot], n)
-			for _, s := range t.readBy(n) {
-				t.readers[s] = t.inserted(t.readers[s], n)
-			}
-			t.spread(slot, []int32{n})
+			t.late.enlist(n)
+			t.late.ask(n)
 		}
-		return
 	}
-	t.result.Full--
-	if !t.counts(n) {
-		return
+}
+
+// raise has power events that came into the full conflicted set be ordered by power, with what they cite in it. None of those that were so before
+// cites one of them, so that each has its place and moves no other.
+func (t *trail) raise() {
+	g := t.g
+	var all []int32
+	for len(t.raised) > 0 && !t.hopeless {
+		n := t.raised[len(t.raised)-1]
+		t.raised = t.raised[:len(t.raised)-1]
+		if t.power[n] || !t.full[n] {
+			continue
+		}
+		if g.nodes[n].flags&nodePower == 0 && t.counts(n) {
+			t.late.strike(n)
+		}
+		t.power[n] = true
+		all = append(all, n)
+		for _, a := range g.auth(n) {
+			t.underPower[a] = true
+			if t.full[a] && !t.power[a] {
+				t.raised = append(t.raised, a)
+			}
+		}
 	}
-	for _, s := range t.readBy(n) {
-		t.readers[s] = t.removed(t.readers[s], n)
+	t.raised = t.raised[:0]
+	slices.Sort(all) // what is cited comes before what cites it
+	for _, n := range all {
+		t.result.Power++
+		t.queueUp(n)
+		if t.usable(n) {
+			t.early.enlist(n)
+			t.early.ask(n)
+		}
 	}
-	if t.allowed[n] {
-		t.allowed[n] = false
-		t.flipped(n)
+}
+
+// found brings up to date what the others of the full conflicted set begin from.
+func (t *trail) found() {
+	for slot := range t.founded {
+		now := t.early.lastOf(t.early.setters[slot])
+		if now == none {
+			now = t.early.before(slot)
+		}
+		if now == t.slots[slot] {
+			continue
+		}
+		t.hopeless = t.hopeless || slot < numFixedSlots
+		t.slots[slot] = now
+		t.settled[slot] = true
+		t.late.spread(slot, t.late.readers[slot])
 	}
-	t.setters[slot] = t.removed(t.setters[slot], n)
+	clear(t.founded)
 }

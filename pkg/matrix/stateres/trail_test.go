@@ -16,7 +16,7 @@ import (
 func TestChangesAreFollowed(t *testing.T) {
 	for _, v := range algorithms {
 		t.Run("v"+string(v), func(t *testing.T) {
-			followed, all := 0, 0
+			followed, all, purges, purged := 0, 0, 0, 0
 			rapid.Check(t, func(t *rapid.T) {
 				w := newWorld(t, v)
 				w.chains = rapid.Bool().Draw(t, "chains")
@@ -29,9 +29,10 @@ func TestChangesAreFollowed(t *testing.T) {
 				}
 				g := w.graph()
 				rare := rapid.IntRange(0, 3).Draw(t, "rare")
+				purge := rapid.IntRange(0, 3).Draw(t, "purge") == 0 // hardly anything but kicks and bans
 				for range rapid.IntRange(2, 40).Draw(t, "steps") {
 					i := rapid.IntRange(0, len(states)-1).Draw(t, "of")
-					changes := 1
+					changes, power := 1, false
 					if rapid.IntRange(0, 4).Draw(t, "several") == 0 {
 						changes = 3
 					}
@@ -40,6 +41,9 @@ func TestChangesAreFollowed(t *testing.T) {
 						kind := rapid.IntRange(0, 12).Draw(t, "kind")
 						if kind < 4 && rapid.IntRange(0, rare).Draw(t, "again") > 0 {
 							kind += 4
+						}
+						if purge && rapid.IntRange(0, 3).Draw(t, "another") > 0 {
+							kind = 0
 						}
 						switch kind {
 						case 0:
@@ -89,6 +93,7 @@ func TestChangesAreFollowed(t *testing.T) {
 							w.entries[nid] = e
 						}
 						states[i] = states[i].Set(w.key(x.typ, x.key), nid)
+						power = power || kind == 0 && x.sender != x.key
 					}
 					if len(states) > 2 && rapid.IntRange(0, 3).Draw(t, "fewer") == 0 { // as an event does that joins some of them
 						some := states[:2]
@@ -102,15 +107,22 @@ func TestChangesAreFollowed(t *testing.T) {
 					all++
 					if g.trails[0] != nil && slices.Contains(had[:], g.trails[0]) && g.Len() > size {
 						followed++
+						if power {
+							purged++
+						}
+					}
+					if power {
+						purges++
 					}
 					want := w.resolve(states...)
 					require.Equal(t, maps.Collect(want.State.All()), maps.Collect(got.State.All()))
 					require.Equal(t, [3]int{want.Conflicted, want.Full, want.Power}, [3]int{got.Conflicted, got.Full, got.Power})
 				}
 			})
-			t.Logf("followed %d of %d", followed, all)
+			t.Logf("followed %d of %d, with a kick or a ban %d of %d", followed, all, purged, purges)
 			if roomver.MustGet(v).StateRes != roomver.StateResV1 {
 				require.Greater(t, followed, all/4)
+				require.Greater(t, purged, purges/5)
 			}
 		})
 	}

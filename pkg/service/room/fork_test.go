@@ -49,8 +49,9 @@ func (f *deepFork) deeper(sender id.UserID, typ string, key *string, content str
 	f.seen++
 }
 
-// However deep a room is forked, an event costs no more than the one before it: nothing if it changes no state, and else what it touches. What may
-// take power away has everything resolved anew, which goes with the number of events once and no more.
+// However deep a room is forked, an event costs no more than the one before it: nothing if it changes no state, and else what it touches. A ban is put
+// in line with those before it, a step for each. Power levels and join rules have everything resolved anew, which goes with the number of events once and
+// no more.
 func TestDeepForkSteps(t *testing.T) {
 	const counter, turn = "heddle_room_state_resolution_steps_total", 20
 	w := roomtest.New(t)
@@ -70,6 +71,10 @@ func TestDeepForkSteps(t *testing.T) {
 			u := string(eve)
 			f.deeper(eve, event.TypeMember, &u, fmt.Sprintf(`{"membership":"join","displayname":"%d"}`, f.seen))
 		}, follows},
+		{"bans", func(f *deepFork) {
+			u := fmt.Sprintf("@u%d:far.test", f.seen)
+			f.deeper(eve, event.TypeMember, &u, `{"membership":"ban"}`)
+		}, func(turns int) float64 { return follows(turns) + float64(turn*turns+20) }},
 		{"power levels", func(f *deepFork) {
 			users := `"@eve:far.test":60`
 			if f.rules.Version != roomver.V12 {

@@ -71,12 +71,12 @@ SELECT type, state_key, event_nid FROM current_state WHERE room_nid = @room_nid 
 -- name: CurrentStateEvents :many
 -- The events at some entries of the current state, the entries given by their names. Whoever reads at the head of the log needs
 -- no nid of them.
-SELECT t.name AS type_name, k.name AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
+SELECT w.type::text AS type_name, w.state_key::text AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
 FROM (SELECT unnest(@types::text[]) AS type, unnest(@state_keys::text[]) AS state_key) w
-JOIN atom t ON t.shard = @shard::smallint AND t.name = w.type
-JOIN atom k ON k.shard = @shard::smallint AND k.name = w.state_key
-JOIN current_state c ON c.room_nid = @room_nid AND c.type = t.nid AND c.state_key = k.nid
-JOIN event e ON e.nid = c.event_nid;
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = @shard::smallint AND a.name = w.type LIMIT 1) t
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = @shard::smallint AND a.name = w.state_key LIMIT 1) k
+CROSS JOIN LATERAL (SELECT c.event_nid FROM current_state c WHERE c.room_nid = @room_nid AND c.type = t.nid AND c.state_key = k.nid LIMIT 1) c
+CROSS JOIN LATERAL (SELECT e.nid, e.event_id, e.redacted_by, e.json FROM event e WHERE e.nid = c.event_nid LIMIT 1) e;
 
 -- name: AllCurrentState :many
 SELECT e.nid, e.event_id, e.redacted_by, e.json

@@ -143,12 +143,12 @@ func (q *Queries) CountMembers(ctx context.Context, roomNid int64) ([]CountMembe
 }
 
 const currentStateEvents = `-- name: CurrentStateEvents :many
-SELECT t.name AS type_name, k.name AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
+SELECT w.type::text AS type_name, w.state_key::text AS state_key_name, e.nid, e.event_id, e.redacted_by, e.json
 FROM (SELECT unnest($1::text[]) AS type, unnest($2::text[]) AS state_key) w
-JOIN atom t ON t.shard = $3::smallint AND t.name = w.type
-JOIN atom k ON k.shard = $3::smallint AND k.name = w.state_key
-JOIN current_state c ON c.room_nid = $4 AND c.type = t.nid AND c.state_key = k.nid
-JOIN event e ON e.nid = c.event_nid
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = $3::smallint AND a.name = w.type LIMIT 1) t
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = $3::smallint AND a.name = w.state_key LIMIT 1) k
+CROSS JOIN LATERAL (SELECT c.event_nid FROM current_state c WHERE c.room_nid = $4 AND c.type = t.nid AND c.state_key = k.nid LIMIT 1) c
+CROSS JOIN LATERAL (SELECT e.nid, e.event_id, e.redacted_by, e.json FROM event e WHERE e.nid = c.event_nid LIMIT 1) e
 `
 
 type CurrentStateEventsParams struct {

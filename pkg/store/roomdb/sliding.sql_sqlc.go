@@ -11,15 +11,19 @@ import (
 
 const activityOfRooms = `-- name: ActivityOfRooms :many
 
+WITH w AS MATERIALIZED (SELECT unnest($1::bigint[]) AS nid),
+types AS MATERIALIZED (
+    SELECT s.shard, ARRAY(SELECT a.nid FROM unnest($2::text[]) n(name)
+        CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = s.shard AND a.name = n.name LIMIT 1) a) AS nids
+    FROM (SELECT DISTINCT (w.nid & 255)::smallint AS shard FROM w) s)
 SELECT w.nid::bigint AS room_nid, l.ts AS last_ts, coalesce(b.ts, 0)::bigint AS bump_ts
-FROM (SELECT unnest($1::bigint[]) AS nid) w
+FROM w JOIN types t ON t.shard = (w.nid & 255)::smallint
 CROSS JOIN LATERAL (
     SELECT e.ts FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 1) l
 LEFT JOIN LATERAL (
     SELECT x.ts FROM (
         SELECT e.ts, e.type FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 200) x
-    WHERE x.type = ANY(ARRAY(SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = ANY($2::text[])))
-    LIMIT 1) b ON true
+    WHERE x.type = ANY(t.nids) LIMIT 1) b ON true
 `
 
 type ActivityOfRoomsParams struct {

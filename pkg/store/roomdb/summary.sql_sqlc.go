@@ -228,12 +228,16 @@ func (q *Queries) RoomsByID(ctx context.Context, arg RoomsByIDParams) ([]RoomsBy
 }
 
 const stateOfRooms = `-- name: StateOfRooms :many
-SELECT c.room_nid, t.name AS type_name, e.event_id, e.redacted_by, e.json
-FROM (SELECT unnest($1::bigint[]) AS nid) w
-JOIN atom k ON k.shard = (w.nid & 255)::smallint AND k.name = ''
-JOIN atom t ON t.shard = (w.nid & 255)::smallint AND t.name = ANY($2::text[])
-JOIN current_state c ON c.room_nid = w.nid AND c.type = t.nid AND c.state_key = k.nid
-JOIN event e ON e.nid = c.event_nid
+WITH w AS MATERIALIZED (SELECT unnest($1::bigint[]) AS nid),
+keys AS MATERIALIZED (
+    SELECT s.shard, n.name, t.nid AS type, k.nid AS state_key FROM (SELECT DISTINCT (w.nid & 255)::smallint AS shard FROM w) s
+    CROSS JOIN unnest($2::text[]) n(name)
+    CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = s.shard AND a.name = n.name LIMIT 1) t
+    CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = s.shard AND a.name = '' LIMIT 1) k)
+SELECT w.nid::bigint AS room_nid, x.name::text AS type_name, e.event_id, e.redacted_by, e.json
+FROM w JOIN keys x ON x.shard = (w.nid & 255)::smallint
+CROSS JOIN LATERAL (SELECT c.event_nid FROM current_state c WHERE c.room_nid = w.nid AND c.type = x.type AND c.state_key = x.state_key LIMIT 1) c
+CROSS JOIN LATERAL (SELECT e.event_id, e.redacted_by, e.json FROM event e WHERE e.nid = c.event_nid LIMIT 1) e
 `
 
 type StateOfRoomsParams struct {
@@ -250,6 +254,7 @@ type StateOfRoomsRow struct {
 }
 
 // The events of some types, with an empty state key, of the current states of rooms.
+// Each is looked up by its whole key: the planner, who does not know how large the rooms are, may otherwise read all of their states.
 func (q *Queries) StateOfRooms(ctx context.Context, arg StateOfRoomsParams) ([]StateOfRoomsRow, error) {
 	rows, err := q.db.Query(ctx, stateOfRooms, arg.RoomNids, arg.Types)
 	if err != nil {

@@ -13,11 +13,11 @@ WHERE EXISTS (SELECT FROM member m WHERE substr(m.user_id, strpos(m.user_id, ':'
         AND m.room_nid = @room_nid AND NOT m.local AND m.membership <> 4);
 
 -- name: Creates :many
-SELECT c.room_nid, e.json FROM current_state c
-JOIN event e ON e.nid = c.event_nid
-JOIN atom t ON t.nid = c.type AND t.name = 'm.room.create'
-JOIN atom k ON k.nid = c.state_key AND k.name = ''
-WHERE c.room_nid = ANY(@rooms::bigint[]);
+SELECT w.nid::bigint AS room_nid, e.json FROM (SELECT unnest(@rooms::bigint[]) AS nid) w
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = 'm.room.create' LIMIT 1) t
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = '' LIMIT 1) k
+CROSS JOIN LATERAL (SELECT c.event_nid FROM current_state c WHERE c.room_nid = w.nid AND c.type = t.nid AND c.state_key = k.nid LIMIT 1) c
+CROSS JOIN LATERAL (SELECT e.json FROM event e WHERE e.nid = c.event_nid LIMIT 1) e;
 
 -- name: AllHosts :many
 SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1)::text AS host FROM member WHERE NOT local;

@@ -64,11 +64,11 @@ func (q *Queries) Behind(ctx context.Context, slot int16) ([]BehindRow, error) {
 }
 
 const creates = `-- name: Creates :many
-SELECT c.room_nid, e.json FROM current_state c
-JOIN event e ON e.nid = c.event_nid
-JOIN atom t ON t.nid = c.type AND t.name = 'm.room.create'
-JOIN atom k ON k.nid = c.state_key AND k.name = ''
-WHERE c.room_nid = ANY($1::bigint[])
+SELECT w.nid::bigint AS room_nid, e.json FROM (SELECT unnest($1::bigint[]) AS nid) w
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = 'm.room.create' LIMIT 1) t
+CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = (w.nid & 255)::smallint AND a.name = '' LIMIT 1) k
+CROSS JOIN LATERAL (SELECT c.event_nid FROM current_state c WHERE c.room_nid = w.nid AND c.type = t.nid AND c.state_key = k.nid LIMIT 1) c
+CROSS JOIN LATERAL (SELECT e.json FROM event e WHERE e.nid = c.event_nid LIMIT 1) e
 `
 
 type CreatesRow struct {

@@ -1,13 +1,16 @@
 package msync_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/msync"
+	"github.com/heddle-im/heddle/pkg/service/room"
 	"github.com/heddle-im/heddle/pkg/testkit/roomtest"
 )
 
@@ -68,4 +71,82 @@ func TestWhatIsOvertakenIsNotInTheTimeline(t *testing.T) {
 		require.True(t, j.Timeline.Limited)
 		require.Len(t, j.Timeline.Events, 2, "that history is hidden, and the joining")
 	}
+}
+
+// Who has left is told nothing of what happens in the room afterwards, though there is more to tell of himself.
+func TestWhoHasLeftHearsOfHimselfAlone(t *testing.T) {
+	for name, again := range map[string]func(w *roomtest.World, r id.RoomID, alice, bob id.UserID){
+		"banned": func(w *roomtest.World, r id.RoomID, alice, bob id.UserID) {
+			w.Membership(r, alice, bob, room.ActionBan)
+		},
+		"declined": func(w *roomtest.World, r id.RoomID, alice, bob id.UserID) {
+			w.Membership(r, alice, bob, room.ActionInvite)
+			w.Membership(r, bob, bob, room.ActionLeave)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := roomtest.New(t)
+			alice, bob := roomtest.User("alice"), roomtest.User("bob")
+			held := start(t, w, 256<<20)
+			r := w.Room(alice, "11")
+			w.Join(r, bob)
+			w.State(r, alice, "m.room.topic", "", `{"topic":"known"}`)
+			w.Membership(r, bob, bob, room.ActionLeave)
+			held.settled(t, w)
+			since := held.sync(t, msync.Request{User: bob}).Next
+			w.State(r, alice, "m.room.topic", "", `{"topic":"secret"}`)
+			w.State(r, alice, "m.room.name", "", `{"name":"secret"}`)
+			w.Send(r, alice, "secret")
+			again(w, r, alice, bob)
+			for where, s := range map[string]*worker{"memory": held, "the database": start(t, w, 256<<20)} {
+				s.settled(t, w)
+				for _, q := range []msync.Request{
+					{Since: since},
+					{Since: since, StateAfter: true},
+					{Filter: lazily(t, `{"room":{"include_leave":true}}`)},
+					{Filter: lazily(t, `{"room":{"include_leave":true,"timeline":{"limit":1}}}`)},
+					{Filter: lazily(t, `{"room":{"include_leave":true}}`), StateAfter: true},
+				} {
+					q.User = bob
+					b, err := s.Sync(t.Context(), q)
+					require.NoError(t, err)
+					require.NotContains(t, string(b), "secret", "from %s, %+v", where, q)
+					var a answer
+					require.NoError(t, json.Unmarshal(b, &a))
+					require.NotEmpty(t, a.Rooms.Leave[string(r)].Timeline.Events)
+					if q.Since == "" {
+						require.Contains(t, string(b), "known", "from %s, %+v", where, q)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Who came and went between two syncs is told the room as it was when he went, and that he may have missed something since an earlier stay.
+func TestWhoCameAndWentBetweenSyncs(t *testing.T) {
+	w := roomtest.New(t)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	s := start(t, w, 256<<20)
+	r := w.Room(alice, "11")
+	since := s.sync(t, msync.Request{User: bob}).Next
+	stay := func() joined {
+		t.Helper()
+		w.Join(r, bob)
+		w.Membership(r, bob, bob, room.ActionLeave)
+		s.settled(t, w)
+		a := s.sync(t, msync.Request{User: bob, Since: since, Filter: lazily(t, `{"room":{"timeline":{"limit":50}}}`)})
+		since = a.Next
+		return a.Rooms.Leave[string(r)]
+	}
+	first := stay()
+	require.False(t, first.Timeline.Limited, "all that there is was told")
+	require.Equal(t, "m.room.create", first.Timeline.Events[0].Type)
+	w.State(r, alice, "m.room.name", "", `{"name":"new"}`)
+	s.settled(t, w)
+	since = s.sync(t, msync.Request{User: bob, Since: since}).Next
+	w.Send(r, alice, "hello")
+	second := stay()
+	require.True(t, second.Timeline.Limited, "it does not join on to the first stay")
+	require.JSONEq(t, `{"name":"new"}`, nameOf(second))
 }

@@ -137,6 +137,11 @@ func (v *view) leaving(ctx context.Context, x *part, above int64) (st *stretch, 
 	if st, err = v.read(ctx, x, above, int64(x.pos), &a); err != nil {
 		return nil, was, err
 	}
+	if was && a.JoinedUntil < int64(x.pos) { // who was banned after leaving is not told what became of the room in between
+		if st.end, err = v.e.Rooms.StateAsOf(ctx, x.ref.Nid, a.JoinedUntil); err != nil {
+			return nil, was, err
+		}
+	}
 	if st.limited {
 		err = v.e.Rooms.Aggregate(ctx, &a, v.User, v.ignored, st.items)
 	}
@@ -146,9 +151,20 @@ func (v *view) leaving(ctx context.Context, x *part, above int64) (st *stretch, 
 // leftRoom makes the body of a room that the user has left, up to the leaving.
 func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	since, incremental := v.from(x.ref.Nid.Shard())
-	above := roomdb.Beginning
+	above, whole, outside := roomdb.Beginning, !incremental, false
 	if incremental {
-		above = int64(since)
+		was, came, err := v.stayed(ctx, x, since)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case was:
+			above = int64(since)
+		case came: // and went again: the client holds nothing of the stay
+			whole = true
+		default: // and so what happened is nothing to the user but the going
+			above, outside = int64(x.pos)-1, true
+		}
 	}
 	st, was, err := v.leaving(ctx, x, above)
 	switch {
@@ -161,10 +177,17 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 		return nil, nil
 	}
 	var state []*readdb.Item
-	if was {
-		if state, err = v.state(ctx, &part{membership: x.membership, fresh: !incremental}, st); err != nil {
+	if was && !outside {
+		if state, err = v.state(ctx, &part{membership: x.membership, fresh: whole}, st); err != nil {
 			return nil, err
 		}
+	}
+	if whole && incremental && !st.limited { // the client may hold events of an earlier stay
+		first, err := v.e.Rooms.FirstJoin(ctx, x.ref.Nid, v.User, int64(since)+1)
+		if err != nil {
+			return nil, err
+		}
+		st.limited = !first
 	}
 	b := v.appendTimeline(append([]byte(nil), '{'), st)
 	b = v.appendState(append(b, ','), state)

@@ -168,12 +168,36 @@ func (v *view) wasIn(ctx context.Context, x *part, at shard.Pos) (bool, error) {
 		return true, nil
 	}
 	own, err := v.e.Rooms.MemberEvents(ctx, x.ref.Nid, v.u.id, int64(at)+1, 1)
-	if err != nil || len(own) == 0 {
-		return false, err
-	}
-	content, _ := canonjson.Get(own[0].JSON, "content")
+	return err == nil && len(own) > 0 && joins(&own[0]), err
+}
+
+func joins(e *roomdb.MemberEvent) bool {
+	content, _ := canonjson.Get(e.JSON, "content")
 	membership, _ := canonjson.GetString(content, "membership")
-	return membership == event.Join, nil
+	return membership == event.Join
+}
+
+// stayed tells of a user who has left whether he was in the room at a place in its order, and whether he came in after it.
+func (v *view) stayed(ctx context.Context, x *part, at shard.Pos) (was, came bool, _ error) {
+	const page, pages = 32, 8 // of who comes and goes more often it is enough that he came
+	below := int64(x.pos)
+	for range pages {
+		own, err := v.e.Rooms.MemberEvents(ctx, x.ref.Nid, v.u.id, below, page)
+		if err != nil {
+			return false, false, err
+		}
+		for i := range own {
+			below = own[i].Ord
+			if below <= int64(at) {
+				return joins(&own[i]), came, nil
+			}
+			came = came || joins(&own[i])
+		}
+		if len(own) < page {
+			break
+		}
+	}
+	return false, came, nil
 }
 
 // lazyKeys tells which member events need not even be read when members are loaded lazily.

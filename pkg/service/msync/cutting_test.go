@@ -157,8 +157,9 @@ func (c *folder) fold(t testing.TB, a toldAll, full bool) {
 			have = &held{state: map[string]string{}, unread: map[string]unreadCount{}}
 			c.in[r] = have
 		}
-		if full {
-			have.state = map[string]string{}
+		lazy := c.filter.Room.State.LazyLoadMembers
+		if full { // of members that it loads lazily it keeps what it knows: what they have become is told
+			maps.DeleteFunc(have.state, func(k, _ string) bool { return !lazy || !strings.HasPrefix(k, "m.room.member|") })
 		}
 		set := func(list []shownEvent) {
 			for _, e := range list {
@@ -168,8 +169,14 @@ func (c *folder) fold(t testing.TB, a toldAll, full bool) {
 			}
 		}
 		set(x.states())
-		if !c.after() {
-			set(x.Timeline.Events)
+		for _, e := range x.Timeline.Events {
+			if c.after() {
+				break
+			}
+			if lazy && e.Type != "m.room.member" && e.Type != "m.room.create" {
+				require.Contains(t, have.state, "m.room.member|"+e.Sender, "%s: who says %s", c.name, e.ID)
+			}
+			set([]shownEvent{e})
 		}
 		c.continues(t, r, x)
 		for _, e := range x.Ephemeral.Events {

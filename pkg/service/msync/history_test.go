@@ -47,6 +47,10 @@ func newHistory(t *testing.T, seed uint64, devices ...string) *history {
 	h.watcher = p.user("bob", devices...)
 	h.users = []id.UserID{p.user("alice", "A"), h.watcher, p.user("carol", "C"), p.user("dave", "D")}
 	alice := h.users[0]
+	var others []id.UserID // by whom rooms are named, so that not everybody who does something is a hero
+	for i := range 5 {
+		others = append(others, p.user(fmt.Sprint("other", i)))
+	}
 	for i, v := range []roomver.Version{"12", "11", "11"} {
 		c := room.CreateRoom{Creator: roomtest.As(alice), Version: v, Preset: room.PresetPublic}
 		s := &setting{closed: i == 1}
@@ -54,6 +58,7 @@ func newHistory(t *testing.T, seed uint64, devices ...string) *history {
 			c.InitialState = []room.StateEvent{{Type: "m.room.history_visibility", Content: []byte(`{"history_visibility":"joined"}`)}}
 		}
 		s.id = p.Create(c)
+		p.Join(s.id, others...)
 		if i == 2 {
 			erin := id.UserID("@erin:" + roomtest.FarServer)
 			s.far = roomtest.NewFar(p.World, s.id, v)

@@ -106,6 +106,7 @@ func (w *worker) settled(t testing.TB, world *roomtest.World) {
 type shownEvent struct {
 	ID       string          `json:"event_id"`
 	Type     string          `json:"type"`
+	Sender   string          `json:"sender"`
 	StateKey *string         `json:"state_key"`
 	Content  json.RawMessage `json:"content"`
 	Unsigned struct {

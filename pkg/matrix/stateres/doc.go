@@ -10,8 +10,8 @@
 // Guarantees: pure, no I/O of its own, no clock, randomness or shared state. The result depends on the set of states alone,
 // not on their order, on repetitions, or on what the graph holds already. With n events in the graph and c differences between
 // the states, one resolution takes O(n + c log c) steps, whatever the shape of the chains. Where one of the states has changed by little since
-// the last resolution, and by no event that may take power away, the change is followed through what was found then: in as many steps as it
-// touches events, times log c. Events that cite themselves, directly
+// the last resolution, and power levels and join rules stay what they were, the change is followed through what was found then: in as many steps
+// as it touches events, times log c, and for a kick or a ban one more for each event that is ordered by power. Events that cite themselves, directly
 // or in a circle, and events of another room are never applied and never authorise another; an event that the Source does not
 // know is an error. Nothing panics on them.
 //

@@ -363,3 +363,34 @@ func TestRelationFiltersOfMessages(t *testing.T) {
 		require.Equal(t, want, got, filter)
 	}
 }
+
+// What unsigned says of an event is the same from memory, from the database and where the event is read by itself; what its children come to is told
+// where they may be missing.
+func TestUnsignedOfSyncIsAsInRooms(t *testing.T) {
+	l := live(t)
+	gone := l.Send(l.den, bob, "gone")
+	l.Redact(l.den, bob, gone)
+	l.State(l.den, bob, "m.room.topic", "", `{"topic":"y"}`)
+	l.Do(&room.Send{Room: l.den, By: room.Origin{User: alice, Device: "DEVICE", Txn: "txn"}, Type: "m.room.message", Content: roomtest.Message("own")})
+	l.engine.settled(l.stack)
+	for name, since := range map[string]string{"memory": l.before, "the database": ""} {
+		events := ok[synced](l.stack, alice, syncPath(`{"room":{"timeline":{"limit":50}}}`, since)).Rooms.Join[string(l.den)].Timeline.Events
+		require.GreaterOrEqual(t, len(events), 10)
+		for _, e := range events {
+			path := "/v3/rooms/" + url.PathEscape(string(l.den)) + "/event/" + url.PathEscape(e["event_id"].(string))
+			alone := ok[map[string]any](l.stack, alice, path)
+			require.Equal(t, string(l.den), alone["room_id"])
+			delete(alone, "room_id")
+			for _, x := range []map[string]any{e, alone} {
+				unsigned := x["unsigned"].(map[string]any)
+				require.Contains(t, unsigned, "age")
+				delete(unsigned, "age")
+				delete(unsigned, "m.relations")
+				if by, is := unsigned["redacted_because"].(map[string]any); is {
+					delete(by, "unsigned")
+				}
+			}
+			require.Equal(t, alone, e, "from %s", name)
+		}
+	}
+}

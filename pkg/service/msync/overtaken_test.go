@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/heddle-im/heddle/pkg/matrix/filter"
 	"github.com/heddle-im/heddle/pkg/matrix/id"
 	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/service/msync"
@@ -149,4 +150,27 @@ func TestWhoCameAndWentBetweenSyncs(t *testing.T) {
 	second := stay()
 	require.True(t, second.Timeline.Limited, "it does not join on to the first stay")
 	require.JSONEq(t, `{"name":"new"}`, nameOf(second))
+}
+
+// Where events are missing before one that is not told, the timeline ends and says so, full as it may be.
+func TestGapBeforeWhatIsNotTold(t *testing.T) {
+	w := roomtest.New(t)
+	alice := roomtest.User("alice")
+	r := w.Room(alice, "12")
+	since := start(t, w, 256<<20).sync(t, msync.Request{User: alice}).Next
+	hidden := w.Do(&room.Send{Room: r, By: roomtest.As(alice), Type: "org.example.hidden", Content: []byte(`{}`)}).Event
+	w.Send(r, alice, "told")
+	for _, limit := range []int{1, 2} {
+		f, err := filter.Parse(fmt.Appendf(nil, `{"room":{"timeline":{"limit":%d,"types":["m.room.message"]}}}`, limit))
+		require.NoError(t, err)
+		limited := func() bool {
+			s := start(t, w, 256<<20)
+			s.settled(t, w)
+			return s.sync(t, msync.Request{User: alice, Since: since, Filter: f}).Rooms.Join[string(r)].Timeline.Limited
+		}
+		w.Exec(`UPDATE event SET flags = flags & ~8 WHERE event_id = $1`, string(hidden))
+		require.False(t, limited())
+		w.Exec(`UPDATE event SET flags = flags | 8 WHERE event_id = $1`, string(hidden))
+		require.True(t, limited(), "limit %d", limit)
+	}
 }

@@ -280,7 +280,7 @@ func (v *view) read(ctx context.Context, x *part, above, upto int64, a *readdb.A
 				continue
 			}
 			shown := v.shown(x, it, related)
-			if len(st.items) == limit && !shown {
+			if len(st.items) == limit && !shown && !it.Gap {
 				continue
 			}
 			if len(st.items) == limit || shown && v.overtaken(st, it) {

@@ -242,6 +242,30 @@ func TestThreadedReceipts(t *testing.T) {
 	}
 }
 
+// Another server may tell of threads that are not known here, but fills no table with them.
+func TestThreadsOfOtherServersAreBounded(t *testing.T) {
+	w := roomtest.New(t)
+	r := w.Room(alice, roomver.V11)
+	f := newFar(t, w, r, roomver.V11)
+	f.Join(eve)
+	root := w.Send(r, alice, "root")
+	reply := w.Relate(r, alice, "m.thread", root, "reply")
+	read := func(event id.EventID, thread string) error {
+		_, err := w.Host.Do(w.Ctx(), nil, &room.Receipt{Room: r, User: eve, Kind: room.ReceiptRead, Thread: thread, Event: event})
+		return err
+	}
+	const most = 100
+	for i := range most {
+		require.NoError(t, read(root, fmt.Sprint("$far", i)))
+	}
+	require.True(t, mxerr.Is(read(root, "$onemore"), mxerr.InvalidParam))
+	w.Restart()
+	require.True(t, mxerr.Is(read(root, "$onemore"), mxerr.InvalidParam))
+	require.NoError(t, read(reply, "$far0"), "what is told already goes on")
+	require.NoError(t, read(reply, string(root)), "what is a thread here is one")
+	require.NoError(t, read(reply, ""))
+}
+
 // What the database keeps of relations.
 func TestStoredRelations(t *testing.T) {
 	w := roomtest.New(t)

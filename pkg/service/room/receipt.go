@@ -10,6 +10,9 @@ import (
 	"github.com/heddle-im/heddle/pkg/store/roomdb"
 )
 
+// maxForeignThreads is of how many threads another server may tell that a user of its has read them, unless they are seen to be threads.
+const maxForeignThreads = 100
+
 // receiptMove is a receipt to be moved.
 type receiptMove struct {
 	user         id.UserID
@@ -60,12 +63,13 @@ func (c *Receipt) decide(v *view) (plan, error) {
 	if !known {
 		return plan{}, mxerr.New(mxerr.NotFound, "the room has no such event")
 	}
-	if c.Thread != "" && v.local(c.User) { // other servers may know events that we do not
+	at := slices.IndexFunc(rows, func(r roomdb.ReceiptRow) bool { return r.Kind == c.Kind && r.Thread == c.Thread })
+	// Other servers may know events that we do not, but not of any number of threads.
+	if c.Thread != "" && (v.local(c.User) || at < 0 && len(rows) >= maxForeignThreads) {
 		if err := v.inThread(c.Event, c.Thread); err != nil {
 			return plan{}, err
 		}
 	}
-	at := slices.IndexFunc(rows, func(r roomdb.ReceiptRow) bool { return r.Kind == c.Kind && r.Thread == c.Thread })
 	if at >= 0 && rows[at].EventOrd >= ord {
 		return plan{answer: Answer{Room: c.Room, Unchanged: true}}, nil
 	}

@@ -343,6 +343,9 @@ func (a *acceptor) join(h *held, before snapshots, given *entered, stored bool) 
 		body.PrevMembership, body.ReplacesNid, body.ReplacesEventId = was.ev.Membership(), int64(was.nid), string(was.ev.EventID())
 		body.ReplacesSender, body.ReplacesContent = string(was.ev.Sender()), was.ev.Content()
 	}
+	if body.PrevMembership == event.Join { // nobody of this server was in the room: the user's leave has not reached who told the state
+		body.PrevMembership = event.Leave
+	}
 	a.byNid[h.nid] = h
 	given.members[at] = roomdb.LoadedMember{
 		UserID: key, Membership: roomdb.ParseMembership(h.ev.Membership()), Event: h.nid, Local: a.local(id.UserID(key)),

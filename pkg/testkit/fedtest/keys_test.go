@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/heddle-im/heddle/pkg/app"
+	"github.com/heddle-im/heddle/pkg/matrix/event"
+	"github.com/heddle-im/heddle/pkg/matrix/roomver"
 	"github.com/heddle-im/heddle/pkg/testkit/certtest"
 	"github.com/heddle-im/heddle/pkg/testkit/fedtest"
 )
@@ -223,6 +225,8 @@ func TestDeviceListsOfTwoServersAgainstModel(t *testing.T) {
 		}
 		return ""
 	}
+	said := ""
+	t.Cleanup(func() { t.Logf("wrong in the end: %q", said) })
 	for round := range rounds {
 		for step := range steps {
 			k, room := all[rng.IntN(users)], list[rng.IntN(rooms)]
@@ -245,13 +249,44 @@ func TestDeviceListsOfTwoServersAgainstModel(t *testing.T) {
 			}
 		}
 		// What is on its way between the servers arrives; then no client may be wrong about anybody.
-		said := ""
 		require.Eventually(t, func() bool {
 			for _, k := range all {
 				k.keep(t)
 			}
 			said = wrong()
 			return said == ""
-		}, patience, 50*time.Millisecond, "round %d: %s", round, &said)
+		}, patience, 50*time.Millisecond, "round %d", round)
+	}
+}
+
+// Who comes back into a room by way of a server that has not heard of the leave comes in anew: the client is told the room, and of whom to ask keys.
+func TestComingBackBeforeTheLeaveIsHeardOf(t *testing.T) {
+	s := newStage(t)
+	s.alice.Sync(t, false)
+	for _, version := range []roomver.Version{roomver.V10, roomver.V12} {
+		t.Run("version "+string(version), func(t *testing.T) {
+			p := s.remote.Host(t, version, "host"+string(version))
+			room := string(p.Room)
+			p.Tell(t, func(answer map[string]any) {
+				e, err := event.Parse(p.Rules, answer["event"].(json.RawMessage))
+				if err != nil {
+					t.Errorf("what was sent: %v", err)
+					return
+				}
+				p.State = append(p.State, e)
+			})
+			s.alice.Must(t, "POST", p.JoinVia(), map[string]any{})
+			s.alice.Until(t, "the host's keys", func(v *fedtest.Seen) bool { return v.Changed[string(p.User)] })
+			s.alice.Must(t, "POST", fedtest.RoomPath(room, "leave"), nil)
+			s.alice.Until(t, "nobody", func(v *fedtest.Seen) bool { return v.Forgone[string(p.User)] })
+			s.alice.SeesRoom(t, room, "leave")
+			clear(s.alice.Seen.Changed)
+			clear(s.alice.Seen.Members)
+			s.alice.Must(t, "POST", p.JoinVia(), map[string]any{})
+			s.alice.Sync(t, false)
+			require.Equal(t, "join", s.alice.Seen.Section[room])
+			require.True(t, s.alice.Seen.Changed[string(p.User)])
+			require.Equal(t, "join", s.alice.Seen.Members[room][string(p.User)], "the state is told, and not only what is new of it")
+		})
 	}
 }

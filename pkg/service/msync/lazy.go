@@ -2,6 +2,7 @@ package msync
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -27,8 +28,9 @@ type told struct {
 	device id.DeviceID
 	before *told // those of the answers before
 	rooms  map[shard.Nid]map[string]struct{}
-	depth  int // of before, with this one
-	count  int // members of this and before
+	anew   map[shard.Nid]bool // of which what was told before does not count any more
+	depth  int                // of before, with this one
+	count  int                // members of this and before
 	number shard.Pos
 }
 
@@ -48,15 +50,32 @@ func (t *told) has(room shard.Nid, user string) bool {
 		if _, ok := t.rooms[room][user]; ok {
 			return true
 		}
+		if t.anew[room] {
+			return false
+		}
 	}
 	return false
+}
+
+// of tells whether any of a room's members was told.
+func (t *told) of(room shard.Nid) bool {
+	for ; t != nil && !t.anew[room]; t = t.before {
+		if len(t.rooms[room]) > 0 {
+			return true
+		}
+	}
+	return t != nil && len(t.rooms[room]) > 0
 }
 
 // flat gives one layer that holds all.
 func (t *told) flat() *told {
 	out := &told{user: t.user, device: t.device, rooms: make(map[shard.Nid]map[string]struct{}), depth: 1}
+	ended := make(map[shard.Nid]bool)
 	for l := t; l != nil; l = l.before {
 		for room, users := range l.rooms {
+			if ended[room] {
+				continue
+			}
 			m := out.rooms[room]
 			if m == nil {
 				m = make(map[string]struct{}, len(users))
@@ -66,6 +85,7 @@ func (t *told) flat() *told {
 				m[u] = struct{}{}
 			}
 		}
+		maps.Copy(ended, l.anew)
 	}
 	for _, m := range out.rooms {
 		out.count += len(m)
@@ -76,8 +96,10 @@ func (t *told) flat() *told {
 // telling collects the members that one answer tells, while its rooms are made side by side.
 type telling struct {
 	known *told // nil: nothing is known
+	lost  bool  // what the client was told is not to be found here
 	mu    sync.Mutex
 	rooms map[shard.Nid]map[string]struct{} // guarded by mu
+	anew  map[shard.Nid]bool                // guarded by mu
 	count int
 }
 
@@ -91,8 +113,30 @@ func (v *view) recall() *telling {
 		if m, ok := v.e.memories.Get(number); ok && m.user == v.User && m.device == v.Device {
 			t.known = m
 		}
+		t.lost = t.known == nil
 	}
 	return t
+}
+
+// has tells whether the client knows a room's member.
+func (t *telling) has(room shard.Nid, user string) bool {
+	t.mu.Lock()
+	anew := t.anew[room]
+	t.mu.Unlock()
+	return !anew && t.known.has(room, user)
+}
+
+// renew notes that the client is told a room anew, or not all that changed in it: of the members that it knew some may be others by now.
+func (t *telling) renew(room shard.Nid) {
+	if !t.lost && !t.known.of(room) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.anew == nil {
+		t.anew = make(map[shard.Nid]bool)
+	}
+	t.anew[room] = true
 }
 
 // tell notes that members of a room are told.
@@ -100,7 +144,7 @@ func (t *telling) tell(room shard.Nid, users ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, u := range users {
-		if t.known.has(room, u) {
+		if !t.anew[room] && t.known.has(room, u) {
 			continue
 		}
 		m := t.rooms[room]
@@ -121,10 +165,10 @@ func (t *telling) tell(room shard.Nid, users ...string) {
 // remember keeps what the answer tells, and puts its number into the token.
 func (v *view) remember() {
 	t := v.telling
-	if t.count == 0 {
+	if t.count == 0 && len(t.anew) == 0 {
 		return // the token goes on with the number that it has
 	}
-	m := &told{user: v.User, device: v.Device, rooms: t.rooms, depth: 1, count: t.count}
+	m := &told{user: v.User, device: v.Device, rooms: t.rooms, anew: t.anew, depth: 1, count: t.count}
 	if k := t.known; k != nil && k.count+m.count <= maxTold {
 		m.before, m.depth, m.count = k, k.depth+1, m.count+k.count
 		if m.depth > maxToldDepth {
@@ -165,7 +209,7 @@ func (v *view) lazy(ctx context.Context, x *part, st *stretch, items []*readdb.I
 	told := memberKeys(items)
 	here := memberKeys(items, st.items)
 	known := func(u string) bool {
-		return !v.Filter.Room.State.IncludeRedundantMembers && v.telling.known.has(x.ref.Nid, u)
+		return !v.Filter.Room.State.IncludeRedundantMembers && v.telling.has(x.ref.Nid, u)
 	}
 	wanted := slices.DeleteFunc(append(senders(st), x.heroes...), func(u string) bool { return slices.Contains(here, u) || known(u) })
 	slices.Sort(wanted)

@@ -349,7 +349,7 @@ func (s *slideView) viewOf(r *slideRoom, since shard.Pos) *view {
 	switch {
 	case r.initial:
 		v.since = nil
-	case r.since != since:
+	case r.before.upto != 0, s.q.Extensions.Typing.covers(r) && r.before.flags&sentTyping == 0:
 		c := *s.view.since
 		c.Positions = c.Positions.Clone()
 		c.Positions[r.ref.Nid.Shard()] = r.since
@@ -437,6 +437,9 @@ func (r *slideRoom) flags(q *SlidingRequest) (f sentFlags) {
 	}
 	if q.Extensions.AccountData.covers(r) {
 		f |= sentData
+	}
+	if q.Extensions.Typing.covers(r) {
+		f |= sentTyping
 	}
 	if gone(r.membership.membership) {
 		f |= sentGone

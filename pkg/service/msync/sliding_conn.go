@@ -58,6 +58,7 @@ const (
 	sentReceipts                       // it has heard of receipts as far as of all else
 	sentData                           // the same of the room's account data
 	sentGone                           // it was told that the user is not in the room any more
+	sentTyping                         // it has heard of who types as far as of all else
 )
 
 // connection is the state of a connection. The zero connection is that of one that was told nothing.

@@ -224,7 +224,9 @@ func (s *slideView) receiptsExtension(ctx context.Context, a *slideAnswer, _ *pl
 			receipts, err = s.e.Rooms.ReceiptsAt(ctx, r.ref.Nid, s.u.id, r.events)
 			receipts = slices.DeleteFunc(receipts, func(x roomdb.ReceiptRow) bool { return x.Kind == receiptPrivate && x.UserID != s.u.id })
 		default:
-			receipts, err = r.v.receiptsOf(ctx, r.x)
+			if receipts, err = r.v.receiptsOf(ctx, r.x); err == nil && r.expanded {
+				receipts, err = s.receiptsBefore(ctx, r, receipts)
+			}
 		}
 		if err != nil {
 			return nil, false, err
@@ -241,6 +243,23 @@ func (s *slideView) receiptsExtension(ctx context.Context, a *slideAnswer, _ *pl
 		b = append(appendReceipts(b, layers(receipts)[0]), `}}`...)
 	}
 	return append(b, `}}`...), told, nil
+}
+
+// receiptsBefore adds to receipts that moved those at events that the client is told only now.
+func (s *slideView) receiptsBefore(ctx context.Context, r *slideRoom, moved []roomdb.ReceiptRow) ([]roomdb.ReceiptRow, error) {
+	at, err := s.e.Rooms.ReceiptsAt(ctx, r.ref.Nid, s.u.id, r.events)
+	type key struct{ user, kind, thread string }
+	told := make(map[key]bool, len(moved))
+	for i := range moved {
+		told[key{moved[i].UserID, moved[i].Kind, moved[i].Thread}] = true
+	}
+	for i := range at {
+		x := &at[i]
+		if (x.Kind != receiptPrivate || x.UserID == s.u.id) && !told[key{x.UserID, x.Kind, x.Thread}] {
+			moved = append(moved, *x)
+		}
+	}
+	return moved, err
 }
 
 func (s *slideView) typingExtension(_ context.Context, a *slideAnswer, _ *plan) ([]byte, bool, error) {

@@ -314,10 +314,12 @@ func (s *slideView) readMoments(ctx context.Context, list []membership) error {
 	if len(list) == 0 {
 		return nil
 	}
-	events, rooms := make([]shard.Nid, len(list)), make([]shard.Nid, 0, len(list))
+	events := make([]shard.Nid, len(list))
+	var rooms, left []shard.Nid
 	for i, m := range list {
-		events[i] = m.event
-		if !gone(m.membership) {
+		if events[i] = m.event; gone(m.membership) {
+			left = append(left, m.ref.Nid)
+		} else {
 			rooms = append(rooms, m.ref.Nid)
 		}
 	}
@@ -333,6 +335,9 @@ func (s *slideView) readMoments(ctx context.Context, list []membership) error {
 	if err := s.e.readFacts(ctx, rooms, s.now.Now.UnixMilli(), of); err != nil {
 		return err
 	}
+	if err := s.readKinds(ctx, left, of); err != nil {
+		return err
+	}
 	for _, m := range list {
 		x := new(moment)
 		if row := stored[m.event]; row != nil {
@@ -343,6 +348,27 @@ func (s *slideView) readMoments(ctx context.Context, list []membership) error {
 		s.e.mu.Lock()
 		s.u.labels.moments[m.event] = x
 		s.e.mu.Unlock()
+	}
+	return nil
+}
+
+// readKinds reads the facts of rooms that do not change any more, and so are not news to those who have left, either.
+func (s *slideView) readKinds(ctx context.Context, nids []shard.Nid, out map[shard.Nid]*facts) error {
+	if len(nids) == 0 {
+		return nil
+	}
+	state, err := s.e.Rooms.StateOfRooms(ctx, nids, []string{typeCreate, typeEncryption})
+	if err != nil {
+		return err
+	}
+	for _, x := range state {
+		f := out[x.Room]
+		if f == nil {
+			f = new(facts)
+			out[x.Room] = f
+		}
+		content, _ := canonjson.Get(x.JSON, "content")
+		f.take(x.Type, content)
 	}
 	return nil
 }

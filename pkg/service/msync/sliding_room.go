@@ -65,7 +65,7 @@ func (s *slideView) tellJoined(ctx context.Context, r *slideRoom) error {
 		return err
 	}
 	quiet := !n.st.counted && len(n.st.items)+len(n.state)+len(n.stubs) == 0 && !n.st.limited && n.counts == nil && !n.named && !n.pictured
-	if !r.initial && quiet && r.dm == (r.before.flags&sentDM != 0) {
+	if !r.initial && quiet && !x.counted && r.dm == (r.before.flags&sentDM != 0) {
 		if read, err := r.readSomething(ctx); err != nil || !read {
 			return err
 		}
@@ -90,8 +90,13 @@ func (r *slideRoom) readSomething(ctx context.Context) (bool, error) {
 // stateNews finds what is told of the room's state.
 func (s *slideView) stateNews(ctx context.Context, r *slideRoom, n *roomNews) (err error) {
 	v, me := r.v, r.v.u.id
-	// Members whom a client loads lazily are told as they change, unless there is a gap: then it forgets those that it knew.
-	lazily := r.want.lazy() && !n.st.limited && !r.initial
+	was := s.conn.config(r.before)
+	// Members whom a client loads lazily are told as they change, unless there is a gap: then those that it knew are told again when they speak.
+	gap := n.st.limited && !(r.expanded && n.st.before <= int64(r.since))
+	lazily := r.want.lazy() && !r.initial && !gap && was.lazy()
+	if !lazily {
+		v.telling.renew(r.ref.Nid)
+	}
 	wants := func(typ, key string) bool { return r.want.wants(typ, key, me) || lazily && typ == typeMember }
 	switch {
 	case r.initial:
@@ -111,7 +116,7 @@ func (s *slideView) stateNews(ctx context.Context, r *slideRoom, n *roomNews) (e
 		return err
 	}
 	if r.wishful {
-		more, err := s.wholeState(ctx, r, n.st, s.conn.config(r.before))
+		more, err := s.wholeState(ctx, r, n.st, was)
 		if err != nil {
 			return err
 		}
@@ -121,16 +126,19 @@ func (s *slideView) stateNews(ctx context.Context, r *slideRoom, n *roomNews) (e
 			}
 		}
 	}
+	return r.lazyState(ctx, n)
+}
+
+// lazyState adds the members whom the timeline tells of, and whom the client does not know, if it loads them lazily.
+func (r *slideRoom) lazyState(ctx context.Context, n *roomNews) error {
 	if !r.want.lazy() {
 		return nil
 	}
 	users := append(senders(n.st), memberKeys(n.st.items)...)
 	here := memberKeys(n.state)
-	users = slices.DeleteFunc(users, func(u string) bool {
-		return slices.Contains(here, u) || !r.initial && v.telling.known.has(r.ref.Nid, u)
-	})
+	users = slices.DeleteFunc(users, func(u string) bool { return slices.Contains(here, u) || r.v.telling.has(r.ref.Nid, u) })
 	slices.Sort(users)
-	members, err := v.memberEvents(ctx, r.x, slices.Compact(users))
+	members, err := r.v.membersOf(ctx, r.x, n.st, slices.Compact(users))
 	n.state = append(n.state, members...)
 	return err
 }
@@ -141,14 +149,15 @@ func (s *slideView) summaryNews(ctx context.Context, r *slideRoom, n *roomNews) 
 	n.named = r.initial && r.name != "" || changed(typeName)
 	n.pictured = r.initial && r.avatar != "" || changed(typeAvatar)
 	news := changeHeroes
-	var came []string
+	var moved []string // heroes among them may have come, or have another name or picture now
 	if !r.initial {
 		if r.x.held {
-			news, came = r.v.summaryChange(r.x, n.st)
+			news, _ = r.v.summaryChange(r.x, n.st)
+			moved = memberKeys(r.x.events)
 		} else if !slices.ContainsFunc(n.keys, func(k roomdb.StateName) bool { return k.Type == typeMember }) {
 			news = changeNone
 		}
-		if news == changeNone && !changed(typeName) {
+		if news == changeNone && !changed(typeName) && (r.name != "" || len(moved) == 0) {
 			return nil
 		}
 	}
@@ -164,7 +173,7 @@ func (s *slideView) summaryNews(ctx context.Context, r *slideRoom, n *roomNews) 
 	}
 	heroes := slices.DeleteFunc(slices.Clone(sum.heroes), func(u string) bool { return u == r.v.u.id })
 	heroes = heroes[:min(len(heroes), maxHeroes)]
-	n.nameless = news == changeHeroes || changed(typeName) || slices.ContainsFunc(came, func(u string) bool { return slices.Contains(heroes, u) })
+	n.nameless = news == changeHeroes || changed(typeName) || slices.ContainsFunc(moved, func(u string) bool { return slices.Contains(heroes, u) })
 	if !n.nameless {
 		return nil
 	}
@@ -311,9 +320,19 @@ func (s *slideView) tellStripped(ctx context.Context, r *slideRoom) error {
 
 // tellGone makes what is told of a room that the user is not in any more: what happened up to the leaving.
 func (s *slideView) tellGone(ctx context.Context, r *slideRoom) error {
-	above := roomdb.Beginning
+	above, outside := roomdb.Beginning, false
 	if !r.initial {
-		above = int64(r.since)
+		in, came, err := r.v.stayed(ctx, r.x, r.since)
+		switch {
+		case err != nil:
+			return err
+		case in:
+			above = int64(r.since)
+		case came: // and went again: the client holds nothing of the stay
+			r.initial = true
+		default: // and so what happened is nothing to the user but the going
+			above, outside = int64(r.pos)-1, true
+		}
 	}
 	st, was, err := r.v.leaving(ctx, r.x, above)
 	if err != nil {
@@ -323,12 +342,15 @@ func (s *slideView) tellGone(ctx context.Context, r *slideRoom) error {
 		st, was = &stretch{before: int64(r.pos)}, false
 	}
 	n := &roomNews{st: st}
-	if was && st.end != 0 {
-		r.v.telling = s.telling
+	r.v.telling = s.telling
+	if was && !outside && st.end != 0 {
 		if r.initial {
 			n.state, err = s.wholeState(ctx, r, st, config{})
 		} else {
 			err = s.changedState(ctx, r, n, func(typ, key string) bool { return r.want.wants(typ, key, r.v.u.id) })
+		}
+		if err == nil {
+			err = r.lazyState(ctx, n)
 		}
 		if err != nil {
 			return err

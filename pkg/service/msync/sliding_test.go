@@ -58,6 +58,7 @@ type slidingState struct {
 
 type hero struct {
 	User string `json:"user_id"`
+	Name string `json:"displayname"`
 }
 
 type slidingAnswer struct {

@@ -126,7 +126,9 @@ func (v *view) readState(ctx context.Context, x *part, st *stretch) ([]*readdb.I
 		}
 		at = append(at, old)
 	}
-	whole = whole || old == 0
+	if whole = whole || old == 0; old == 0 {
+		v.telling.renew(x.ref.Nid) // what became of members whom the client knew is not told
+	}
 	var states map[shard.Nid]stateres.State
 	if x.common.has(at) {
 		states = x.common.states

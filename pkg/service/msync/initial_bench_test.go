@@ -107,3 +107,25 @@ func (n *length) Write(b []byte) (int, error) {
 	*n += length(len(b))
 	return len(b), nil
 }
+
+// BenchmarkIncremental answers a sync after one message in one of 100 rooms, from memory.
+func BenchmarkIncremental(b *testing.B) {
+	w := roomtest.New(b)
+	alice := roomtest.User("alice")
+	var r id.RoomID
+	for range 100 {
+		r = w.Room(alice, roomver.Default)
+	}
+	s := start(b, w, 256<<20)
+	s.settled(b, w)
+	since := s.sync(b, msync.Request{User: alice}).Next
+	w.Send(r, alice, "one")
+	s.settled(b, w)
+	f, err := filter.Parse([]byte(`{"room":{"timeline":{"limit":20},"state":{"lazy_load_members":true}}}`))
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _, err := s.Begin(b.Context(), msync.Request{User: alice, Since: since, Filter: f}, nil)
+		require.NoError(b, err)
+	}
+}

@@ -2,7 +2,6 @@ package httpx
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -76,5 +75,5 @@ func TestStream(t *testing.T) {
 	require.Error(t, err, "the client sees that it is cut short")
 
 	require.NoError(t, get("is left").Body.Close())
-	require.True(t, errors.Is(<-ended, errNotTaken))
+	require.ErrorIs(t, <-ended, errNotTaken)
 }

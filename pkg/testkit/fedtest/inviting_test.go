@@ -54,7 +54,6 @@ func TestInvitingOlderServers(t *testing.T) {
 	s := newStage(t)
 	unknown := `{"errcode":"M_UNRECOGNIZED","error":"no such endpoint"}`
 	type answer struct {
-		what   string
 		status int
 		body   string
 	}

@@ -80,6 +80,7 @@ const (
 	readers         = 8                // rooms that one sync reads at a time
 	maxReading      = 16               // syncs that read the database at a time
 	ackEvery        = 500 * time.Millisecond
+	maxSliding      = 8 << 20 // about as long as an answer of sliding sync becomes: rooms beyond it come in the next
 )
 
 // Engine is the window on the log of one process, and the syncs that are answered from it.
@@ -101,7 +102,9 @@ type Engine struct {
 	// commons are what rooms tell everybody who is told them as a whole.
 	commons *cache.Cache[place, *common]
 	acks    acks
-	heard   chan struct{} // something is to be resolved; capacity 1
+	// mostSliding is maxSliding, but in tests.
+	mostSliding int64
+	heard       chan struct{} // something is to be resolved; capacity 1
 
 	mu          sync.Mutex // guards all below; never held across I/O
 	incarnation uint32
@@ -123,7 +126,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), turns: newTurns(maxReading),
+		Options: o, source: source, tasks: lifecycle.NewTasks(ctx), turns: newTurns(maxReading), mostSliding: maxSliding,
 		stop: make(chan struct{}), applied: make(chan struct{}), pos: make(shard.Vector, o.Shards.Count()),
 		resolved: make(chan struct{}), heard: make(chan struct{}, 1),
 		rooms: make(map[shard.Nid]*room), users: make(map[string]*user), typing: make([]typingState, o.Shards.Count()),

@@ -22,6 +22,9 @@ func (e *Engine) Reading() int {
 	return maxReading - e.turns.free
 }
 
+// ShortenSliding has answers of sliding sync become about so long, from now on.
+func (e *Engine) ShortenSliding(n int64) { e.mostSliding = n }
+
 // Woken tells whether a sync that waits has been told to look again since it last did.
 func (p *Pending) Woken() bool { return len(p.w.wake) > 0 }
 

@@ -28,6 +28,7 @@ type history struct {
 	places  []*setting
 	n       int
 	sent    map[string][]int // messages to the watcher's devices
+	keeps   bool             // nobody forgets rooms
 }
 
 // setting is a room in which things happen.
@@ -104,7 +105,7 @@ func (h *history) deed() {
 		u = h.watcher
 	}
 	some := func(list ...string) string { return list[rnd.IntN(len(list))] }
-	switch rnd.IntN(24) {
+	switch rnd.IntN(26) {
 	case 0, 1:
 		h.try(s, &room.SetMembership{Room: s.id, By: roomtest.As(u), Target: u, Action: room.ActionJoin})
 	case 2:
@@ -154,9 +155,16 @@ func (h *history) deed() {
 		}
 	case 15:
 		h.deviceDeed()
+	case 20:
+		h.account(&account.SetAccountData{UserID: string(u), Type: "m.direct", Content: fmt.Appendf(nil, `{%q:[%q]}`, alice, s.id)})
+	case 21:
+		h.account(&account.SetAccountData{UserID: string(u), RoomID: string(s.id), Type: "m.tag", Content: fmt.Appendf(nil, `{"tags":{%q:{}}}`, some("m.a", "m.b"))})
 	case 16:
 		h.newRoom()
 	case 17:
+		if h.keeps {
+			return
+		}
 		_, err := h.Host.Do(h.Ctx(), nil, &room.Forget{Room: s.id, User: u})
 		if err != nil && mxerr.From(err).HTTPStatus >= 500 {
 			require.NoError(h.T, err)
@@ -173,6 +181,17 @@ func (h *history) deed() {
 			content = fmt.Appendf(nil, `{"msgtype":"m.text","body":"you","m.mentions":{"user_ids":[%q]}}`, h.watcher)
 		}
 		h.try(s, &room.Send{Room: s.id, By: room.Origin{User: u, Device: "DEVICE", Txn: fmt.Sprint(h.n)}, Type: "m.room.message", Content: content})
+	}
+}
+
+// move has somebody come into a room or go.
+func (h *history) move(u id.UserID) {
+	s := h.pick()
+	for _, a := range []room.Action{room.ActionLeave, room.ActionJoin} {
+		h.try(s, &room.SetMembership{Room: s.id, By: roomtest.As(u), Target: u, Action: a})
+		if h.rnd.IntN(2) == 0 {
+			return
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -182,13 +184,13 @@ type slideRoom struct {
 	since  shard.Pos
 	// initial says that the room is told as a whole, expanded that older events of its timeline are.
 	initial, expanded bool
-	// wishful says that state is wanted that was not before.
-	wishful bool
-	v       *view // what is told of this room alone
-	x       *part
-	body    []byte
-	events  []string // of the timeline that is told
-	data    []byte   // content of an extension
+	// wishful says that state is wanted that was not before, later that there is no place for it in this answer.
+	wishful, later bool
+	v              *view // what is told of this room alone
+	x              *part
+	body           []byte
+	events         []string // of the timeline that is told
+	data           []byte   // content of an extension
 }
 
 // slideAnswer are the parts of an answer.
@@ -220,22 +222,7 @@ func (s *slideView) look(ctx context.Context) (a *slideAnswer, told bool, err er
 	if err := s.countNews(ctx, a.rooms); err != nil {
 		return nil, false, err
 	}
-	g, some := errgroup.WithContext(ctx)
-	g.SetLimit(readers)
-	for _, r := range a.rooms {
-		if !r.news() {
-			continue
-		}
-		if !r.reads() {
-			if err := s.tell(ctx, r); err != nil {
-				_ = g.Wait() // the first error is the one that is told
-				return nil, false, err
-			}
-			continue
-		}
-		g.Go(func() error { return s.tell(some, r) })
-	}
-	if err := g.Wait(); err != nil {
+	if err := s.tellRooms(ctx, a); err != nil {
 		return nil, false, err
 	}
 	if told, err = s.extend(ctx, a, p); err != nil {
@@ -244,6 +231,36 @@ func (s *slideView) look(ctx context.Context) (a *slideAnswer, told bool, err er
 	s.goOn(a.rooms)
 	told = told || slices.ContainsFunc(a.rooms, func(r *slideRoom) bool { return r.body != nil })
 	return a, told, nil
+}
+
+// tellRooms makes what is told of rooms, of several at a time if they are read from the database. Those that do not fit in are not told of, as if they
+// were out of the client's window: they are told in the next answer.
+func (s *slideView) tellRooms(ctx context.Context, a *slideAnswer) error {
+	var size atomic.Int64
+	tell := func(ctx context.Context, r *slideRoom) error {
+		err := s.tell(ctx, r)
+		size.Add(int64(len(r.body)))
+		return err
+	}
+	g, some := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	var err error
+	for _, r := range a.rooms {
+		switch {
+		case err != nil || !r.news():
+		case size.Load() >= s.e.mostSliding:
+			r.later = true
+		case r.reads():
+			g.Go(func() error { return tell(some, r) })
+		default:
+			err = tell(ctx, r)
+		}
+	}
+	if failed := g.Wait(); err == nil {
+		err = failed
+	}
+	a.rooms = slices.DeleteFunc(a.rooms, func(r *slideRoom) bool { return r.later })
+	return err
 }
 
 // concerned gives the rooms that the client's lists and subscriptions name, and counts those of the lists.
@@ -266,19 +283,26 @@ func (s *slideView) concerned(ctx context.Context, rooms []*listed, counts map[s
 			return nil, err
 		}
 		counts[name] = len(chosen)
-		var base config
-		base = base.with(&l.RoomConfig)
 		for i, x := range chosen {
-			if !l.in(i) {
-				continue
-			}
-			r := of(x)
-			if r.lists = append(r.lists, name); len(r.lists) == 1 {
-				r.want = base // shared: it does not change
-			} else {
-				r.want = r.want.with(&l.RoomConfig)
+			if l.in(i) {
+				r := of(x)
+				r.lists = append(r.lists, name)
 			}
 		}
+	}
+	wants := make(map[string]config) // of rooms in the same lists: they do not change
+	for _, r := range out {
+		key := strings.Join(r.lists, "\x00")
+		want, ok := wants[key]
+		if !ok {
+			rules := make([]*RoomConfig, len(r.lists))
+			for i, name := range r.lists {
+				rules[i] = &s.q.Lists[name].RoomConfig
+			}
+			want = want.with(rules...)
+			wants[key] = want
+		}
+		r.want = want
 	}
 	if len(s.q.Subscriptions) == 0 {
 		return out, nil
@@ -322,7 +346,7 @@ func (s *slideView) plan(rooms []*slideRoom, p *plan) {
 			r.v.planJoined(r.x, r.since)
 			was := s.conn.config(r.before)
 			r.expanded = !r.initial && r.want.limit > was.limit
-			r.wishful = !r.initial && slices.ContainsFunc(r.want.wishes, func(w wish) bool { return !slices.Contains(was.wishes, w) })
+			r.wishful = !r.initial && r.want.beyond(was)
 		}
 	}
 	if s.q.Extensions.ToDevice.Enabled || s.q.Extensions.E2EE.Enabled {

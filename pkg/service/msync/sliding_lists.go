@@ -77,9 +77,10 @@ func (e *Engine) hearFacts(r *room, it *readdb.Item, body *entry.EventBody) {
 	}
 	f := *r.facts
 	ts := min(it.Event.OriginServerTS(), e.Now().UnixMilli())
-	f.last = ts
+	// What comes late, or from a clock that is slow, moves no room down.
+	f.last = max(f.last, ts)
 	if slices.Contains(bumpTypes(), typ) {
-		f.bump = ts
+		f.bump = max(f.bump, ts)
 	}
 	r.facts = &f
 }
@@ -270,7 +271,7 @@ func (e *Engine) readFacts(ctx context.Context, nids []shard.Nid, now int64, out
 		}
 	}
 	e.mu.Unlock()
-	activity, err := e.Rooms.ActivityOfRooms(ctx, nids, bumpTypes())
+	activity, err := e.Rooms.ActivityOfRooms(ctx, nids, bumpTypes(), now)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ const (
 	maxRanges           = 20   // of a list
 	maxSubscriptions    = 1000 // rooms
 	maxWishes           = 200  // elements of one required_state
+	maxListWishes       = 2000 // of those of all lists together
 	maxFilterValues     = 100  // of one member of a filter
 	maxSlidingTimeline  = 100  // events of a room; more are not refused but not told
 	maxExtensionTargets = 1000 // lists or rooms that an extension names
@@ -108,6 +109,7 @@ func (q *SlidingRequest) Check() error {
 	case len(q.Subscriptions) > maxSubscriptions:
 		return bad("There are too many room_subscriptions")
 	}
+	wishes := 0
 	for name, l := range q.Lists {
 		if name == "" || len(name) > maxSlidingName {
 			return bad("The name of a list is empty or too long")
@@ -117,6 +119,9 @@ func (q *SlidingRequest) Check() error {
 		}
 		if err := l.check(); err != nil {
 			return err
+		}
+		if wishes += len(l.RequiredState); wishes > maxListWishes {
+			return bad("The required_state of the lists is too long")
 		}
 	}
 	for _, c := range q.Subscriptions {
@@ -210,20 +215,42 @@ type config struct {
 	wishes []wish // sorted, each once
 }
 
-// with gives what two configs come to together.
-func (c config) with(r *RoomConfig) config {
-	out := config{limit: max(c.limit, r.TimelineLimit), wishes: slices.Clone(c.wishes)}
-	for _, w := range r.RequiredState {
-		out.wishes = append(out.wishes, wish{w[0], w[1]})
+func (w wish) compare(o wish) int {
+	return cmp.Or(strings.Compare(w.typ, o.typ), strings.Compare(w.key, o.key))
+}
+
+// with gives what a config and rules come to together.
+func (c config) with(rules ...*RoomConfig) config {
+	out := config{limit: c.limit, wishes: slices.Clone(c.wishes)}
+	for _, r := range rules {
+		out.limit = max(out.limit, r.TimelineLimit)
+		for _, w := range r.RequiredState {
+			out.wishes = append(out.wishes, wish{w[0], w[1]})
+		}
 	}
-	slices.SortFunc(out.wishes, func(a, b wish) int {
-		return cmp.Or(strings.Compare(a.typ, b.typ), strings.Compare(a.key, b.key))
-	})
+	slices.SortFunc(out.wishes, wish.compare)
 	out.wishes = slices.Compact(out.wishes)
 	return out
 }
 
 func (c config) equal(o config) bool { return c.limit == o.limit && slices.Equal(c.wishes, o.wishes) }
+
+// beyond tells whether a config wants state that another one does not.
+func (c config) beyond(o config) bool {
+	if o.lazy() && !c.lazy() && slices.ContainsFunc(c.wishes, func(w wish) bool { return w.typ == wishAny }) {
+		return true
+	}
+	rest := o.wishes
+	for _, w := range c.wishes {
+		for len(rest) > 0 && rest[0].compare(w) < 0 {
+			rest = rest[1:]
+		}
+		if len(rest) == 0 || rest[0] != w {
+			return true
+		}
+	}
+	return false
+}
 
 func (c config) lazy() bool { return slices.Contains(c.wishes, wish{typeMember, wishLazy}) }
 

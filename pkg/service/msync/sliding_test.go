@@ -293,6 +293,59 @@ type slidingDevice struct {
 	own      map[string]string
 	data     map[string]string
 	unread   map[string]unreadCount
+	lazy     bool // members
+}
+
+// body makes a request that asks for whatever comes to mind.
+func (c *slidingDevice) body(h *history) string {
+	rnd := h.rnd
+	required := `["*","*"]`
+	topic := `["m.room.topic",""]`
+	if c.lazy {
+		required += `,["m.room.member","$LAZY"],["m.room.member","$ME"]`
+		topic += `,["m.room.member","$LAZY"]`
+	}
+	list := func(filters string) string {
+		from := rnd.IntN(3)
+		return fmt.Sprintf(`{"ranges":[[%d,%d],[%d,%d]],"timeline_limit":%d,"required_state":[%s],"filters":%s}`,
+			from, from+rnd.IntN(2), from+1, from+rnd.IntN(3)+1, rnd.IntN(4), required, filters)
+	}
+	lists := []string{`"all":` + list(`{}`)}
+	for _, f := range []string{`{"is_invite":true}`, `{"is_dm":true}`, `{"tags":["m.a"]}`, `{"not_tags":["m.a"],"is_dm":false}`} {
+		if rnd.IntN(4) == 0 {
+			lists = append(lists, fmt.Sprintf(`"%d":%s`, len(lists), list(f)))
+		}
+	}
+	rooms := map[string]string{}
+	for range rnd.IntN(3) {
+		rooms[string(h.pick().id)] = fmt.Sprintf(`{"timeline_limit":%d,"required_state":[%s]}`, rnd.IntN(6), topic)
+	}
+	var subscriptions []string
+	for _, r := range slices.Sorted(maps.Keys(rooms)) {
+		subscriptions = append(subscriptions, fmt.Sprintf(`%q:%s`, r, rooms[r]))
+	}
+	return fmt.Sprintf(`{"conn_id":"room-list","lists":{%s},"room_subscriptions":{%s},%s}`,
+		strings.Join(lists, ","), strings.Join(subscriptions, ","), roomExtensions)
+}
+
+const roomExtensions = `"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]}}`
+
+// speakers demands that of those who said what an answer tells the client knows who they are now, if it loads members lazily.
+func (c *slidingDevice) speakers(t testing.TB, w *roomtest.World, a slidingAnswer) {
+	t.Helper()
+	for r, x := range a.Rooms {
+		if x.Membership != "join" || !c.lazy {
+			continue
+		}
+		ref, _, err := w.Reader.Room(w.Ctx(), w.Shards.Of(r), r)
+		require.NoError(t, err)
+		for _, e := range x.Timeline {
+			name := roomdb.StateName{Type: "m.room.member", StateKey: e.Sender}
+			now, err := w.Reader.CurrentStateAt(w.Ctx(), ref.Nid, []roomdb.StateName{name})
+			require.NoError(t, err)
+			require.Equal(t, now[name].EventID, c.rooms[r].state["m.room.member|"+e.Sender], "%s in %s", e.Sender, r)
+		}
+	}
 }
 
 // foldMore takes in what an answer tells beside rooms' states and timelines.
@@ -381,21 +434,28 @@ func TestSlidingAnyhowComesToTheSame(t *testing.T) {
 }
 
 func slideAnyhow(t *testing.T, seed uint64, steps int) {
-	h := newHistory(t, seed+100, "S0", "S1")
+	h := newHistory(t, seed+100, "S0", "S1", "LAZY")
 	w, rnd, watcher := h.World, h.rnd, h.watcher
 	store := &shared{kept: map[string][]byte{}}
+	h.keeps = seed%2 == 0 // a worker that had heard of the room before does not hear that it is forgotten
 	if seed%2 == 1 {
 		store.lossy = rand.New(rand.NewPCG(seed, 12))
 	}
-	workers := []*worker{startKeeping(t, w, 256<<20, store), startKeeping(t, w, 20<<20, store)}
+	begin := func(budget int64) *worker {
+		x := startKeeping(t, w, budget, store)
+		if seed%2 == 1 { // then nobody compares two answers
+			x.ShortenSliding(4000)
+		}
+		return x
+	}
+	workers := []*worker{begin(256 << 20), begin(20 << 20)}
 	var clients []*slidingDevice
 	for _, d := range h.devices {
 		clients = append(clients, &slidingDevice{
 			slider: slider{rooms: map[string]*slid{}}, id: id.DeviceID(d), own: map[string]string{}, data: map[string]string{},
-			unread: map[string]unreadCount{}, folded: newFolder(h, d, func(*folder, *filter.Filter) {}),
+			unread: map[string]unreadCount{}, folded: newFolder(h, d, func(*folder, *filter.Filter) {}), lazy: d == "LAZY",
 		})
 	}
-	const extensions = `"extensions":{"account_data":{"enabled":true},"receipts":{"enabled":true,"rooms":["*"]}}`
 	asked := func(c *slidingDevice, body string) *msync.SlidingRequest {
 		q := ask(t, watcher, c.pos, body)
 		q.Device = c.id
@@ -405,7 +465,7 @@ func slideAnyhow(t *testing.T, seed uint64, steps int) {
 		h.deed()
 		switch rnd.IntN(40) {
 		case 0:
-			workers[rnd.IntN(2)] = startKeeping(t, w, 256<<20, store)
+			workers[rnd.IntN(2)] = begin(256 << 20)
 		case 1:
 			h.restart()
 		case 2, 3, 4:
@@ -416,22 +476,29 @@ func slideAnyhow(t *testing.T, seed uint64, steps int) {
 				continue
 			}
 			t.Logf("step %d: %s", step, c.id)
-			from := rnd.IntN(3)
-			body := fmt.Sprintf(`{"conn_id":"room-list","lists":{"all":{"ranges":[[%d,%d]],"timeline_limit":%d,"required_state":[["*","*"]]}},
-				"room_subscriptions":{%q:{"timeline_limit":%d,"required_state":[["m.room.topic",""]]}},%s}`,
-				from, from+rnd.IntN(2), rnd.IntN(4), string(h.pick().id), rnd.IntN(6), extensions)
+			body := c.body(h)
 			x := workers[rnd.IntN(2)]
 			x.settled(t, w)
+			if rnd.IntN(4) == 0 { // the user comes or goes while the answer is made
+				done := make(chan slidingAnswer, 1)
+				go func() { done <- x.slide(t, asked(c, body)) }()
+				h.move(watcher)
+				a := <-done
+				c.fold(t, a)
+				c.foldMore(t, a, watcher)
+				continue
+			}
 			a := x.slide(t, asked(c, body))
 			if rnd.IntN(3) == 0 && store.lossy == nil { // the answer is lost
 				y := workers[rnd.IntN(2)]
 				y.settled(t, w)
 				b := y.slide(t, asked(c, body))
-				alike(t, a, b)
+				alike(t, a, b, c.lazy)
 				a = b
 			}
 			c.fold(t, a)
 			c.foldMore(t, a, watcher)
+			c.speakers(t, w, a)
 			if rnd.IntN(2) == 0 {
 				c.keys(t, workers[rnd.IntN(2)], h, rnd.IntN(4) == 0)
 			}
@@ -440,15 +507,28 @@ func slideAnyhow(t *testing.T, seed uint64, steps int) {
 	for i, c := range clients {
 		x := workers[i%2]
 		x.settled(t, w)
-		a := x.slide(t, asked(c, `{"conn_id":"room-list","lists":{"all":{"ranges":[[0,99]],"timeline_limit":5,"required_state":[["*","*"]]}},`+extensions+`}`))
-		c.fold(t, a)
-		c.foldMore(t, a, watcher)
+		required := `["*","*"]`
+		if c.lazy {
+			required += `,["m.room.member","$LAZY"],["m.room.member","$ME"]`
+		}
+		for n := 0; ; n++ {
+			require.Less(t, n, 100)
+			a := x.slide(t, asked(c, `{"conn_id":"room-list","lists":{"all":{"ranges":[[0,99]],"timeline_limit":5,"required_state":[`+required+`]}},`+roomExtensions+`}`))
+			c.fold(t, a)
+			c.foldMore(t, a, watcher)
+			c.speakers(t, w, a)
+			if len(a.Rooms) == 0 {
+				break
+			}
+		}
 		c.keys(t, x, h, false)
-		compare(t, w, &c.slider, watcher)
+		compare(t, w, c, watcher)
 		compareMore(t, h, c, x)
 		o := newClientState(x.syncAll(t, msync.Request{User: watcher, Device: "OTHER", StateAfter: true}))
 		for r := range o {
-			require.Equal(t, o[r], c.rooms[r].state, "state of %s as /sync has it", r)
+			if !c.lazy {
+				require.Equal(t, o[r], c.rooms[r].state, "state of %s as /sync has it", r)
+			}
 		}
 	}
 }
@@ -511,13 +591,14 @@ func compareMore(t testing.TB, h *history, c *slidingDevice, x *worker) {
 }
 
 // alike demands that two answers say the same.
-func alike(t testing.TB, a, b slidingAnswer) {
+func alike(t testing.TB, a, b slidingAnswer, lazy bool) {
 	t.Helper()
 	require.Equal(t, a.Lists, b.Lists)
 	require.ElementsMatch(t, slices.Collect(maps.Keys(a.Rooms)), slices.Collect(maps.Keys(b.Rooms)))
 	for r, x := range a.Rooms {
 		y := b.Rooms[r]
-		require.ElementsMatch(t, x.State, y.State)
+		others := func(e slidingState) bool { return lazy && e.Type == "m.room.member" } // whom it knows, one worker knows better than another
+		require.ElementsMatch(t, slices.DeleteFunc(slices.Clone(x.State), others), slices.DeleteFunc(slices.Clone(y.State), others))
 		x.State, y.State = nil, nil
 		x.Joined, x.Invited, x.Heroes = y.Joined, y.Invited, y.Heroes // what is read from the database may be told without need
 		for i := range x.Timeline {
@@ -528,7 +609,7 @@ func alike(t testing.TB, a, b slidingAnswer) {
 }
 
 // compare compares what a client holds with the database.
-func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
+func compare(t testing.TB, w *roomtest.World, c *slidingDevice, u id.UserID) {
 	t.Helper()
 	rows, err := w.Reader.Memberships(w.Ctx(), string(u))
 	require.NoError(t, err)
@@ -537,7 +618,7 @@ func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
 		x := c.rooms[m.RoomID]
 		if m.Membership != roomdb.MembershipJoin {
 			if x != nil {
-				require.NotEqual(t, "join", x.membership, "membership of %s", m.RoomID)
+				compareOutside(t, w, m, x)
 			}
 			continue
 		}
@@ -547,10 +628,16 @@ func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
 		require.NoError(t, err)
 		want, have := map[string]bool{}, map[string]bool{}
 		for _, e := range current {
-			want[e.EventID] = true
+			var of storedShown
+			require.NoError(t, json.Unmarshal(e.JSON, &of))
+			if !c.lazy || of.Type != "m.room.member" || of.own(u) {
+				want[e.EventID] = true
+			}
 		}
-		for _, e := range x.state {
-			have[e] = true
+		for k, e := range x.state {
+			if key, member := strings.CutPrefix(k, "m.room.member|"); !c.lazy || !member || key == string(u) {
+				have[e] = true
+			}
 		}
 		require.Equal(t, want, have, "state of %s", m.RoomID)
 		named, err := w.Reader.CurrentStateAt(w.Ctx(), m.Nid, []roomdb.StateName{{Type: "m.room.name"}})
@@ -584,6 +671,31 @@ func compare(t testing.TB, w *roomtest.World, c *slider, u id.UserID) {
 		}
 		require.Zero(t, at, "timeline of %s", m.RoomID)
 		require.Equal(t, latest[0].EventID, x.timeline[len(x.timeline)-1], "timeline of %s", m.RoomID)
+	}
+}
+
+// compareOutside compares what a client holds of a room that the user is not in: nothing that happened after the going.
+func compareOutside(t testing.TB, w *roomtest.World, m *roomdb.MembershipRow, x *slid) {
+	t.Helper()
+	now := m.Membership.String()
+	if now == "ban" {
+		now = "leave"
+	}
+	was := x.membership
+	if was == "ban" { // that a ban ends is news to nobody who never was in the room
+		was = "leave"
+	}
+	require.Equal(t, now, was, "membership of %s", m.RoomID)
+	if now != "leave" {
+		return
+	}
+	later, err := w.Reader.TimelineBackward(w.Ctx(), m.Nid, roomdb.End, int64(m.Pos), 1000)
+	require.NoError(t, err)
+	for i := range later {
+		require.NotContains(t, x.timeline, later[i].EventID, "timeline of %s", m.RoomID)
+		for k, e := range x.state {
+			require.NotEqual(t, later[i].EventID, e, "%s in %s", k, m.RoomID)
+		}
 	}
 }
 

@@ -13,9 +13,10 @@ type Activity struct {
 	Last, Bump int64
 }
 
-// ActivityOfRooms reads when something last happened in rooms. Those without a timeline are left out.
-func (r *Reader) ActivityOfRooms(ctx context.Context, rooms []shard.Nid, bump []string) ([]Activity, error) {
-	rows, err := r.q.ActivityOfRooms(ctx, ActivityOfRoomsParams{RoomNids: ints(rooms), Types: bump})
+// ActivityOfRooms reads when something last happened in rooms. What is dated after now counts only if nothing else is
+// there. Those without a timeline are left out.
+func (r *Reader) ActivityOfRooms(ctx context.Context, rooms []shard.Nid, bump []string, now int64) ([]Activity, error) {
+	rows, err := r.q.ActivityOfRooms(ctx, ActivityOfRoomsParams{RoomNids: ints(rooms), Types: bump, NowTs: now})
 	return each("activity", rows, err, func(g *ActivityOfRoomsRow) Activity {
 		return Activity{shard.Nid(g.RoomNid), g.LastTs, g.BumpTs}
 	})

@@ -11,22 +11,25 @@ import (
 
 const activityOfRooms = `-- name: ActivityOfRooms :many
 
-WITH w AS MATERIALIZED (SELECT unnest($1::bigint[]) AS nid),
+WITH w AS MATERIALIZED (SELECT unnest($2::bigint[]) AS nid),
 types AS MATERIALIZED (
-    SELECT s.shard, ARRAY(SELECT a.nid FROM unnest($2::text[]) n(name)
+    SELECT s.shard, ARRAY(SELECT a.nid FROM unnest($3::text[]) n(name)
         CROSS JOIN LATERAL (SELECT a.nid FROM atom a WHERE a.shard = s.shard AND a.name = n.name LIMIT 1) a) AS nids
     FROM (SELECT DISTINCT (w.nid & 255)::smallint AS shard FROM w) s)
-SELECT w.nid::bigint AS room_nid, l.ts AS last_ts, coalesce(b.ts, 0)::bigint AS bump_ts
+SELECT w.nid::bigint AS room_nid, l.ts::bigint AS last_ts, coalesce(b.ts, 0)::bigint AS bump_ts
 FROM w JOIN types t ON t.shard = (w.nid & 255)::smallint
 CROSS JOIN LATERAL (
-    SELECT e.ts FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 1) l
+    SELECT coalesce(max(x.ts) FILTER (WHERE x.ts <= $1::bigint), min(x.ts)) AS ts FROM (
+        SELECT e.ts FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 5) x) l
 LEFT JOIN LATERAL (
-    SELECT x.ts FROM (
+    SELECT coalesce(max(y.ts) FILTER (WHERE y.ts <= $1::bigint), min(y.ts)) AS ts FROM (SELECT x.ts FROM (
         SELECT e.ts, e.type FROM event e WHERE e.room_nid = w.nid AND e.ord IS NOT NULL ORDER BY e.ord DESC LIMIT 200) x
-    WHERE x.type = ANY(t.nids) LIMIT 1) b ON true
+    WHERE x.type = ANY(t.nids) LIMIT 5) y) b ON true
+WHERE l.ts IS NOT NULL
 `
 
 type ActivityOfRoomsParams struct {
+	NowTs    int64
 	RoomNids []int64
 	Types    []string
 }
@@ -39,9 +42,10 @@ type ActivityOfRoomsRow struct {
 
 // What lists of a user's rooms ask.
 // When something last happened in rooms, and when last something that moves a room up in a list. The latter is looked for among the
-// latest events only: a room may have any number of others after it.
+// latest events only: a room may have any number of others after it. Of the latest few the latest time counts that is not ahead, as the last of
+// them may come late, or from a clock that is wrong.
 func (q *Queries) ActivityOfRooms(ctx context.Context, arg ActivityOfRoomsParams) ([]ActivityOfRoomsRow, error) {
-	rows, err := q.db.Query(ctx, activityOfRooms, arg.RoomNids, arg.Types)
+	rows, err := q.db.Query(ctx, activityOfRooms, arg.NowTs, arg.RoomNids, arg.Types)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type slide struct {
 	q *SlidingRequest
 	// presented is the state that the client's token names, and conn the one after what has been looked at and was nothing to tell.
 	presented, conn *connection
+	received        shard.Pos // up to where the device has received its messages
 }
 
 // BeginSliding is [Engine.Begin] for a request of sliding sync, which must have been checked.
@@ -35,11 +36,11 @@ func (e *Engine) BeginSliding(ctx context.Context, q *SlidingRequest) ([]byte, *
 			return nil, nil, unknownPos().WithCause(err)
 		}
 	}
-	received, err := q.Extensions.ToDevice.after()
+	u, err := e.serve(ctx, string(q.User))
 	if err != nil {
 		return nil, nil, err
 	}
-	u, err := e.serve(ctx, string(q.User))
+	received, err := e.receivedUpto(ctx, u, &q.Extensions.ToDevice)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -64,7 +65,7 @@ func (e *Engine) BeginSliding(ctx context.Context, q *SlidingRequest) ([]byte, *
 		q: Request{User: q.User, Device: q.Device, Timeout: timeout, Filter: clientFilter(0), StateAfter: true},
 	}
 	conn := e.connect(ctx, q, trusted)
-	p.slide = &slide{q: q, presented: conn, conn: conn}
+	p.slide = &slide{q: q, presented: conn, conn: conn, received: received}
 	e.await(u, p.w)
 	body, done, err := p.look(ctx, timeout <= 0 || trusted == nil, nil)
 	if err != nil || done {
@@ -72,6 +73,25 @@ func (e *Engine) BeginSliding(ctx context.Context, q *SlidingRequest) ([]byte, *
 		return body, nil, err
 	}
 	return nil, p, nil
+}
+
+// receivedUpto gives up to where a device has received its messages; 0 if what told it so was undone by a restore of the database: it would
+// not be told of those that are sent now.
+func (e *Engine) receivedUpto(ctx context.Context, u *user, x *ToDeviceExtension) (shard.Pos, error) {
+	pos, incarnation, err := x.after()
+	if err != nil || pos == 0 {
+		return 0, err
+	}
+	now, all := e.positions()
+	if incarnation == 0 {
+		incarnation = now
+	}
+	upto := &token.Sync{Incarnation: incarnation, Positions: make(shard.Vector, len(all))}
+	upto.Positions[u.shard] = pos
+	if upto, err = e.trust(ctx, upto); err != nil || upto == nil {
+		return 0, err
+	}
+	return pos, nil
 }
 
 func unknownPos() *mxerr.Error {
@@ -86,7 +106,9 @@ func clientFilter(limit int) *filter.Filter {
 
 // slideOn answers if there is something to tell, or in any case when it is over.
 func (p *Pending) slideOn(ctx context.Context, v *view, over bool) (body []byte, done bool, err error) {
-	s := &slideView{view: v, q: p.slide.q, conn: p.slide.conn, next: p.slide.conn, known: make(map[shard.Nid]*facts)}
+	s := &slideView{
+		view: v, q: p.slide.q, conn: p.slide.conn, next: p.slide.conn, received: p.slide.received, known: make(map[shard.Nid]*facts),
+	}
 	defer func() {
 		if err != nil || body == nil {
 			s.release(-1)
@@ -127,6 +149,7 @@ type slideView struct {
 	// conn is what the client has been told before, and next what it will have been told with this answer: conn itself, until
 	// something changes.
 	conn, next *connection
+	received   shard.Pos
 	known      map[shard.Nid]*facts
 	slotted    bool
 	leave      func(length int64)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/mxerr"
@@ -24,16 +25,22 @@ func (x *RoomExtension) covers(r *slideRoom) bool {
 		r.subscribed && listed(x.Rooms, r.ref.RoomID)
 }
 
-// after gives up to where the device has received its messages.
-func (x *ToDeviceExtension) after() (shard.Pos, error) {
+// after gives up to where the device says that it has received its messages, and the incarnation of the database that told it so, 0 if that
+// is not said.
+func (x *ToDeviceExtension) after() (shard.Pos, uint32, error) {
 	if !x.Enabled || x.Since == "" {
-		return 0, nil
+		return 0, 0, nil
 	}
-	n, err := strconv.ParseInt(x.Since, 10, 64)
+	at, in, told := strings.Cut(x.Since, "-")
+	n, err := strconv.ParseInt(at, 10, 64)
+	var incarnation uint64
+	if told && err == nil {
+		incarnation, err = strconv.ParseUint(in, 10, 32)
+	}
 	if err != nil || n < 0 {
-		return 0, mxerr.New(mxerr.InvalidParam, "The since of to_device is not one of this server").WithCause(err)
+		return 0, 0, mxerr.New(mxerr.InvalidParam, "The since of to_device is not one of this server").WithCause(err)
 	}
-	return shard.Pos(n), nil
+	return shard.Pos(n), uint32(incarnation), nil //nolint:gosec // of 32 bits
 }
 
 // extend makes what is told besides rooms. told is false if that is nothing.
@@ -64,10 +71,7 @@ func (s *slideView) extend(ctx context.Context, a *slideAnswer, p *plan) (told b
 }
 
 func (s *slideView) toDeviceExtension(ctx context.Context, _ *slideAnswer, _ *plan) ([]byte, bool, error) {
-	after, err := s.q.Extensions.ToDevice.after()
-	if err != nil {
-		return nil, false, err
-	}
+	after := s.received
 	v, upper := *s.view, *s.upper
 	upper.Places = nil
 	v.upper, v.since = &upper, &token.Sync{
@@ -94,7 +98,8 @@ func (s *slideView) toDeviceExtension(ctx context.Context, _ *slideAnswer, _ *pl
 	if cut, ok := upper.Place(token.SectionToDevice); ok {
 		next = cut
 	}
-	b := append([]byte(`{"next_batch":"`), strconv.FormatInt(int64(next), 10)...)
+	b := append(strconv.AppendInt([]byte(`{"next_batch":"`), int64(next), 10), '-')
+	b = strconv.AppendUint(b, uint64(s.upper.Incarnation), 10)
 	b = append(append(b, `","events":[`...), messages...)
 	return append(b, `]}`...), len(messages) > 0, nil
 }

@@ -38,7 +38,7 @@ func FuzzSlidingRequest(f *testing.F) {
 		}
 		require.LessOrEqual(t, told.limit, maxSlidingTimeline)
 		require.GreaterOrEqual(t, told.limit, 0)
-		if after, err := q.Extensions.ToDevice.after(); err == nil {
+		if after, _, err := q.Extensions.ToDevice.after(); err == nil {
 			require.GreaterOrEqual(t, int64(after), int64(0))
 		}
 		_ = q.Extensions.Receipts.covers(&slideRoom{listed: &listed{}, subscribed: true, lists: []string{"x"}})

@@ -25,6 +25,13 @@ func (e *Engine) Reading() int {
 // ShortenSliding has answers of sliding sync become about so long, from now on.
 func (e *Engine) ShortenSliding(n int64) { e.mostSliding = n }
 
+// Moments is of how many memberships that are not joined it is held what a user's lists go by.
+func (e *Engine) Moments(user string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.users[user].labels.moments)
+}
+
 // Woken tells whether a sync that waits has been told to look again since it last did.
 func (p *Pending) Woken() bool { return len(p.w.wake) > 0 }
 

@@ -166,3 +166,24 @@ func TestSlidingTellsWhoKicked(t *testing.T) {
 		}
 	})
 }
+
+// Of a room that the user comes into and leaves any number of times, one leaving is held.
+func TestSlidingHoldsOneLeavingOfARoom(t *testing.T) {
+	w := roomtest.New(t)
+	s := start(t, w, 256<<20)
+	alice, bob := roomtest.User("alice"), roomtest.User("bob")
+	r := w.Room(alice, roomver.Default)
+	a := s.slide(t, ask(t, bob, "", everything))
+	for range 3 {
+		w.Membership(r, alice, bob, room.ActionInvite)
+		s.settled(t, w)
+		a = s.slide(t, ask(t, bob, a.Pos, everything))
+		require.Equal(t, "invite", a.Rooms[string(r)].Membership)
+		left := w.Membership(r, bob, bob, room.ActionLeave)
+		s.settled(t, w)
+		a = s.slide(t, ask(t, bob, a.Pos, everything))
+		require.Equal(t, "leave", a.Rooms[string(r)].Membership)
+		require.Equal(t, []string{string(left)}, a.Rooms[string(r)].texts())
+	}
+	require.Equal(t, 1, s.Moments(string(bob)))
+}

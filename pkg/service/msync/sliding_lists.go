@@ -90,13 +90,14 @@ type labels struct {
 	loaded bool
 	direct map[string]bool     // nil: not heard of
 	tags   map[string][]string // by room
-	// moments are the user's memberships that are not joined, by their events.
+	// moments are the user's memberships that are not joined, or were not, the latest of each room.
 	moments map[shard.Nid]*moment
 }
 
 // moment is what lists go by of a room that the user is not in.
 type moment struct {
 	facts
+	event  shard.Nid
 	sender string
 	// listed says that the room is in the lists even if the client has not been told of it before.
 	listed bool
@@ -235,8 +236,8 @@ func (s *slideView) lookList() (out []*listed, unknown []shard.Nid, moments []me
 			out = append(out, x)
 			continue
 		}
-		at := s.u.labels.moments[m.event]
-		if at == nil {
+		at := s.u.labels.moments[nid]
+		if at == nil || at.event != m.event {
 			moments = append(moments, *m)
 			continue
 		}
@@ -346,8 +347,9 @@ func (s *slideView) readMoments(ctx context.Context, list []membership) error {
 				return err
 			}
 		}
+		x.event = m.event
 		s.e.mu.Lock()
-		s.u.labels.moments[m.event] = x
+		s.u.labels.moments[m.ref.Nid] = x
 		s.e.mu.Unlock()
 	}
 	return nil

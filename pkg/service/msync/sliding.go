@@ -364,7 +364,7 @@ func (s *slideView) plan(rooms []*slideRoom, p *plan) {
 		// One who is not in the room any more goes on from when they were; everybody else is told of a new membership as a whole.
 		r.initial = !r.known || r.pos > r.since && !gone(r.membership.membership)
 		r.x.fresh = r.initial
-		r.v = s.viewOf(r, since)
+		r.v = s.viewOf(r)
 		if r.membership.membership == roomdb.MembershipJoin {
 			r.v.planJoined(r.x, r.since)
 			was := s.conn.config(r.before)
@@ -381,7 +381,7 @@ func (s *slideView) plan(rooms []*slideRoom, p *plan) {
 }
 
 // viewOf gives a view from up to where the client has heard of a room.
-func (s *slideView) viewOf(r *slideRoom, since shard.Pos) *view {
+func (s *slideView) viewOf(r *slideRoom) *view {
 	v := *s.view
 	if s.requests == nil {
 		s.requests = make(map[int]*Request)

@@ -92,7 +92,7 @@ func (s *slideView) stateNews(ctx context.Context, r *slideRoom, n *roomNews) (e
 	v, me := r.v, r.v.u.id
 	was := s.conn.config(r.before)
 	// Members whom a client loads lazily are told as they change, unless there is a gap: then those that it knew are told again when they speak.
-	gap := n.st.limited && !(r.expanded && n.st.before <= int64(r.since))
+	gap := n.st.limited && (!r.expanded || n.st.before > int64(r.since))
 	lazily := r.want.lazy() && !r.initial && !gap && was.lazy()
 	if !lazily {
 		v.telling.renew(r.ref.Nid)

@@ -80,7 +80,8 @@ const (
 	readers         = 8                // rooms that one sync reads at a time
 	maxReading      = 16               // syncs that read the database at a time
 	ackEvery        = 500 * time.Millisecond
-	maxSliding      = 8 << 20 // about as long as an answer of sliding sync becomes: rooms beyond it come in the next
+	commonFor       = 10 * time.Second // for so long it is kept what rooms tell everybody
+	maxSliding      = 8 << 20          // about as long as an answer of sliding sync becomes: rooms beyond it come in the next
 )
 
 // Engine is the window on the log of one process, and the syncs that are answered from it.
@@ -141,7 +142,7 @@ func New(ctx context.Context, o Options, source Log) *Engine {
 // Start implements lifecycle.Service.
 func (e *Engine) Start(context.Context) error {
 	e.tasks.Every(time.Minute, func(context.Context) { e.letGo(e.Now()) })
-	e.tasks.Every(idleAfter, func(context.Context) { e.commons.Clear() })
+	e.tasks.Every(commonFor, func(context.Context) { e.commons.Clear() })
 	e.tasks.Every(ackEvery, e.acknowledge)
 	e.tasks.Go(e.resolveAll)
 	return nil

@@ -580,3 +580,40 @@ func TestEncryption(t *testing.T) {
 	require.Equal(t, string(ghost()), w.acked[0].User)
 	require.Equal(t, "GHOST", w.acked[0].Device)
 }
+
+// Whose devices changed after a user of the service came into a room with him is told, also where the shard of the room is read after that of the user.
+func TestDevicesAreToldInWhateverOrderShardsAreRead(t *testing.T) {
+	w := newWorld(t)
+	b := newBridge(t)
+	w.start(service(t, "irc", b)).stop()
+	user := func(name string, s shard.ID) (u id.UserID) {
+		for i := 0; u == "" || w.Shards.Of(string(u)) != s; i++ {
+			u = roomtest.User(fmt.Sprint(name, i))
+		}
+		w.Register(w.front, u)
+		return u
+	}
+	member, stranger := user("member", 0), user("stranger", 0)
+	var r id.RoomID
+	for r == "" || w.Shards.Of(string(r)) == 0 {
+		r = w.Room(member, version)
+	}
+	w.Room(stranger, version)
+	w.Membership(r, member, ghost(), room.ActionInvite)
+	w.Join(r, ghost())
+	for _, u := range []id.UserID{member, stranger} {
+		_, err := w.front.Do(w.Ctx(), &account.PutDevice{UserID: string(u), DeviceID: "NEW"})
+		require.NoError(t, err)
+	}
+	w.start(service(t, "irc", b))
+	w.Send(r, member, string(r[1:5])+" 0")
+	b.told(string(r[1:5]) + " 0")
+	b.set(func() {
+		var changed []string
+		for _, d := range b.taken {
+			changed = append(changed, d.Lists.Changed...)
+		}
+		require.Contains(t, changed, string(member))
+		require.NotContains(t, changed, string(stranger))
+	})
+}

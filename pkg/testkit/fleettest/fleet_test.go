@@ -99,6 +99,12 @@ func node(t *testing.T, program string, args ...string) {
 
 func TestConversationOnASplitDeployment(t *testing.T) {
 	f := fleettest.Start(t, binaries(t), nats, fleettest.Split())
+	for _, w := range f.Workers() { // one that has just begun may not have heard of a master yet, and says so to whoever asks for one
+		require.Eventually(t, func() bool {
+			_, err := fleettest.Register(t.Context(), "http://"+w.Addr, "first-"+w.Name)
+			return err == nil
+		}, patience, 50*time.Millisecond)
+	}
 	for name, url := range map[string]string{
 		"through the generated proxy":        f.URL,
 		"each request to a worker at random": f.AnyWorker(),

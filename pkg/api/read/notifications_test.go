@@ -1,7 +1,6 @@
 package read_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -101,24 +100,12 @@ func TestNotifications(t *testing.T) {
 	s.refused("", "/v3/notifications", http.StatusUnauthorized, "M_MISSING_TOKEN")
 }
 
-// preferences are those that the writer of rooms asks.
-type preferences struct{ *push.Preferences }
-
-func (p preferences) Of(ctx context.Context, users []string) (map[string]room.Preference, error) {
-	found, err := p.Preferences.Of(ctx, users)
-	out := make(map[string]room.Preference, len(found))
-	for u, x := range found {
-		out[u] = room.Preference(x)
-	}
-	return out, err
-}
-
 // The actions are all of the rule that matches, the user's own or predefined; of one that is gone it is left that there was a notification.
 func TestActionsOfNotifications(t *testing.T) {
 	s := newStack(t)
 	alice, bob, carol := roomtest.User("alice"), roomtest.User("bob"), roomtest.User("carol")
 	s.users(alice, bob, carol)
-	heard := preferences{push.NewPreferences(s.Shards, accountdb.NewReader(s.DB.Pool))}
+	heard := push.NewPreferences(s.Shards, accountdb.NewReader(s.DB.Pool))
 	s.Preferences = heard
 	s.Restart()
 	s.front = s.Accounts(account.Config{Enabled: true})

@@ -101,6 +101,14 @@ func (s *Ruleset) kinds() map[string]*[]Rule {
 // maxOwn bounds the user's own rules of one kind: a user may have one for each of very many rooms.
 const maxOwn = 5000
 
+// Preference is what one user wants to be notified of.
+type Preference struct {
+	// Rules are the user's push rules; nil: as predefined.
+	Rules *Custom
+	// Ignored are those whom the user wants to hear nothing of.
+	Ignored map[string]bool
+}
+
 // Put makes an own rule or replaces one, before or after another own rule of the kind, if one of these is given: before, if both are. Otherwise
 // a new rule comes first and an old one stays where it is. A rule that is replaced stays enabled or disabled.
 func (c *Custom) Put(kind string, r Rule, before, after string) error {

@@ -6,6 +6,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
+	"github.com/heddle-im/heddle/pkg/matrix/event"
 )
 
 // Me stands in a rule set for whoever is asked about, so that users who have set the same share one compiled set: see
@@ -73,6 +74,15 @@ type Parts struct {
 	EventID, RoomID, Sender, Type string
 	StateKey                      *string
 	Content                       []byte // canonical JSON
+}
+
+// Of is [FromParts] for an event of a room.
+func Of(room string, e *event.Event) *Event {
+	p := Parts{EventID: string(e.EventID()), RoomID: room, Sender: string(e.Sender()), Type: e.Type(), Content: e.Content()}
+	if key, ok := e.StateKey(); ok {
+		p.StateKey = &key
+	}
+	return FromParts(p)
 }
 
 // FromParts reads an event, once for all who are asked about it. It keeps what it is given, and does not change it.

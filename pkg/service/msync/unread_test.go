@@ -1,7 +1,6 @@
 package msync_test
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -31,15 +30,6 @@ import (
 type listeners struct {
 	*push.Preferences
 	follower *follow.Follower
-}
-
-func (l *listeners) Of(ctx context.Context, users []string) (map[string]room.Preference, error) {
-	found, err := l.Preferences.Of(ctx, users)
-	out := make(map[string]room.Preference, len(found))
-	for u, x := range found {
-		out[u] = room.Preference(x)
-	}
-	return out, err
 }
 
 // listen has the world's writer hear preferences.

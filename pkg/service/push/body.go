@@ -210,12 +210,7 @@ func (t *term) factsOf(ctx context.Context, n *notice) (*facts, error) {
 		t.log.Error("an event cannot be read; nobody is notified of it", "event", n.id, "error", err)
 		return nil, nil
 	}
-	f := &facts{event: e}
-	parts := pushrule.Parts{EventID: n.id, RoomID: n.roomID, Sender: string(e.Sender()), Type: e.Type(), Content: e.Content()}
-	if key, ok := e.StateKey(); ok {
-		parts.StateKey = &key
-	}
-	f.judged = pushrule.FromParts(parts)
+	f := &facts{event: e, judged: pushrule.Of(n.roomID, e)}
 	sender := string(e.Sender())
 	at, err := t.o.Rooms.CurrentStateAt(ctx, n.room, []roomdb.StateName{
 		{Type: event.TypeName},

@@ -97,14 +97,8 @@ func (p *Preferences) Changed(since uint64) (users []string, now uint64, ok bool
 	return users, p.edition, true
 }
 
-// Preference is what one user wants to be notified of: the rules, nil as predefined, and who is ignored.
-type Preference struct {
-	Rules   *pushrule.Custom
-	Ignored map[string]bool
-}
-
 // Of gives the preferences of those of the users who have any. Rules that cannot be read are as if there were none.
-func (p *Preferences) Of(ctx context.Context, users []string) (map[string]Preference, error) {
+func (p *Preferences) Of(ctx context.Context, users []string) (map[string]pushrule.Preference, error) {
 	shards := make([]shard.ID, len(users))
 	for i, u := range users {
 		shards[i] = p.shards.OfUser(u)
@@ -113,7 +107,7 @@ func (p *Preferences) Of(ctx context.Context, users []string) (map[string]Prefer
 	if err != nil {
 		return nil, fmt.Errorf("preferences: %w", err)
 	}
-	out := make(map[string]Preference, len(rows))
+	out := make(map[string]pushrule.Preference, len(rows))
 	for _, r := range rows {
 		one := out[r.UserID]
 		switch r.Type {

@@ -39,19 +39,6 @@ const (
 func alice() id.UserID { return roomtest.User("alice") }
 func bob() id.UserID   { return roomtest.User("bob") }
 
-// preferences are what the host of rooms asks.
-type preferences struct{ *push.Preferences }
-
-// Of implements room.Preferences.
-func (p preferences) Of(ctx context.Context, users []string) (map[string]room.Preference, error) {
-	found, err := p.Preferences.Of(ctx, users)
-	out := make(map[string]room.Preference, len(found))
-	for u, x := range found {
-		out[u] = room.Preference(x)
-	}
-	return out, err
-}
-
 // world is a homeserver that sends notifications.
 type world struct {
 	*roomtest.World
@@ -67,7 +54,7 @@ func newWorld(t testing.TB) *world {
 		SaveEvery: 20 * time.Millisecond, Tick: 10 * time.Millisecond, Patience: 100 * time.Millisecond, Timeout: 5 * time.Second,
 		MinBackoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, Follow: follow.Config{Poll: 10 * time.Millisecond},
 	}, roots: x509.NewCertPool(), guard: outhttp.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, nil)}
-	w.Preferences = preferences{push.NewPreferences(w.Shards, accountdb.NewReader(w.DB.Pool))}
+	w.Preferences = push.NewPreferences(w.Shards, accountdb.NewReader(w.DB.Pool))
 	w.Restart()
 	w.Exec(`INSERT INTO role_lease (role, slot, epoch, holder) VALUES ($1, 0, 0, 'm')`, push.RoleName)
 	w.front = w.Accounts(account.Config{Enabled: true})

@@ -13,19 +13,11 @@ import (
 // Preferences tells what the users of this server want to be notified of. It may be behind by as long as the log takes to be heard.
 type Preferences interface {
 	// Of gives the preferences of those of the users who have any, none older than the call.
-	Of(ctx context.Context, users []string) (map[string]Preference, error)
+	Of(ctx context.Context, users []string) (map[string]pushrule.Preference, error)
 	// Edition grows with every change that is heard of.
 	Edition() uint64
 	// Changed gives those whose preferences changed after an edition, and the edition now; ok is false if that is not known any more.
 	Changed(since uint64) (users []string, now uint64, ok bool)
-}
-
-// Preference is what one user wants.
-type Preference struct {
-	// Rules are the user's push rules; nil: as predefined.
-	Rules *pushrule.Custom
-	// Ignored are those whom the user wants to hear nothing of.
-	Ignored map[string]bool
 }
 
 // audience is who of this server hears a room, by what they want to be told of it. Users whose rules are the same in this room share one
@@ -100,7 +92,7 @@ func (audienceFact) load(ctx context.Context, r *live) (any, error) {
 		a.stored[id.UserID(u)] = c
 	}
 	a.joined, a.local = joined, make(map[id.UserID]*ruleSet, len(users))
-	var preferences map[string]Preference
+	var preferences map[string]pushrule.Preference
 	if h.Preferences != nil {
 		if preferences, err = h.Preferences.Of(ctx, users); err != nil {
 			return nil, err
@@ -133,7 +125,7 @@ func (r *live) quiet(ctx context.Context) (hearing uint64, _ error) {
 }
 
 // hear puts a user who is joined where the user's preferences belong.
-func (a *audience) hear(room id.RoomID, user id.UserID, p Preference) {
+func (a *audience) hear(room id.RoomID, user id.UserID, p pushrule.Preference) {
 	a.forget(user)
 	var set *ruleSet
 	if p.Rules != nil {
@@ -211,7 +203,7 @@ type preferenceFact struct {
 func (f preferenceFact) load(ctx context.Context, r *live) (any, error) {
 	p := r.term.host.Preferences
 	if p == nil {
-		return &Preference{}, nil
+		return &pushrule.Preference{}, nil
 	}
 	found, err := p.Of(ctx, []string{string(f.user)})
 	if err != nil {
@@ -244,10 +236,10 @@ func (d *draft) hearers() *audience {
 		r.unhear()
 		return d.hearAnew()
 	}
-	changed := map[id.UserID]*Preference{}
+	changed := map[id.UserID]*pushrule.Preference{}
 	for _, u := range users {
 		if _, in := a.local[id.UserID(u)]; in {
-			changed[id.UserID(u)] = ask[*Preference](&d.view, preferenceFact{id.UserID(u), now})
+			changed[id.UserID(u)] = ask[*pushrule.Preference](&d.view, preferenceFact{id.UserID(u), now})
 		}
 	}
 	if d.lacks() {

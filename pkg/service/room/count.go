@@ -29,7 +29,7 @@ type counts struct {
 type membershipMove struct {
 	user       id.UserID
 	joins      bool
-	preference *Preference
+	preference *pushrule.Preference
 }
 
 type countedEvent struct {
@@ -174,13 +174,7 @@ func (d *draft) judge(a *audience, e *event.Event) pushdb.Counted {
 		Members: a.joined + d.counts.joined, SenderLevel: int64(power.PowerOf(e.Sender())),
 		NotificationLevel: func(kind string) int64 { return int64(power.NotificationLevel(kind)) },
 	}
-	parts := pushrule.Parts{
-		EventID: string(e.EventID()), RoomID: string(d.r.id), Sender: string(e.Sender()), Type: e.Type(), Content: e.Content(),
-	}
-	if key, ok := e.StateKey(); ok {
-		parts.StateKey = &key
-	}
-	return a.judge(d.r.term.host.rules, pushrule.FromParts(parts), now, func(u id.UserID) string {
+	return a.judge(d.r.term.host.rules, pushrule.Of(string(d.r.id), e), now, func(u id.UserID) string {
 		name, _ := canonjson.GetString(d.content(event.TypeMember, string(u)), "displayname")
 		return name
 	})
@@ -290,7 +284,7 @@ func (d *draft) moveMembers(a *audience, body *entry.EventBody) {
 		}
 		m := membershipMove{user: user, joins: is}
 		if is {
-			m.preference = ask[*Preference](&d.view, preferenceFact{user, a.edition})
+			m.preference = ask[*pushrule.Preference](&d.view, preferenceFact{user, a.edition})
 		}
 		d.counts.members = append(d.counts.members, m)
 	}

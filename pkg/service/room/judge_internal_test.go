@@ -26,7 +26,7 @@ func crowd(t testing.TB) (*audience, *Host) {
 	}
 	room := string(here)
 	for i := range 10_000 {
-		var p Preference
+		var p pushrule.Preference
 		quiet := pushrule.Rule{ID: room, Actions: []jsontext.Value{}}
 		switch {
 		case i%10 == 1:

@@ -104,17 +104,11 @@ func (j *judge) note(s *roomdb.RoomState, version string) {
 // appendActions appends the actions of the rule that an event matches. If the rules have changed and say something else by now, all that is known is
 // that the user was notified, and whether by a highlight.
 func (j *judge) appendActions(b []byte, it *readdb.Item, room roomdb.RoomRef, counted pushdb.Count) []byte {
-	parts := pushrule.Parts{
-		EventID: string(it.Event.EventID()), RoomID: room.RoomID, Sender: string(it.Event.Sender()), Type: it.Event.Type(), Content: it.Event.Content(),
-	}
-	if key, ok := it.Event.StateKey(); ok {
-		parts.StateKey = &key
-	}
 	power := j.powers[room.Nid]
 	if power == nil {
 		power = new(eventauth.AuthState)
 	}
-	o := j.rules.Evaluate(pushrule.FromParts(parts), &pushrule.Circumstances{
+	o := j.rules.Evaluate(pushrule.Of(room.RoomID, it.Event), &pushrule.Circumstances{
 		UserID: string(j.user), Members: j.joined[room.Nid].Count, SenderLevel: int64(power.PowerOf(it.Event.Sender())),
 		NotificationLevel: func(kind string) int64 { return int64(power.NotificationLevel(kind)) }, DisplayName: j.names[room.Nid],
 	})

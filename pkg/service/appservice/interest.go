@@ -3,7 +3,6 @@ package appservice
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 
 	"github.com/heddle-im/heddle/pkg/matrix/event"
@@ -184,42 +183,37 @@ func (p *post) sharing(ctx context.Context, c *chunk) (map[string]bool, error) {
 			}
 		}
 	}
-	return out, p.shareByNow(ctx, byShard, out)
+	return out, p.shareByNow(ctx, places, out)
 }
 
 // shareByNow adds those who share a room by what has happened in other shards beyond the places up to which they were taken in: a user of the
 // application service may have come into a room before the devices of somebody there changed, and be heard of later.
-func (p *post) shareByNow(ctx context.Context, places map[shard.ID][]appservicedb.Place, shared map[string]bool) error {
-	alone := func(x appservicedb.Place) bool { return !shared[x.User] }
-	if !slices.ContainsFunc(slices.Concat(slices.Collect(maps.Values(places))...), alone) {
+func (p *post) shareByNow(ctx context.Context, places []appservicedb.Place, shared map[string]bool) error {
+	places = slices.DeleteFunc(places, func(x appservicedb.Place) bool { return shared[x.User] })
+	if len(places) == 0 {
 		return nil
 	}
 	heads, err := p.o.Source.Heads(ctx)
 	if err != nil {
 		return err
 	}
-	for s, list := range places {
-		if heads.Positions[s] <= p.at[s] {
-			continue
+	places = slices.DeleteFunc(places, func(x appservicedb.Place) bool {
+		s := x.Room.Shard()
+		return heads.Positions[s] <= p.at[s]
+	})
+	for part := range slices.Chunk(places, 1000) {
+		rooms, since := make([]shard.Nid, len(part)), make([]shard.Pos, len(part))
+		for i, x := range part {
+			rooms[i], since[i] = x.Room, p.at[x.Room.Shard()]
 		}
-		for part := range slices.Chunk(list, 1000) {
-			part = slices.DeleteFunc(slices.Clone(part), func(x appservicedb.Place) bool { return !alone(x) })
-			if len(part) == 0 {
-				continue
-			}
-			rooms, since := make([]shard.Nid, len(part)), make([]shard.Pos, len(part))
-			for i, x := range part {
-				rooms[i], since[i] = x.Room, p.at[s]
-			}
-			members, err := p.o.DB.Members(ctx, rooms, since)
-			if err != nil {
-				return err
-			}
-			for _, x := range part {
-				shared[x.User] = shared[x.User] || slices.ContainsFunc(members[x.Room], func(m appservicedb.Member) bool {
-					return p.service.ActsFor(id.UserID(m.User))
-				})
-			}
+		members, err := p.o.DB.Members(ctx, rooms, since)
+		if err != nil {
+			return err
+		}
+		for _, x := range part {
+			shared[x.User] = shared[x.User] || slices.ContainsFunc(members[x.Room], func(m appservicedb.Member) bool {
+				return p.service.ActsFor(id.UserID(m.User))
+			})
 		}
 	}
 	return nil

@@ -202,23 +202,43 @@ func (m *making) end() {
 	m.done = true
 }
 
-// some tells the next rooms of a section, of which there must be some, several at a time if they are read from the database. It gives how many
-// they were.
+// some tells the next rooms of a section, of which there must be some, and gives how many they were.
 func (m *making) some(ctx context.Context, most int) (int, error) {
 	s := &m.sections[0]
 	bodies := make([][]byte, min(len(s.parts), most))
-	var size atomic.Int64
-	one := func(ctx context.Context, i int) error {
+	n, size, err := sideBySide(ctx, len(bodies), pieceSize, func(i int) bool { return !s.parts[i].held }, func(ctx context.Context, i int) (int, error) {
 		b, err := s.make(ctx, s.parts[i])
 		bodies[i] = b
-		size.Add(int64(len(b)))
+		return len(b), err
+	})
+	if err != nil {
+		return 0, err
+	}
+	m.out = slices.Grow(m.out, size+64*n)
+	for i, b := range bodies[:n] {
+		if b != nil { // else there is nothing to tell
+			m.tellRoom(s, s.parts[i].ref.RoomID, b)
+		}
+	}
+	s.parts = s.parts[n:]
+	return n, nil
+}
+
+// sideBySide makes what is told of rooms, in their order, of several at a time if the database is read for them, until it is as long as that. It gives
+// of how many it is made, and how long it is.
+func sideBySide(
+	ctx context.Context, rooms, enough int, reads func(i int) bool, tell func(ctx context.Context, i int) (length int, err error),
+) (n, length int, err error) {
+	var size atomic.Int64
+	one := func(ctx context.Context, i int) error {
+		length, err := tell(ctx, i)
+		size.Add(int64(length))
 		return err
 	}
 	var g *errgroup.Group
-	var err error
-	reading, n := ctx, 0
-	for ; n < len(bodies) && err == nil && reading.Err() == nil && size.Load() < pieceSize; n++ {
-		if s.parts[n].held {
+	reading := ctx
+	for ; n < rooms && err == nil && reading.Err() == nil && size.Load() < int64(enough); n++ {
+		if !reads(n) {
 			err = one(ctx, n)
 			continue
 		}
@@ -237,17 +257,7 @@ func (m *making) some(ctx context.Context, most int) (int, error) {
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return 0, err
-	}
-	m.out = slices.Grow(m.out, int(size.Load())+64*n)
-	for i, b := range bodies[:n] {
-		if b != nil { // else there is nothing to tell
-			m.tellRoom(s, s.parts[i].ref.RoomID, b)
-		}
-	}
-	s.parts = s.parts[n:]
-	return n, nil
+	return n, int(size.Load()), err
 }
 
 // tellRoom appends a room, and what a section begins with before its first.

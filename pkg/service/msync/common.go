@@ -234,15 +234,14 @@ func (x *part) receiptsNow() []roomdb.ReceiptRow {
 	if len(x.later) == 0 {
 		return x.common.receipts
 	}
-	type key struct{ user, kind, thread string }
-	places := make(map[key]int, len(x.common.receipts))
+	places := make(map[receiptKey]int, len(x.common.receipts))
 	rows := slices.Clone(x.common.receipts)
 	for i := range rows {
-		places[key{rows[i].UserID, rows[i].Kind, rows[i].Thread}] = i
+		places[keyOfReceipt(&rows[i])] = i
 	}
 	for i := range x.later {
 		r := &x.later[i].ReceiptRow
-		if at, ok := places[key{r.UserID, r.Kind, r.Thread}]; !ok {
+		if at, ok := places[keyOfReceipt(r)]; !ok {
 			rows = append(rows, *r)
 		} else if rows[at].Pos < r.Pos {
 			rows[at] = *r

@@ -104,7 +104,7 @@ type Engine struct {
 	commons *cache.Cache[place, *common]
 	acks    acks
 	// mostSliding is maxSliding, but in tests.
-	mostSliding int64
+	mostSliding int
 	heard       chan struct{} // something is to be resolved; capacity 1
 
 	mu          sync.Mutex // guards all below; never held across I/O

@@ -11,14 +11,25 @@ import (
 
 const receiptPrivate = "m.read.private"
 
+// receiptKey is of what there is one receipt in a room.
+type receiptKey struct{ user, kind, thread string }
+
+func keyOfReceipt(r *roomdb.ReceiptRow) receiptKey { return receiptKey{r.UserID, r.Kind, r.Thread} }
+
+func (x *receipt) key() receiptKey { return keyOfReceipt(&x.ReceiptRow) }
+
+// maySee tells whether a receipt is not somebody else's private one.
+func (v *view) maySee(r *roomdb.ReceiptRow) bool {
+	return r.Kind != receiptPrivate || r.UserID == v.u.id
+}
+
 // receiptsOf gives the receipts that moved and that the user may see, the filter aside.
 func (v *view) receiptsOf(ctx context.Context, x *part) ([]roomdb.ReceiptRow, error) {
 	var out []roomdb.ReceiptRow
 	take := func(r *roomdb.ReceiptRow) {
-		if r.Kind == receiptPrivate && r.UserID != v.u.id {
-			return
+		if v.maySee(r) {
+			out = append(out, *r)
 		}
-		out = append(out, *r)
 	}
 	if x.held && !x.fresh {
 		for i := range x.receipts {

@@ -23,7 +23,7 @@ func (e *Engine) Reading() int {
 }
 
 // ShortenSliding has answers of sliding sync become about so long, from now on.
-func (e *Engine) ShortenSliding(n int64) { e.mostSliding = n }
+func (e *Engine) ShortenSliding(n int) { e.mostSliding = n }
 
 // Moments is of how many memberships that are not joined it is held what a user's lists go by.
 func (e *Engine) Moments(user string) int {

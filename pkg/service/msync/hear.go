@@ -294,23 +294,47 @@ func (e *Engine) trim(r *room, n int) int64 {
 	return freed + e.trimReceipts(r, old)
 }
 
-// trimReceipts lets go of a room's n oldest receipts; the room is complete only after them. Under mu.
-func (e *Engine) trimReceipts(r *room, n int) (freed int64) {
+// held is what is held one by one, and charged.
+type held interface {
+	at() shard.Pos
+	size() int64
+}
+
+// letGo lets go of the n oldest of what is held for a room or a user, which is complete only after them. Under mu.
+func letGo[T held](e *Engine, list *[]T, n int, complete *shard.Pos, bytes *int64) (freed int64) {
 	if n <= 0 {
 		return 0
 	}
-	for i := range r.receipts[:n] {
-		freed += r.receipts[i].size()
+	for _, x := range (*list)[:n] {
+		freed += x.size()
 	}
-	r.complete = max(r.complete, r.receipts[n-1].pos)
-	r.receipts = slices.Clone(r.receipts[n:])
-	r.bytes -= freed
+	*complete = max(*complete, (*list)[n-1].at())
+	*list = slices.Clone((*list)[n:])
+	*bytes -= freed
 	e.account.Release(freed)
 	return freed
 }
 
+// hold takes in what replaces the one that is the same, if that is held. Under mu.
+func hold[T held](e *Engine, list *[]T, now T, same func(T) bool, bytes *int64) {
+	grown := now.size()
+	if i := slices.IndexFunc(*list, same); i >= 0 {
+		grown -= (*list)[i].size()
+		*list = slices.Delete(*list, i, i+1)
+	}
+	*list = append(*list, now)
+	*bytes += grown
+	e.owed += grown
+}
+
+func (e *Engine) trimReceipts(r *room, n int) int64 {
+	return letGo(e, &r.receipts, n, &r.complete, &r.bytes)
+}
+
+func (x receipt) at() shard.Pos { return x.pos }
+
 // size is about what a receipt takes in memory.
-func (x *receipt) size() int64 {
+func (x receipt) size() int64 {
 	return int64(160 + len(x.UserID) + len(x.Kind) + len(x.Thread) + len(x.EventID))
 }
 
@@ -327,16 +351,7 @@ func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
 		UserID: body.UserId, Kind: body.Kind, Thread: body.Thread, EventID: body.EventId, EventOrd: body.EventOrd, TS: body.Ts,
 		Pos: at.Pos,
 	}}
-	same := func(x receipt) bool { return x.UserID == now.UserID && x.Kind == now.Kind && x.Thread == now.Thread }
-	if i := slices.IndexFunc(r.receipts, same); i >= 0 {
-		n := r.receipts[i].size()
-		r.receipts = slices.Delete(r.receipts, i, i+1)
-		r.bytes -= n
-		e.owed -= n
-	}
-	r.receipts = append(r.receipts, now)
-	r.bytes += now.size()
-	e.owed += now.size()
+	hold(e, &r.receipts, now, func(x receipt) bool { return x.key() == now.key() }, &r.bytes)
 	if len(r.receipts) > maxRoomReceipts {
 		e.trimReceipts(r, maxRoomReceipts/4)
 	}
@@ -354,23 +369,12 @@ func (e *Engine) hearReceipt(at *entry.At, concerned map[*user]struct{}) error {
 	return nil
 }
 
-// trimData lets go of the n oldest changes of a user's account data that are held. Under mu.
-func (e *Engine) trimData(u *user, n int) (freed int64) {
-	if n <= 0 {
-		return 0
-	}
-	for i := range u.data[:n] {
-		freed += u.data[i].size()
-	}
-	u.complete = max(u.complete, u.data[n-1].pos)
-	u.data = slices.Clone(u.data[n:])
-	u.bytes -= freed
-	e.account.Release(freed)
-	return freed
-}
+func (e *Engine) trimData(u *user, n int) int64 { return letGo(e, &u.data, n, &u.complete, &u.bytes) }
+
+func (d accountData) at() shard.Pos { return d.pos }
 
 // size is about what a change of account data takes in memory.
-func (d *accountData) size() int64 { return int64(96 + len(d.room) + len(d.typ) + len(d.content)) }
+func (d accountData) size() int64 { return int64(96 + len(d.room) + len(d.typ) + len(d.content)) }
 
 func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) error {
 	u := e.users[at.Subject]
@@ -381,16 +385,8 @@ func (e *Engine) hearAccountData(at *entry.At, concerned map[*user]struct{}) err
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(u.data, func(d accountData) bool { return d.room == body.RoomId && d.typ == body.Type }); i >= 0 {
-		n := u.data[i].size()
-		u.data = slices.Delete(u.data, i, i+1)
-		u.bytes -= n
-		e.owed -= n
-	}
 	now := accountData{pos: at.Pos, room: body.RoomId, typ: body.Type, content: body.Content}
-	u.data = append(u.data, now)
-	u.bytes += now.size()
-	e.owed += now.size()
+	hold(e, &u.data, now, func(d accountData) bool { return d.room == now.room && d.typ == now.typ }, &u.bytes)
 	e.trimData(u, len(u.data)-maxRoomEvents)
 	if body.RoomId == "" {
 		switch body.Type {

@@ -227,17 +227,17 @@ func (v *view) membersOf(ctx context.Context, x *part, st *stretch, users []stri
 		return v.memberEvents(ctx, x, users)
 	}
 	// What has become of them since is not for somebody who has left.
-	atoms, err := v.e.Rooms.AtomsByName(ctx, x.ref.Nid.Shard(), append(users, typeMember))
+	numbers, err := v.numbersOf(ctx, x, append(users, typeMember))
 	if err != nil {
 		return nil, err
 	}
-	state, err := v.e.Rooms.State(ctx, st.end)
+	state, err := v.stateOf(ctx, x, st.end)
 	if err != nil {
 		return nil, err
 	}
 	var nids []shard.Nid
 	for _, u := range users {
-		if n, ok := state.Get(stateres.Key{Type: int64(atoms[typeMember]), StateKey: int64(atoms[u])}); ok {
+		if n, ok := state.Get(stateres.Key{Type: int64(numbers[typeMember]), StateKey: int64(numbers[u])}); ok {
 			nids = append(nids, shard.Nid(n))
 		}
 	}

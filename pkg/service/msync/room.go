@@ -153,17 +153,9 @@ func (v *view) leftRoom(ctx context.Context, x *part) ([]byte, error) {
 	since, incremental := v.from(x.ref.Nid.Shard())
 	above, whole, outside := roomdb.Beginning, !incremental, false
 	if incremental {
-		was, came, err := v.stayed(ctx, x, since)
-		if err != nil {
+		var err error
+		if above, whole, outside, err = v.goneFrom(ctx, x, since); err != nil {
 			return nil, err
-		}
-		switch {
-		case was:
-			above = int64(since)
-		case came: // and went again: the client holds nothing of the stay
-			whole = true
-		default: // and so what happened is nothing to the user but the going
-			above, outside = int64(x.pos)-1, true
 		}
 	}
 	st, was, err := v.leaving(ctx, x, above)

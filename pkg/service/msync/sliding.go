@@ -6,10 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/heddle-im/heddle/pkg/matrix/canonjson"
 	"github.com/heddle-im/heddle/pkg/matrix/filter"
@@ -207,13 +204,13 @@ type slideRoom struct {
 	since  shard.Pos
 	// initial says that the room is told as a whole, expanded that older events of its timeline are.
 	initial, expanded bool
-	// wishful says that state is wanted that was not before, later that there is no place for it in this answer.
-	wishful, later bool
-	v              *view // what is told of this room alone
-	x              *part
-	body           []byte
-	events         []string // of the timeline that is told
-	data           []byte   // content of an extension
+	// wishful says that state is wanted that was not before.
+	wishful bool
+	v       *view // what is told of this room alone
+	x       *part
+	body    []byte
+	events  []string // of the timeline that is told
+	data    []byte   // content of an extension
 }
 
 // slideAnswer are the parts of an answer.
@@ -256,33 +253,27 @@ func (s *slideView) look(ctx context.Context) (a *slideAnswer, told bool, err er
 	return a, told, nil
 }
 
-// tellRooms makes what is told of rooms, of several at a time if they are read from the database. Those that do not fit in are not told of, as if they
-// were out of the client's window: they are told in the next answer.
+// tellRooms makes what is told of rooms. Those that do not fit in are not told of, as if they were out of the client's window: they are told in the
+// next answer.
 func (s *slideView) tellRooms(ctx context.Context, a *slideAnswer) error {
-	var size atomic.Int64
-	tell := func(ctx context.Context, r *slideRoom) error {
-		err := s.tell(ctx, r)
-		size.Add(int64(len(r.body)))
-		return err
-	}
-	g, some := errgroup.WithContext(ctx)
-	g.SetLimit(readers)
-	var err error
+	var news []*slideRoom
 	for _, r := range a.rooms {
-		switch {
-		case err != nil || !r.news():
-		case size.Load() >= s.e.mostSliding:
-			r.later = true
-		case r.reads():
-			g.Go(func() error { return tell(some, r) })
-		default:
-			err = tell(ctx, r)
+		if r.news() {
+			news = append(news, r)
 		}
 	}
-	if failed := g.Wait(); err == nil {
-		err = failed
-	}
-	a.rooms = slices.DeleteFunc(a.rooms, func(r *slideRoom) bool { return r.later })
+	n, _, err := sideBySide(ctx, len(news), s.e.mostSliding, func(i int) bool { return news[i].reads() }, func(ctx context.Context, i int) (int, error) {
+		err := s.tell(ctx, news[i])
+		return len(news[i].body), err
+	})
+	later := news[n:]
+	a.rooms = slices.DeleteFunc(a.rooms, func(r *slideRoom) bool {
+		is := len(later) > 0 && later[0] == r // they are in the same order
+		if is {
+			later = later[1:]
+		}
+		return is
+	})
 	return err
 }
 

@@ -227,7 +227,7 @@ func (s *slideView) receiptsExtension(ctx context.Context, a *slideAnswer, _ *pl
 				return nil, false, err
 			}
 			receipts, err = s.e.Rooms.ReceiptsAt(ctx, r.ref.Nid, s.u.id, r.events)
-			receipts = slices.DeleteFunc(receipts, func(x roomdb.ReceiptRow) bool { return x.Kind == receiptPrivate && x.UserID != s.u.id })
+			receipts = slices.DeleteFunc(receipts, func(x roomdb.ReceiptRow) bool { return !s.maySee(&x) })
 		default:
 			if receipts, err = r.v.receiptsOf(ctx, r.x); err == nil && r.expanded {
 				receipts, err = s.receiptsBefore(ctx, r, receipts)
@@ -253,14 +253,12 @@ func (s *slideView) receiptsExtension(ctx context.Context, a *slideAnswer, _ *pl
 // receiptsBefore adds to receipts that moved those at events that the client is told only now.
 func (s *slideView) receiptsBefore(ctx context.Context, r *slideRoom, moved []roomdb.ReceiptRow) ([]roomdb.ReceiptRow, error) {
 	at, err := s.e.Rooms.ReceiptsAt(ctx, r.ref.Nid, s.u.id, r.events)
-	type key struct{ user, kind, thread string }
-	told := make(map[key]bool, len(moved))
+	told := make(map[receiptKey]bool, len(moved))
 	for i := range moved {
-		told[key{moved[i].UserID, moved[i].Kind, moved[i].Thread}] = true
+		told[keyOfReceipt(&moved[i])] = true
 	}
 	for i := range at {
-		x := &at[i]
-		if (x.Kind != receiptPrivate || x.UserID == s.u.id) && !told[key{x.UserID, x.Kind, x.Thread}] {
+		if x := &at[i]; s.maySee(x) && !told[keyOfReceipt(x)] {
 			moved = append(moved, *x)
 		}
 	}

@@ -280,19 +280,10 @@ func (e *Engine) readFacts(ctx context.Context, nids []shard.Nid, now int64, out
 	if err != nil {
 		return err
 	}
-	for _, nid := range nids {
-		out[nid] = new(facts)
-	}
+	takeAll(nids, state, out)
 	for _, a := range activity {
 		f := out[a.Room]
 		f.last, f.bump = min(a.Last, now), min(a.Bump, now)
-	}
-	for _, x := range state {
-		var content []byte
-		if x.RedactedBy == 0 {
-			content, _ = canonjson.Get(x.JSON, "content")
-		}
-		out[x.Room].take(x.Type, content)
 	}
 	var held int64
 	e.mu.Lock()
@@ -364,16 +355,22 @@ func (s *slideView) readKinds(ctx context.Context, nids []shard.Nid, out map[sha
 	if err != nil {
 		return err
 	}
-	for _, x := range state {
-		f := out[x.Room]
-		if f == nil {
-			f = new(facts)
-			out[x.Room] = f
-		}
-		content, _ := canonjson.Get(x.JSON, "content")
-		f.take(x.Type, content)
-	}
+	takeAll(nids, state, out)
 	return nil
+}
+
+// takeAll takes in events of the current states of rooms, of which there are no facts yet.
+func takeAll(nids []shard.Nid, state []roomdb.RoomState, out map[shard.Nid]*facts) {
+	for _, nid := range nids {
+		out[nid] = new(facts)
+	}
+	for _, x := range state {
+		var content []byte
+		if x.RedactedBy == 0 {
+			content, _ = canonjson.Get(x.JSON, "content")
+		}
+		out[x.Room].take(x.Type, content)
+	}
 }
 
 // moment makes what lists go by of a room that the user is not in; of may be nil.

@@ -322,16 +322,9 @@ func (s *slideView) tellStripped(ctx context.Context, r *slideRoom) error {
 func (s *slideView) tellGone(ctx context.Context, r *slideRoom) error {
 	above, outside := roomdb.Beginning, false
 	if !r.initial {
-		in, came, err := r.v.stayed(ctx, r.x, r.since)
-		switch {
-		case err != nil:
+		var err error
+		if above, r.initial, outside, err = r.v.goneFrom(ctx, r.x, r.since); err != nil {
 			return err
-		case in:
-			above = int64(r.since)
-		case came: // and went again: the client holds nothing of the stay
-			r.initial = true
-		default: // and so what happened is nothing to the user but the going
-			above, outside = int64(r.pos)-1, true
 		}
 	}
 	st, was, err := r.v.leaving(ctx, r.x, above)

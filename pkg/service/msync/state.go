@@ -179,6 +179,20 @@ func joins(e *roomdb.MemberEvent) bool {
 	return membership == event.Join
 }
 
+// goneFrom gives after which place a client that has heard of a room up to another one is told of it, now that the user has left: from then on if he was
+// in the room then; the whole of it if he came and went since, for the client holds nothing of that stay; or else, outside, no more than the going.
+func (v *view) goneFrom(ctx context.Context, x *part, since shard.Pos) (above int64, whole, outside bool, _ error) {
+	was, came, err := v.stayed(ctx, x, since)
+	switch {
+	case err != nil || was:
+		return int64(since), false, false, err
+	case came:
+		return roomdb.Beginning, true, false, nil
+	default:
+		return int64(x.pos) - 1, false, true, nil
+	}
+}
+
 // stayed tells of a user who has left whether he was in the room at a place in its order, and whether he came in after it.
 func (v *view) stayed(ctx context.Context, x *part, at shard.Pos) (was, came bool, _ error) {
 	const page, pages = 32, 8 // of who comes and goes more often it is enough that he came

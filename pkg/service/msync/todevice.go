@@ -170,6 +170,8 @@ func (e *Engine) credit(u *user, m message) {
 	e.account.Release(m.size())
 }
 
+func (m message) at() shard.Pos { return m.pos }
+
 func (m message) size() int64 { return int64(96 + len(m.json)) }
 
 func (e *Engine) hearToDevice(at *entry.At, concerned map[*user]struct{}) error {
@@ -195,21 +197,14 @@ func (e *Engine) hearToDevice(at *entry.At, concerned map[*user]struct{}) error 
 }
 
 // trimMessages lets go of the n oldest messages to a user's devices, and of all of the last one's entry. Under mu.
-func (e *Engine) trimMessages(u *user, n int) (freed int64) {
+func (e *Engine) trimMessages(u *user, n int) int64 {
 	if n <= 0 {
 		return 0
 	}
-	u.heldFrom = max(u.heldFrom, u.messages[n-1].pos)
-	for n < len(u.messages) && u.messages[n].pos <= u.heldFrom {
+	for n < len(u.messages) && u.messages[n].pos <= u.messages[n-1].pos {
 		n++
 	}
-	for _, m := range u.messages[:n] {
-		freed += m.size()
-	}
-	u.messages = slices.Clone(u.messages[n:])
-	u.bytes -= freed
-	e.account.Release(freed)
-	return freed
+	return letGo(e, &u.messages, n, &u.heldFrom, &u.bytes)
 }
 
 func (e *Engine) hearKeyCounts(at *entry.At, concerned map[*user]struct{}) error {
